@@ -1,0 +1,107 @@
+"""Which array module, which device, which random numbers, how many threads.
+
+Everything above `ops` is written without knowing the device: arrays carry it. Data crosses between host and device
+only through `to_device` and `to_host`, so that a crossing can be seen in the code and counted by a test.
+"""
+
+import contextlib
+import ctypes
+import sys
+from typing import Any, NamedTuple
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from minild.errors import UserError
+
+
+class Device(NamedTuple):
+    xp: Any  # the array module
+    array_type: type
+    to_device: Any  # host array -> device array
+    to_host: Any  # device array -> host array
+
+
+_devices = {"cpu": Device(np, np.ndarray, lambda x: x, lambda x: x)}
+
+
+def register_device(name, xp, array_type, to_device, to_host):
+    """Make an array module known under a device name (CuPy's is registered on first use; tests add a double)."""
+    _devices[name] = Device(xp, array_type, to_device, to_host)
+
+
+def _load_cuda():
+    try:
+        import cupy
+    except ImportError:
+        raise UserError("no CuPy for --device cuda: pip install 'minild[cuda13]' (or cuda12), or use --device cpu") from None
+    if not cupy.cuda.is_available():
+        raise UserError("no GPU found for --device cuda: use --device cpu")
+    register_device("cuda", cupy, cupy.ndarray, cupy.asarray, cupy.asnumpy)
+
+
+def get_device(name):
+    """The Device called `name`: "cpu", "cuda" or one registered by a test. UserError where it is not there."""
+    if name == "cuda" and name not in _devices:
+        _load_cuda()
+    if name not in _devices:
+        raise UserError(f"unknown device {name!r}: use cpu or cuda")
+    return _devices[name]
+
+
+def device_of(x):
+    """The name of the device that holds the array `x`."""
+    for name, device in _devices.items():
+        if isinstance(x, device.array_type):
+            return name
+    if type(x).__module__.split(".")[0] == "cupy":  # an array made by the caller's own CuPy
+        _load_cuda()
+        return "cuda"
+    raise ValueError(f"expected an array of a known device, got {type(x).__name__}")
+
+
+def get_array_module(x):
+    """NumPy or CuPy (or a test's double), by the type of the array `x`."""
+    return np if isinstance(x, np.ndarray) else _devices[device_of(x)].xp
+
+
+def to_device(x, device):
+    """Copy a host array to the device of that name; a host array for "cpu" is returned as it is."""
+    return get_device(device).to_device(x)
+
+
+def to_host(x):
+    """Copy an array to the host; a host array is returned as it is."""
+    return x if isinstance(x, np.ndarray) else _devices[device_of(x)].to_host(x)
+
+
+def image_generators(seed, count):
+    """One random generator an image: picture i of a batch draws as the picture of seed + i does alone."""
+    return [np.random.default_rng(seed + i) for i in range(count)]
+
+
+def standard_normal(generators, shape, dtype="float32"):
+    """(N, *shape) unit-variance noise on the host, row i drawn from generators[i]."""
+    return np.stack([g.standard_normal(shape, dtype=np.float32) for g in generators]).astype(dtype, copy=False)
+
+
+def blas_threads(count):
+    """Context manager: BLAS uses `count` threads within (1 where replicas run on threads of their own)."""
+    return threadpool_limits(count, user_api="blas")
+
+
+def keep_freed_memory():
+    """Let the allocator reuse large freed blocks instead of returning them to the kernel.
+
+    A training step allocates the same arrays again and again. By default glibc maps and unmaps every block over
+    128 KB, and the page faults cost more than the arithmetic of an elementwise operation on it. Linux with glibc
+    only; elsewhere nothing happens.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        m_trim_threshold, m_mmap_threshold, m_arena_max = -1, -3, -8
+        mallopt(m_arena_max, 1)
+        mallopt(m_mmap_threshold, 1 << 30)
+        mallopt(m_trim_threshold, 1 << 30)
