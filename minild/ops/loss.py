@@ -1,0 +1,92 @@
+"""Losses: scalars on the device, so that none makes the host wait. dy, the loss's own gradient, is a number."""
+
+from typing import Any, NamedTuple
+
+from minild.backend import get_array_module
+from minild.ops.activation import softmax
+from minild.ops.validate import require_integers, require_like, require_shape
+
+
+class DifferenceCache(NamedTuple):
+    difference: Any  # prediction - target
+
+
+def _difference(prediction, target):
+    require_shape("target", target, prediction.shape)
+    require_like("target", target, "prediction", prediction)
+    return prediction - target
+
+
+def mse(prediction, target):
+    """Mean over all elements of (prediction - target)²; both of one shape."""
+    difference = _difference(prediction, target)
+    return (difference * difference).mean(), DifferenceCache(difference)
+
+
+def mse_backward(dy, cache):
+    """dprediction = dy · 2 (prediction - target) / count, dtarget its opposite."""
+    (difference,) = cache
+    dprediction = difference * (dy * 2 / difference.size)
+    return dprediction, -dprediction
+
+
+def l1(prediction, target):
+    """Mean over all elements of |prediction - target|; both of one shape."""
+    difference = _difference(prediction, target)
+    return abs(difference).mean(), DifferenceCache(difference)
+
+
+def l1_backward(dy, cache):
+    """dprediction = dy · sign(prediction - target) / count, dtarget its opposite."""
+    (difference,) = cache
+    dprediction = get_array_module(difference).sign(difference) * (dy / difference.size)
+    return dprediction, -dprediction
+
+
+class GaussianKLCache(NamedTuple):
+    mean: Any
+    logvar: Any
+
+
+def gaussian_kl(mean, logvar):
+    """Mean over the elements of KL(N(mean, exp(logvar)) ‖ N(0, 1)) = (mean² + exp(logvar) - 1 - logvar) / 2, in nats.
+
+    The published code sums over (H, W, C); the mean keeps the weight independent of the picture's size.
+    (Kingma & Welling 2013, arXiv 1312.6114, appendix B.)
+    """
+    require_shape("logvar", logvar, mean.shape)
+    require_like("logvar", logvar, "mean", mean)
+    nats = mean * mean + get_array_module(mean).exp(logvar) - 1 - logvar
+    return nats.mean() / 2, GaussianKLCache(mean, logvar)
+
+
+def gaussian_kl_backward(dy, cache):
+    """dmean = dy · mean / count, dlogvar = dy · (exp(logvar) - 1) / (2 count)."""
+    mean, logvar = cache
+    scale = dy / mean.size
+    return mean * scale, (get_array_module(mean).exp(logvar) - 1) * (scale / 2)
+
+
+class CrossEntropyCache(NamedTuple):
+    probabilities: Any
+    labels: Any
+
+
+def cross_entropy(logits, labels):
+    """Mean over rows of -log softmax(logits)[label], in nats. logits (N, K), labels (N,) integers."""
+    require_shape("labels", labels, (logits.shape[0],))
+    require_integers("labels", labels)
+    xp = get_array_module(logits)
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    log_normaliser = xp.log(xp.exp(shifted).sum(axis=-1))
+    picked = shifted[xp.arange(len(labels)), labels]
+    return (log_normaliser - picked).mean(), CrossEntropyCache(softmax(logits)[0], labels)
+
+
+def cross_entropy_backward(dy, cache):
+    """dlogits = dy · (softmax(logits) - one_hot(label)) / N."""
+    probabilities, labels = cache
+    dlogits = probabilities.copy()
+    dlogits[get_array_module(dlogits).arange(len(labels)), labels] -= 1
+    dlogits *= dy / len(labels)
+    return dlogits
