@@ -34,7 +34,7 @@ def _load_cuda():
     try:
         import cupy
     except ImportError:
-        raise UserError("no CuPy for --device cuda: pip install 'minild[cuda13]' (or cuda12), or use --device cpu") from None
+        raise UserError("no CuPy for --device cuda: pip install 'minild[cuda13]' or use --device cpu") from None
     if not cupy.cuda.is_available():
         raise UserError("no GPU found for --device cuda: use --device cpu")
     register_device("cuda", cupy, cupy.ndarray, cupy.asarray, cupy.asnumpy)

@@ -156,7 +156,7 @@ class SoftmaxCache(NamedTuple):
 
 
 def softmax(x):
-    """y_i = exp(x_i - max x) / Σ_j exp(x_j - max x) over the last axis. A row of -inf alone is an error of the caller."""
+    """y_i = exp(x_i - max x) / Σ_j exp(x_j - max x) over the last axis, which must hold a finite value."""
     xp = get_array_module(x)
     y = xp.exp(x - x.max(axis=-1, keepdims=True))
     y /= y.sum(axis=-1, keepdims=True)

@@ -1,6 +1,7 @@
 """Two-dimensional convolution, channels last, as one matrix product over unfolded patches.
 
-Strictly a cross-correlation, as everywhere in deep learning: y[n, i, j] = Σ_(a, b) x[n, s·i + a - p, s·j + b - p] @ w[a, b].
+Strictly a cross-correlation, as everywhere in deep learning:
+y[n, i, j] = Σ_(a, b) x[n, s·i + a - p, s·j + b - p] @ weight[a, b] for stride s and padding p.
 """
 
 from typing import Any, NamedTuple

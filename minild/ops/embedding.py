@@ -40,7 +40,7 @@ class TimestepEmbeddingCache(NamedTuple):
 def timestep_embedding(t, dim, flip_sin_to_cos=True, freq_shift=0, max_period=10000):
     """[cos(t ω_i) | sin(t ω_i)], ω_i = max_period^(-i / (dim/2 - freq_shift)), or [sin | cos] unless flip_sin_to_cos.
 
-    t (N,) floating-point timesteps -> y (N, dim). After Vaswani et al. 2017, section 3.5, and Ho et al. 2020, appendix B.
+    t (N,) floating-point timesteps -> y (N, dim). Vaswani et al. 2017, section 3.5; Ho et al. 2020, appendix B.
     Raises ValueError for an odd dim.
     """
     require_rank("t", t, 1, "(N,)")

@@ -1,0 +1,1 @@
+"""Layers (an op plus its parameters) and the blocks that Stable Diffusion is built of."""
