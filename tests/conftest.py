@@ -1,0 +1,47 @@
+"""One test file runs over every array backend present: numpy, a double of CuPy, and CuPy where there is a GPU."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import device_double
+
+from minild import backend
+
+device_double.register()
+
+
+def has_gpu():
+    return device_double.cupy is not None and device_double.cupy.cuda.is_available()
+
+
+DEVICES = ["cpu", "double", pytest.param("cuda", marks=pytest.mark.skipif(not has_gpu(), reason="no GPU for CuPy"))]
+
+
+@pytest.fixture(params=DEVICES)
+def device(request):
+    """The name of a device for backend.to_device: "cpu", "double", and "cuda" where there is one."""
+    return request.param
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(7)
+
+
+@pytest.fixture
+def on_device(device):
+    """on_device(op, *args, **kwargs): the op with host arrays sent to the device and its y brought back."""
+
+    def send(x):
+        return backend.to_device(x, device) if isinstance(x, np.ndarray) else x
+
+    def run(op, *args, **kwargs):
+        y = op(*map(send, args), **{k: send(v) for k, v in kwargs.items()})[0]
+        return tuple(map(backend.to_host, y)) if isinstance(y, tuple) else backend.to_host(y)
+
+    return run
