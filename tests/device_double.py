@@ -1,7 +1,7 @@
 """A test double of CuPy over NumPy, stricter than CuPy: what works here keeps to the device.
 
 `xp` is the array module, `DeviceArray` its array. A host array in a device call is a TypeError, NumPy's functions
-refuse a DeviceArray, reductions stay 0-d on the "device", and everything that would make a host wait for a device is counted.
+refuse a DeviceArray, reductions stay 0-d on the "device", and all that makes a host wait for a device is counted.
 Where CuPy is installed (no GPU is needed) only what CuPy has exists here, with the keywords that CuPy takes.
 """
 

@@ -1,0 +1,161 @@
+"""CLIPTextModel: the text encoder τ_θ, a causal transformer (Radford et al. 2021, arXiv 2103.00020, section 2.4)."""
+
+from minild.models.model import Model
+from minild.nn.layers import ACTIVATIONS, Embedding, LayerNorm, Linear
+from minild.nn.module import Module, Parameter, keep
+from minild.ops.attention import attention, attention_backward
+
+
+class CLIPAttention(Module):
+    """Causal self-attention, every projection with a bias: (N, L, D) -> (N, L, D)."""
+
+    def __init__(self, width, heads):
+        self.k_proj, self.v_proj = Linear(width, width), Linear(width, width)
+        self.q_proj, self.out_proj = Linear(width, width), Linear(width, width)
+        self.heads = heads
+
+    def forward(self, x):
+        q, cache_q = self.q_proj.forward(x)
+        k, cache_k = self.k_proj.forward(x)
+        v, cache_v = self.v_proj.forward(x)
+        h, cache_attention = attention(q, k, v, self.heads, causal=True)
+        y, cache_out = self.out_proj.forward(h)
+        return y, (cache_q, cache_k, cache_v, keep(cache_attention), cache_out)
+
+    def backward(self, dy, cache):
+        cache_q, cache_k, cache_v, cache_attention, cache_out = cache
+        dq, dk, dv = attention_backward(self.out_proj.backward(dy, cache_out), cache_attention)
+        dx = self.v_proj.backward(dv, cache_v)
+        dx += self.k_proj.backward(dk, cache_k)
+        dx += self.q_proj.backward(dq, cache_q)
+        return dx
+
+
+class CLIPMLP(Module):
+    """Linear, activation, linear: (N, L, D) -> (N, L, D)."""
+
+    def __init__(self, width, inner, activation):
+        self.fc1, self.fc2 = Linear(width, inner), Linear(inner, width)
+        self.activation = activation
+
+    def forward(self, x):
+        act = ACTIVATIONS[self.activation]
+        h, fc1 = self.fc1.forward(x)
+        h, cache = act.forward(h)
+        h, fc2 = self.fc2.forward(h)
+        return h, (fc1, cache, fc2)
+
+    def backward(self, dy, cache):
+        fc1, act, fc2 = cache
+        dh = ACTIVATIONS[self.activation].backward(self.fc2.backward(dy, fc2), act)
+        return self.fc1.backward(dh, fc1)
+
+
+class CLIPEncoderLayer(Module):
+    """x + self_attn(layer_norm1(x)), then + mlp(layer_norm2(x)): (N, L, D) -> (N, L, D)."""
+
+    def __init__(self, width, heads, inner, activation, eps):
+        self.self_attn = CLIPAttention(width, heads)
+        self.layer_norm1 = LayerNorm(width, eps)
+        self.mlp = CLIPMLP(width, inner, activation)
+        self.layer_norm2 = LayerNorm(width, eps)
+
+    def forward(self, x):
+        h, norm1 = self.layer_norm1.forward(x)
+        h, attn = self.self_attn.forward(h)
+        x = x + h
+        h, norm2 = self.layer_norm2.forward(x)
+        h, mlp = self.mlp.forward(h)
+        return x + h, (norm1, attn, norm2, mlp)
+
+    def backward(self, dy, cache):
+        norm1, attn, norm2, mlp = cache
+        dx = dy + self.layer_norm2.backward(self.mlp.backward(dy, mlp), norm2)
+        return dx + self.layer_norm1.backward(self.self_attn.backward(dx, attn), norm1)
+
+
+class CLIPTextEmbeddings(Module):
+    """token_embedding[ids] + position_embedding: ids (N, L) -> (N, L, D)."""
+
+    def __init__(self, vocabulary, positions, width):
+        self.token_embedding = Embedding(vocabulary, width)
+        self.position_embedding = Positions(positions, width)
+
+    def forward(self, token_ids):
+        tokens, cache = self.token_embedding.forward(token_ids)
+        return tokens + self.position_embedding.weight.data[: token_ids.shape[1]], cache
+
+    def backward(self, dy, cache):
+        self.token_embedding.backward(dy, cache)
+        self.position_embedding.backward(dy)
+
+
+class Positions(Module):
+    """A learned vector a position; a prompt of L tokens uses the first L."""
+
+    def __init__(self, positions, width):
+        self.weight = Parameter((positions, width), ("normal", 0.02))
+
+    def backward(self, dy):
+        gradient = 0 * self.weight.data
+        gradient[: dy.shape[1]] = dy.sum(axis=0)
+        self.weight.accumulate(gradient)
+
+
+class CLIPTextEncoder(Module):
+    """The stack of layers."""
+
+    def __init__(self, layers, width, heads, inner, activation, eps):
+        self.layers = [CLIPEncoderLayer(width, heads, inner, activation, eps) for _ in range(layers)]
+
+
+class CLIPTextModel(Model):
+    """token_ids (N, L) -> the last hidden state after the final layer norm, (N, L, D)."""
+
+    defaults = {
+        "vocab_size": 49408,
+        "hidden_size": 512,
+        "intermediate_size": 2048,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 8,
+        "max_position_embeddings": 77,
+        "hidden_act": "quick_gelu",
+        "layer_norm_eps": 1e-5,
+        "bos_token_id": 49406,
+        "eos_token_id": 49407,
+        "pad_token_id": 1,
+    }
+    only = {"is_encoder_decoder": [False]}
+    inert = frozenset(
+        "architectures attention_dropout chunk_size_feed_forward dropout dtype id2label initializer_factor "
+        "initializer_range label2id model_type output_attentions output_hidden_states problem_type projection_dim "
+        "return_dict torch_dtype transformers_version".split()
+    )
+    weights_name = "model.safetensors"
+    key_prefix = "text_model."
+
+    def __init__(self, config):
+        super().__init__(config)
+        width, eps = config["hidden_size"], config["layer_norm_eps"]
+        heads, inner = config["num_attention_heads"], config["intermediate_size"]
+        self.embeddings = CLIPTextEmbeddings(config["vocab_size"], config["max_position_embeddings"], width)
+        layers = config["num_hidden_layers"]
+        self.encoder = CLIPTextEncoder(layers, width, heads, inner, config["hidden_act"], eps)
+        self.final_layer_norm = LayerNorm(width, eps)
+
+    def forward(self, token_ids):
+        h, embeddings = self.embeddings.forward(token_ids)
+        layers = []
+        for layer in self.encoder.layers:
+            h, cache = layer.forward(h)
+            layers.append(cache)
+        y, norm = self.final_layer_norm.forward(h)
+        return y, (embeddings, layers, norm)
+
+    def backward(self, dy, cache):
+        """dy (N, L, D); token ids have no gradient, so nothing is returned."""
+        embeddings, layers, norm = cache
+        dh = self.final_layer_norm.backward(dy, norm)
+        for layer, layer_cache in zip(reversed(self.encoder.layers), reversed(layers)):
+            dh = layer.backward(dh, layer_cache)
+        self.embeddings.backward(dh, embeddings)

@@ -1,0 +1,80 @@
+"""Model: a Module with a config, that can be read from a folder and written to one."""
+
+from pathlib import Path
+
+import numpy as np
+
+from minild import pretrained
+from minild.errors import UserError
+from minild.nn.module import Module
+
+
+class Model(Module):
+    """A subclass states its config in three tables.
+
+    defaults: the fields it acts on, with the reference's default values.
+    only:     fields of the reference for which it supports one value, or the values of a tuple's list.
+    inert:    fields that change nothing here (they speak of training or of the reference itself).
+    """
+
+    defaults: dict
+    only: dict
+    inert: frozenset = frozenset()
+    weights_name = "diffusion_pytorch_model.safetensors"
+    key_prefix = ""  # what the keys in the file carry before ours
+
+    @classmethod
+    def complete_config(cls, config):
+        """`config` with the defaults of absent fields. UserError for an unknown field or an unsupported value."""
+        complete = dict(cls.defaults)
+        for field, value in config.items():
+            if field in cls.defaults:
+                complete[field] = value
+            elif field in cls.only:
+                supported = cls.only[field]
+                if value not in supported:
+                    raise UserError(f"{cls.__name__}: {field} = {value!r} is not supported, use {supported[0]!r}")
+            elif field not in cls.inert and not field.startswith("_"):
+                raise UserError(f"{cls.__name__} config: unknown field {field!r}")
+        return complete
+
+    @classmethod
+    def from_config(cls, config, seed=0):
+        """A model of that config with random weights drawn from `seed`."""
+        return cls(cls.complete_config(config)).initialise(np.random.default_rng(seed))
+
+    @classmethod
+    def from_pretrained(cls, folder, dtype="float32", device="cpu"):
+        """The model in `folder` (config.json and weights). UserError names what is missing or does not fit."""
+        folder = Path(folder)
+        model = cls(cls.complete_config(pretrained.read_json(folder / "config.json"))).astype(dtype)
+        state = pretrained.read_weights(folder / cls.weights_name)
+        state = {name.removeprefix(cls.key_prefix): array for name, array in state.items()}
+        try:
+            pretrained.load_state_dict(model, state, device)
+        except ValueError as error:
+            raise UserError(f"{folder}: {error}") from None
+        return model
+
+    def save_pretrained(self, folder, dtype="float32"):
+        """Write config.json and the weights, in `dtype`, to `folder`."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        pretrained.write_json(folder / "config.json", {"_class_name": type(self).__name__, **self.config})
+        state = {self.key_prefix + name: array.astype(dtype) for name, array in self.state_dict().items()}
+        pretrained.write_weights(folder / self.weights_name, state)
+
+    def __init__(self, config):
+        self.config = config
+
+    def state_dict(self):
+        """{key: host array in the interchange layout} of every parameter."""
+        return pretrained.state_dict(self)
+
+    def load_state_dict(self, state):
+        """Copy such a dict into the parameters. ValueError lists every unknown, missing or misshapen key."""
+        pretrained.load_state_dict(self, state)
+
+    def gradient_dict(self):
+        """{key: host array in the interchange layout} of every gradient."""
+        return pretrained.gradient_dict(self)

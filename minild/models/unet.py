@@ -1,0 +1,154 @@
+"""UNet2DConditionModel: the time-conditional U-Net with cross-attention (latent diffusion paper, sections 3.2, 3.3)."""
+
+from minild.models.model import Model
+from minild.nn.layers import SILU, Conv2d, GroupNorm, Linear
+from minild.nn.module import Module, add_gradients, keep
+from minild.nn.unet_blocks import DOWN_BLOCKS, UP_BLOCKS, UNetMidBlock2DCrossAttn
+from minild.ops.embedding import timestep_embedding, timestep_embedding_backward
+
+
+class TimestepEmbedding(Module):
+    """Linear, SiLU, linear: (N, C) -> (N, 4C)."""
+
+    def __init__(self, in_channels, width):
+        self.linear_1 = Linear(in_channels, width)
+        self.linear_2 = Linear(width, width)
+
+    def forward(self, x):
+        h, first = self.linear_1.forward(x)
+        h, act = SILU.forward(h)
+        h, second = self.linear_2.forward(h)
+        return h, (first, act, second)
+
+    def backward(self, dy, cache):
+        first, act, second = cache
+        dh = self.linear_2.backward(dy, second)
+        return self.linear_1.backward(SILU.backward(dh, act), first)
+
+
+class UNet2DConditionModel(Model):
+    """ε_θ(z_t, t, τ_θ(y)): x (N, h, w, c), timesteps t (N,), context (N, L, D) -> (N, h, w, c)."""
+
+    defaults = {
+        "sample_size": None,
+        "in_channels": 4,
+        "out_channels": 4,
+        "flip_sin_to_cos": True,
+        "freq_shift": 0,
+        "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
+        "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
+        "block_out_channels": [320, 640, 1280, 1280],
+        "layers_per_block": 2,
+        "norm_num_groups": 32,
+        "norm_eps": 1e-5,
+        "cross_attention_dim": 1280,
+        "attention_head_dim": 8,
+        "use_linear_projection": False,
+    }
+    only = {
+        "center_input_sample": [False],
+        "mid_block_type": ["UNetMidBlock2DCrossAttn"],
+        "only_cross_attention": [False],
+        "downsample_padding": [1],
+        "mid_block_scale_factor": [1],
+        "dropout": [0.0],
+        "act_fn": ["silu", "swish"],
+        "transformer_layers_per_block": [1],
+        "num_attention_heads": [None],
+        "dual_cross_attention": [False],
+        "resnet_time_scale_shift": ["default"],
+        "resnet_skip_time_act": [False],
+        "resnet_out_scale_factor": [1.0],
+        "time_embedding_type": ["positional"],
+        "conv_in_kernel": [3],
+        "conv_out_kernel": [3],
+        "attention_type": ["default"],
+        "class_embeddings_concat": [False],
+    } | {
+        field: [None]
+        for field in (
+            "reverse_transformer_layers_per_block encoder_hid_dim encoder_hid_dim_type class_embed_type "
+            "addition_embed_type addition_time_embed_dim num_class_embeds time_embedding_dim time_embedding_act_fn "
+            "timestep_post_act time_cond_proj_dim projection_class_embeddings_input_dim "
+            "mid_block_only_cross_attention cross_attention_norm"
+        ).split()
+    }
+    inert = frozenset({"upcast_attention", "addition_embed_type_num_heads"})
+
+    def __init__(self, config):
+        super().__init__(config)
+        channels, layers = list(config["block_out_channels"]), config["layers_per_block"]
+        groups, eps, context = config["norm_num_groups"], config["norm_eps"], config["cross_attention_dim"]
+        temb, linear = 4 * channels[0], config["use_linear_projection"]
+        # The reference's misnomer: for this model attention_head_dim is the number of heads.
+        heads = config["attention_head_dim"]
+        heads = [heads] * len(channels) if isinstance(heads, int) else list(heads)
+        last = len(channels) - 1
+        self.conv_in = Conv2d(config["in_channels"], channels[0])
+        self.time_embedding = TimestepEmbedding(channels[0], temb)
+        widths = [channels[0], *channels]
+        self.down_blocks = [
+            DOWN_BLOCKS[kind](widths[i], widths[i + 1], temb, layers, i < last, groups, eps, heads[i], context, linear)
+            for i, kind in enumerate(config["down_block_types"])
+        ]
+        self.mid_block = UNetMidBlock2DCrossAttn(channels[-1], temb, groups, eps, heads[-1], context, linear)
+        skips = [channels[0]]
+        for i, width in enumerate(channels):
+            skips += [width] * (layers + (i < last))
+        self.up_blocks, width = [], channels[-1]
+        for i, kind in enumerate(config["up_block_types"]):
+            mine = [skips.pop() for _ in range(layers + 1)]
+            out = channels[last - i]
+            block = UP_BLOCKS[kind](
+                width, mine, out, temb, i < last, groups, eps, heads[last - i], context, linear
+            )
+            self.up_blocks.append(block)
+            width = out
+        self.conv_norm_out = GroupNorm(groups, channels[0], eps)
+        self.conv_out = Conv2d(channels[0], config["out_channels"], init=0.0)
+
+    def forward(self, x, t, context):
+        config = self.config
+        embedded, angles = timestep_embedding(
+            t.astype(x.dtype), config["block_out_channels"][0], config["flip_sin_to_cos"], config["freq_shift"]
+        )
+        temb, time = self.time_embedding.forward(embedded)
+        h, conv_in = self.conv_in.forward(x)
+        skips, downs, ups = [h], [], []
+        for block in self.down_blocks:
+            (h, left), cache = block.forward(h, temb, context)
+            skips += left
+            downs.append(cache)
+        h, mid = self.mid_block.forward(h, temb, context)
+        for block in self.up_blocks:
+            count = len(block.resnets)
+            mine, skips = skips[-count:], skips[:-count]
+            h, cache = block.forward(h, mine, temb, context)
+            ups.append(cache)
+        h, norm = self.conv_norm_out.forward(h)
+        h, act = SILU.forward(h)
+        y, conv_out = self.conv_out.forward(h)
+        return y, (keep(angles), time, conv_in, downs, mid, ups, norm, act, conv_out)
+
+    def backward(self, dy, cache):
+        """dy (N, h, w, c) -> dx (N, h, w, c), dt (N,), dcontext (N, L, D) (None where no block attends)."""
+        angles, time, conv_in, downs, mid, ups, norm, act, conv_out = cache
+        dh = self.conv_out.backward(dy, conv_out)
+        dh = SILU.backward(dh, act)
+        dh = self.conv_norm_out.backward(dh, norm)
+        dskips = []  # of the skips in their own order, filled from the front as the up blocks go back
+        dtemb = dcontext = None
+        for block, up in zip(reversed(self.up_blocks), reversed(ups)):
+            dh, mine, d, dc = block.backward(dh, up)
+            dskips += mine
+            dtemb, dcontext = add_gradients(dtemb, d), add_gradients(dcontext, dc)
+        dh, d, dc = self.mid_block.backward(dh, mid)
+        dtemb, dcontext = add_gradients(dtemb, d), add_gradients(dcontext, dc)
+        for block, down in zip(reversed(self.down_blocks), reversed(downs)):
+            count = len(block.resnets) + len(block.downsamplers)
+            mine, dskips = dskips[-count:], dskips[:-count]
+            dh, d, dc = block.backward(dh, mine, down)
+            dtemb, dcontext = add_gradients(dtemb, d), add_gradients(dcontext, dc)
+        dx = self.conv_in.backward(dh + dskips[0], conv_in)
+        dt = timestep_embedding_backward(self.time_embedding.backward(dtemb, time), angles)
+        return dx, dt, dcontext
