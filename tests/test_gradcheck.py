@@ -212,7 +212,9 @@ class Dense:
         else:
             self.weight.grad = self.weight.grad + dweight
             self.bias.grad = self.bias.grad + (0 if self.fault == "bias" else dbias)
-        return -dx if self.fault == "sign" else dx
+        if self.fault == "count":
+            return dx, dx
+        return (-dx if self.fault == "sign" else dx), None  # None: of a context left out
 
 
 def test_module_passes():
@@ -222,6 +224,7 @@ def test_module_passes():
 @pytest.mark.parametrize(("fault", "words"), [
     ("sign", "Dense, x.*a sign"),
     ("bias", "Dense, bias.*all zero"),
+    ("count", "2 gradients for 1"),
     ("overwrite", "must add to weight.grad"),
     ("inference", "differs from forward's y"),
 ])
