@@ -1,0 +1,96 @@
+"""The judge of caption faithfulness, judged."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from minild.data import judge as judging
+from minild.data.judge import compare, judge, read, report
+from minild.data.shapes import BASE, SHAPES, SIZES, Scene, Shapes, captions, parse, render
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    data = Shapes("test", length=320)
+    return data, [data[i] for i in range(len(data))]
+
+
+def test_true_renderings_are_followed(drawn):
+    data, items = drawn
+    shares = report(*zip(*items), withheld=[data.withheld(i) for i in range(len(data))])
+    assert min(shares.values()) >= 0.99, shares
+
+
+def test_both_captions_are_accepted(drawn):
+    data, items = drawn
+    for i in range(20):
+        assert [judge(items[i][0], caption)["all"] for caption in data.captions(i)] == [True, True]
+
+
+def test_soft_and_noisy_pictures_are_read(drawn):
+    rng = np.random.default_rng(0)
+    _, items = drawn
+    noisy = [picture / 255 + 0.08 * rng.standard_normal(picture.shape) for picture, _ in items[:100]]
+    assert report(noisy, [caption for _, caption in items[:100]])["all"] >= 0.97
+
+
+def test_shuffled_captions_are_near_chance(drawn):
+    _, items = drawn
+    shown = [parse(caption) for _, caption in items]
+    found = [read(picture) for picture, _ in items[:100]]
+    verdicts = [compare(found[i], asked) for i in range(100) for j, asked in enumerate(shown) if j != i]
+    share = {name: np.mean([v[name] for v in verdicts]) for name in judging.ATTRIBUTES}
+    assert share["all"] < 0.003 and share["shapes"] < 0.2 and share["colours"] < 0.08, share
+    assert abs(share["background"] - 1 / 3) < 0.05 and 0.2 < share["relation"] < 0.5, share
+
+
+def test_one_wrong_word_is_noticed():
+    scene = Scene((("circle", "red"), ("square", "blue")), "above", "white")
+    picture = render(scene)
+    right = captions(scene)[0]
+    assert all(judge(picture, right).values())
+    for word, wrong, attribute in [
+        ("red", "pink", "colours"), ("circle", "star", "shapes"), ("above", "below", "relation"),
+        ("above", "left of", "relation"), ("white", "grey", "background"),
+    ]:
+        verdict = judge(picture, right.replace(word, wrong))
+        assert [name for name, ok in verdict.items() if not ok] == [attribute, "all"]
+    swapped = judge(picture, "a blue circle above a red square on a white background")
+    assert swapped["shapes"] and swapped["colours"] and not swapped["all"]
+
+
+def test_gain_is_what_rendering_saves():
+    """The gain formula against the definition: errors of actual renderings."""
+    rng = np.random.default_rng(1)
+    picture = rng.random((BASE, BASE, 3)).astype(np.float32)
+    scene = Scene((("star", "pink"), ("circle", "cyan")), "left of", "grey", (11, 10), ((41, 6), (38, 75)))
+    fit = judging._Fit(picture, {s: judging._correlate(picture, s) for s in SIZES}, "grey")
+    gain = 0
+    for (shape, colour), size, (top, left) in zip(scene.objects, scene.sizes, scene.places):
+        d = fit.contrast[list(judging.COLOURS).index(colour)]
+        _, residual, norm = next(part for part in fit.parts if part[0] == size)
+        s = SHAPES.index(shape)
+        gain += 2 * d @ residual[:, s, top, left] - d @ d * norm[s, top, left]
+    error = ((picture - render(scene) / 255) ** 2).sum()
+    assert fit.error - gain == pytest.approx(error, rel=2e-3)  # render rounds to 8 bits
+
+
+def test_the_search_is_exact():
+    """Best-first with a bound finds what looking at every pair does."""
+    rng = np.random.default_rng(2)
+    picture = rng.random((BASE, BASE, 3)).astype(np.float32) * 0.3 + 0.7 * Shapes("train")[5][0] / 255
+    correlations = {s: judging._correlate(picture, s) for s in SIZES}
+    best = min(
+        (fit.error - fit.pair(a, b, relation), (judging._object(a), judging._object(b), relation, fit.background))
+        for fit in [judging._Fit(picture, correlations, "white"), judging._Fit(picture, correlations, "grey"),
+                    judging._Fit(picture, correlations, "black")]
+        for a, b in itertools.permutations(range(32), 2)
+        for relation in ("above", "left of")
+    )
+    assert read(picture) == best[1]
+
+
+def test_a_wrong_shape_is_named():
+    with pytest.raises(ValueError, match=r"picture.*\(32, 32, 3\).*\(16, 16, 3\)"):
+        read(np.zeros((16, 16, 3)))
