@@ -1,0 +1,27 @@
+"""DDIM (Song, Meng & Ermon 2020, arXiv 2010.02502)."""
+
+import math
+
+from minild.backend import device_of, standard_normal, to_device
+from minild.diffusion.schedule import predict_clean
+
+
+def ddim(predict, latents, schedule, steps, generators=None, eta=0.0):
+    """Yield the latents after each of `steps` steps of equation 12, (N, h, w, c), the last the sample.
+
+    z_prev = √ᾱ_prev ẑ_0 + √(1 - ᾱ_prev - σ²) ε + σ · noise,
+    σ = η √((1 - ᾱ_prev) / (1 - ᾱ_t)) √(1 - ᾱ_t / ᾱ_prev): η = 0 is deterministic, η = 1 is DDPM's variance.
+
+    predict(latents, t) -> ε like latents; latents: unit-variance noise; generators: one an image, needed for η > 0.
+    """
+    stride = schedule.train_steps // steps
+    for t in schedule.timesteps(steps):
+        alpha_bar, previous = schedule.alpha_bar(t), schedule.alpha_bar(t - stride)
+        epsilon = predict(latents, t)
+        clean = predict_clean(latents, epsilon, alpha_bar)
+        sigma = eta * math.sqrt((1 - previous) / (1 - alpha_bar) * max(0.0, 1 - alpha_bar / previous))
+        latents = math.sqrt(previous) * clean + math.sqrt(max(0.0, 1 - previous - sigma**2)) * epsilon
+        if sigma > 0:
+            noise = standard_normal(generators, latents.shape[1:], latents.dtype)
+            latents += sigma * to_device(noise, device_of(latents))
+        yield latents

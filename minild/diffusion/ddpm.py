@@ -1,0 +1,32 @@
+"""DDPM's ancestral sampling (Ho, Jain & Abbeel 2020, arXiv 2006.11239)."""
+
+import math
+
+from minild.backend import device_of, standard_normal, to_device
+from minild.diffusion.schedule import predict_clean
+
+
+def ddpm(predict, latents, schedule, steps, generators):
+    """Yield the latents after each of `steps` steps of algorithm 2, (N, h, w, c), the last the sample.
+
+    Each draws from the posterior q(z_prev | z_t, ẑ_0) of equations 6 and 7, written for a stride of T / steps:
+    with α = ᾱ_t / ᾱ_prev, mean = (√ᾱ_prev (1 - α) ẑ_0 + √α (1 - ᾱ_prev) z_t) / (1 - ᾱ_t) and
+    variance = (1 - ᾱ_prev) / (1 - ᾱ_t) · (1 - α). The last step adds no noise.
+
+    predict(latents, t) -> ε like latents; latents: unit-variance noise; generators: one an image.
+    """
+    stride = schedule.train_steps // steps
+    for t in schedule.timesteps(steps):
+        before = t - stride
+        alpha_bar = schedule.alpha_bar(t)
+        previous = schedule.alpha_bar(before) if before >= 0 else 1.0
+        alpha = alpha_bar / previous
+        clean = predict_clean(latents, predict(latents, t), alpha_bar)
+        of_clean = math.sqrt(previous) * (1 - alpha) / (1 - alpha_bar)
+        of_latents = math.sqrt(alpha) * (1 - previous) / (1 - alpha_bar)
+        latents = of_clean * clean + of_latents * latents
+        variance = (1 - previous) / (1 - alpha_bar) * (1 - alpha)
+        if variance > 0:
+            noise = standard_normal(generators, latents.shape[1:], latents.dtype)
+            latents += math.sqrt(variance) * to_device(noise, device_of(latents))
+        yield latents
