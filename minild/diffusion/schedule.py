@@ -53,8 +53,9 @@ class NoiseSchedule:
         if config["beta_schedule"] not in BETA_SCHEDULES:
             known = ", ".join(BETA_SCHEDULES)
             raise UserError(f"scheduler: beta_schedule = {config['beta_schedule']!r} is not supported, use {known}")
-        if config["timestep_spacing"] != "leading" or config["prediction_type"] != "epsilon":
-            raise UserError("scheduler: only timestep_spacing = 'leading' and prediction_type = 'epsilon' are supported")
+        for field in ("timestep_spacing", "prediction_type"):
+            if config[field] != self.defaults[field]:
+                raise UserError(f"scheduler: {field} = {config[field]!r} is unsupported, use {self.defaults[field]!r}")
         self.config = config
         self.train_steps = config["num_train_timesteps"]
         betas = BETA_SCHEDULES[config["beta_schedule"]](config["beta_start"], config["beta_end"], self.train_steps)
@@ -81,7 +82,7 @@ class NoiseSchedule:
 
 
 def add_noise(z, noise, signal_level, noise_level):
-    """z_t = √ᾱ_t z_0 + √(1 - ᾱ_t) ε (Ho et al. 2020, equation 4); the levels are those of NoiseSchedule.noise_levels."""
+    """z_t = √ᾱ_t z_0 + √(1 - ᾱ_t) ε (Ho et al. 2020, equation 4), with the levels of NoiseSchedule.noise_levels."""
     return signal_level * z + noise_level * noise
 
 
