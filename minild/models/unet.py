@@ -1,5 +1,7 @@
 """UNet2DConditionModel: the time-conditional U-Net with cross-attention (latent diffusion paper, sections 3.2, 3.3)."""
 
+import numpy as np
+
 from minild.models.model import Model
 from minild.nn.layers import SILU, Conv2d, GroupNorm, Linear
 from minild.nn.module import Module, add_gradients, keep
@@ -109,10 +111,11 @@ class UNet2DConditionModel(Model):
 
     def forward(self, x, t, context):
         config = self.config
+        t = t.astype(np.promote_types(x.dtype, "float32"))  # in float16 the angles of a large t are mostly rounding
         embedded, angles = timestep_embedding(
-            t.astype(x.dtype), config["block_out_channels"][0], config["flip_sin_to_cos"], config["freq_shift"]
+            t, config["block_out_channels"][0], config["flip_sin_to_cos"], config["freq_shift"]
         )
-        temb, time = self.time_embedding.forward(embedded)
+        temb, time = self.time_embedding.forward(embedded.astype(x.dtype, copy=False))
         h, conv_in = self.conv_in.forward(x)
         skips, downs, ups = [h], [], []
         for block in self.down_blocks:

@@ -9,51 +9,7 @@ from minild.gradcheck import check, check_module
 from minild.models import AutoencoderKL, CLIPTextModel, UNet2DConditionModel
 from minild.models.autoencoder_kl import DiagonalGaussian, reparameterize, reparameterize_backward
 from minild.nn.module import Module
-
-UNET = {
-    "block_out_channels": [8, 16],
-    "norm_num_groups": 4,
-    "layers_per_block": 1,
-    "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
-    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
-    "cross_attention_dim": 6,
-    "attention_head_dim": 2,
-    "in_channels": 3,
-    "out_channels": 3,
-}
-UNET_2 = UNET | {  # as in Stable Diffusion 2, and what else a config can say
-    "layers_per_block": 2,
-    "use_linear_projection": True,
-    "attention_head_dim": [2, 4],
-    "in_channels": 5,
-    "flip_sin_to_cos": False,
-    "freq_shift": 1,
-    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
-    "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
-}
-AUTOENCODER = {
-    "block_out_channels": [4, 8],
-    "norm_num_groups": 4,
-    "latent_channels": 2,
-    "down_block_types": ["DownEncoderBlock2D"] * 2,
-    "up_block_types": ["UpDecoderBlock2D"] * 2,
-}
-TEXT = {
-    "vocab_size": 11,
-    "hidden_size": 8,
-    "intermediate_size": 12,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "max_position_embeddings": 7,
-}
-
-
-def unet_inputs(rng, channels):
-    return {
-        "x": rng.standard_normal((2, 4, 6, channels)),
-        "t": np.array([3.7, 612.2]),
-        "context": rng.standard_normal((2, 5, 6)),
-    }
+from models.tiny import AUTOENCODER, TEXT, UNET, UNET_2, autoencoder_inputs, unet_inputs
 
 
 @pytest.mark.parametrize(("config", "samples"), [(UNET, 3), (UNET_2, 1)])
@@ -74,10 +30,6 @@ class WholeAutoencoder(Module):
 
     def backward(self, dy, cache):
         return self.model.backward(dy[0], dy[1:], cache)
-
-
-def autoencoder_inputs(rng):
-    return {"x": rng.standard_normal((2, 6, 4, 3)), "noise": rng.standard_normal((2, 3, 2, 2))}
 
 
 def test_autoencoder(rng):
