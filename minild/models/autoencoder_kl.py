@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 from minild.backend import get_array_module, standard_normal, to_device
-from minild.models.model import Model
+from minild.models.model import Model, require_block_types
 from minild.nn.autoencoder_blocks import Decoder, Encoder
 from minild.nn.layers import Conv2d
 
@@ -63,6 +63,17 @@ class AutoencoderKL(Model):
         "use_post_quant_conv": [True],
     }
     inert = frozenset({"force_upcast"})
+    old_keys = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
+
+    @classmethod
+    def complete_config(cls, config):
+        """As of every Model; the lists of block types may be left out, for there is one type."""
+        channels = config.get("block_out_channels", cls.defaults["block_out_channels"])
+        types = {field: cls.defaults[field] * len(channels) for field in ("down_block_types", "up_block_types")}
+        complete = super().complete_config(types | config)
+        for field in types:
+            require_block_types(cls.__name__, complete, field, cls.defaults[field])
+        return complete
 
     def __init__(self, config):
         super().__init__(config)

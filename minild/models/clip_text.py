@@ -1,5 +1,6 @@
 """CLIPTextModel: the text encoder τ_θ, a causal transformer (Radford et al. 2021, arXiv 2103.00020, section 2.4)."""
 
+from minild.errors import UserError
 from minild.models.model import Model
 from minild.nn.layers import ACTIVATIONS, Embedding, LayerNorm, Linear
 from minild.nn.module import Module, Parameter, keep
@@ -133,6 +134,16 @@ class CLIPTextModel(Model):
     )
     weights_name = "model.safetensors"
     key_prefix = "text_model."
+    ignored_keys = frozenset({"embeddings.position_ids"})  # 0, 1, 2, ... in files of earlier releases
+
+    @classmethod
+    def complete_config(cls, config):
+        """As of every Model; hidden_act must be an activation that is known."""
+        complete = super().complete_config(config)
+        if complete["hidden_act"] not in ACTIVATIONS:
+            known = ", ".join(ACTIVATIONS)
+            raise UserError(f"{cls.__name__}: hidden_act = {complete['hidden_act']!r} is not supported, use {known}")
+        return complete
 
     def __init__(self, config):
         super().__init__(config)

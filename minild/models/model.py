@@ -15,6 +15,9 @@ class Model(Module):
     defaults: the fields it acts on, with the reference's default values.
     only:     fields of the reference for which it supports one value, or the values of a tuple's list.
     inert:    fields that change nothing here (they speak of training or of the reference itself).
+
+    Two more say how the keys in a file differ from ours: old_keys, what parts of a key were once called, and
+    ignored_keys, which hold no parameter.
     """
 
     defaults: dict
@@ -22,6 +25,8 @@ class Model(Module):
     inert: frozenset = frozenset()
     weights_name = "diffusion_pytorch_model.safetensors"
     key_prefix = ""  # what the keys in the file carry before ours
+    old_keys: dict = {}
+    ignored_keys: frozenset = frozenset()
 
     @classmethod
     def complete_config(cls, config):
@@ -47,14 +52,24 @@ class Model(Module):
     def from_pretrained(cls, folder, dtype="float32", device="cpu"):
         """The model in `folder` (config.json and weights). UserError names what is missing or does not fit."""
         folder = Path(folder)
-        model = cls(cls.complete_config(pretrained.read_json(folder / "config.json"))).astype(dtype)
+        model = cls(cls.complete_config(pretrained.read_json(folder / "config.json")))
+        for parameter in model.parameters():
+            parameter.data = np.empty(parameter.data.shape, dtype)  # nothing was drawn yet that a cast should keep
         state = pretrained.read_weights(folder / cls.weights_name)
-        state = {name.removeprefix(cls.key_prefix): array for name, array in state.items()}
+        state = {cls._our_key(name): array for name, array in state.items()}
+        state = {name: array for name, array in state.items() if name not in cls.ignored_keys}
         try:
             pretrained.load_state_dict(model, state, device)
         except ValueError as error:
             raise UserError(f"{folder}: {error}") from None
         return model
+
+    @classmethod
+    def _our_key(cls, name):
+        name = name.removeprefix(cls.key_prefix)
+        for old, new in cls.old_keys.items():
+            name = name.replace(old, new)
+        return name
 
     def save_pretrained(self, folder, dtype="float32"):
         """Write config.json and the weights, in `dtype`, to `folder`."""
@@ -78,3 +93,10 @@ class Model(Module):
     def gradient_dict(self):
         """{key: host array in the interchange layout} of every gradient."""
         return pretrained.gradient_dict(self)
+
+
+def require_block_types(title, config, field, supported):
+    """UserError unless config[field] lists a supported type for each of block_out_channels."""
+    types, count = config[field], len(config["block_out_channels"])
+    if len(types) != count or any(kind not in supported for kind in types):
+        raise UserError(f"{title}: {field} = {types!r} is not supported, use {count} of {', '.join(supported)}")

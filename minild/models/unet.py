@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from minild.models.model import Model
+from minild.models.model import Model, require_block_types
 from minild.nn.layers import SILU, Conv2d, GroupNorm, Linear
 from minild.nn.module import Module, add_gradients, keep
 from minild.nn.unet_blocks import DOWN_BLOCKS, UP_BLOCKS, UNetMidBlock2DCrossAttn
@@ -76,6 +76,14 @@ class UNet2DConditionModel(Model):
         ).split()
     }
     inert = frozenset({"upcast_attention", "addition_embed_type_num_heads"})
+
+    @classmethod
+    def complete_config(cls, config):
+        """As of every Model; there must be one block type for each width."""
+        complete = super().complete_config(config)
+        require_block_types(cls.__name__, complete, "down_block_types", DOWN_BLOCKS)
+        require_block_types(cls.__name__, complete, "up_block_types", UP_BLOCKS)
+        return complete
 
     def __init__(self, config):
         super().__init__(config)
