@@ -1,0 +1,6 @@
+"""Pipelines: models and a sampler put together, read from and written to one folder."""
+
+from minild.pipelines.folder import find_folder, load
+from minild.pipelines.pipeline import Pipeline
+
+__all__ = ["Pipeline", "find_folder", "load"]

@@ -1,0 +1,103 @@
+"""Reading a pipeline folder, laid out as the reference's StableDiffusionPipeline."""
+
+import contextlib
+from pathlib import Path
+
+from minild import pretrained
+from minild.backend import get_device
+from minild.data.location import data_path
+from minild.errors import UserError
+from minild.models import AutoencoderKL, CLIPTextModel, UNet2DConditionModel
+from minild.pipelines.pipeline import INDEX, PARTS, RECORD, Pipeline
+from minild.pipelines.scheduler_config import read_scheduler
+from minild.tokenizer import CLIPTokenizer
+
+SHIPPED = ("emoji", "shapes")  # in data/pretrained
+DTYPES = ("float16", "float32", "float64")
+
+MODELS = {"vae": AutoencoderKL, "text_encoder": CLIPTextModel, "unet": UNet2DConditionModel}
+
+
+def find_folder(name=None):
+    """The pipeline folder called `name`: a path, or "emoji" or "shapes" for a shipped one; None is "emoji".
+
+    A folder of that very path goes before a shipped pipeline. UserError where there is neither.
+    """
+    if name is not None and (Path(name) / INDEX).is_file():
+        return Path(name)
+    if name is None or str(name) in SHIPPED:
+        shipped = data_path("pretrained", name or SHIPPED[0])
+        if (shipped / INDEX).is_file():
+            return shipped
+        raise UserError(f"this copy of minild has no pipeline {name or SHIPPED[0]!r}: name a folder, or train one")
+    raise UserError(f"{name} is no pipeline: expected a folder with {INDEX}, or one of {', '.join(SHIPPED)}")
+
+
+def read_index(folder):
+    """model_index.json of a whole pipeline folder. UserError names a part that is missing or not supported."""
+    index = pretrained.read_json(folder / INDEX)
+    for part, (_, expected) in PARTS.items():
+        entry = index.get(part)
+        if not isinstance(entry, list) or len(entry) != 2:
+            raise UserError(f"{folder / INDEX} names no {part}")
+        if part != "scheduler" and str(entry[1]).removesuffix("Fast") != expected:
+            raise UserError(f"{folder / INDEX}: {part} is {entry[1]!r}, which is not supported, use {expected!r}")
+        if not (folder / part).is_dir():
+            raise UserError(f"{folder} has no folder {part}: copy the whole pipeline")
+    return index
+
+
+def read_record(folder):
+    """What minild.json says of the training; {} where there is none."""
+    return pretrained.read_json(folder / RECORD) if (folder / RECORD).is_file() else {}
+
+
+def load(folder=None, dtype="float32", device="cpu"):
+    """The Pipeline in a folder (see find_folder), computing in `dtype` on the device of that name.
+
+    UserError, in one line, for whatever is missing, broken or does not fit.
+    """
+    if dtype not in DTYPES:
+        raise UserError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
+    get_device(device)
+    folder = find_folder(folder)
+    read_index(folder)
+    parts = {}
+    for part, model in MODELS.items():
+        with usable(folder / part):
+            parts[part] = model.from_pretrained(folder / part, dtype, device)
+    with usable(folder / "tokenizer"):
+        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    with usable(folder / "scheduler"):
+        schedule, sampler = read_scheduler(folder / "scheduler")
+    pipeline = Pipeline(**parts, tokenizer=tokenizer, schedule=schedule, record=read_record(folder), sampler=sampler)
+    faults = misfits(pipeline)
+    if faults:
+        raise UserError(f"{folder}: its parts do not fit: {'; '.join(faults)}")
+    return pipeline
+
+
+@contextlib.contextmanager
+def usable(path):
+    """What is read from `path` within, and makes no sense (a width that is a word, say), is the user's to mend."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
+        raise UserError(f"{path} cannot be used: {type(error).__name__}: {error}") from None
+
+
+def misfits(pipeline):
+    """What keeps the parts from working together, a list of phrases."""
+    text, unet, vae = (model.config for model in (pipeline.text_encoder, pipeline.unet, pipeline.vae))
+    pairs = [
+        ("unet cross_attention_dim", unet["cross_attention_dim"], "text_encoder hidden_size", text["hidden_size"]),
+        ("unet in_channels", unet["in_channels"], "vae latent_channels", vae["latent_channels"]),
+        ("unet out_channels", unet["out_channels"], "vae latent_channels", vae["latent_channels"]),
+    ]
+    faults = [f"{a} is {x}, {b} {y}" for a, x, b, y in pairs if x != y]
+    tokens = max(pipeline.tokenizer.vocabulary.values()) + 1
+    limits = [
+        ("number of token ids", tokens, "text_encoder vocab_size", text["vocab_size"]),
+        ("length in tokens", pipeline.tokenizer.max_length, "text_encoder length", text["max_position_embeddings"]),
+    ]
+    return faults + [f"tokenizer {a} is {x}, {b} {y}" for a, x, b, y in limits if x > y]

@@ -1,0 +1,218 @@
+"""Pipeline: autoencoder, text encoder, U-Net and sampler put together (latent diffusion paper, section 3)."""
+
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from minild import pretrained
+from minild.backend import device_of, get_array_module, image_generators, standard_normal, to_device, to_host
+from minild.diffusion import SAMPLERS
+from minild.diffusion.guidance import guided
+from minild.errors import UserError
+from minild.pipelines.scheduler_config import DEFAULT_SAMPLER, scheduler_class, write_scheduler
+
+INDEX, RECORD = "model_index.json", "minild.json"
+PARTS = {
+    "vae": ("diffusers", "AutoencoderKL"),
+    "text_encoder": ("transformers", "CLIPTextModel"),
+    "tokenizer": ("transformers", "CLIPTokenizer"),
+    "unet": ("diffusers", "UNet2DConditionModel"),
+    "scheduler": ("diffusers", "DDIMScheduler"),
+}
+FORMAT_VERSION = "0.40.0"  # the reference's release whose layout we write
+
+GPU_POSITIONS = 16384  # latent positions computed at once on a GPU: four pictures of Stable Diffusion's 64 x 64
+
+
+class Pipeline:
+    """A latent diffusion model ready to draw.
+
+    vae, text_encoder, unet   models of one dtype on one device
+    tokenizer                 CLIPTokenizer
+    schedule                  NoiseSchedule
+    record                    how it was trained (minild.json), {} if that is not known
+    sampler                   the name of the sampler used where none is asked for
+    """
+
+    def __init__(self, vae, text_encoder, tokenizer, unet, schedule, record=None, sampler=DEFAULT_SAMPLER):
+        self.vae, self.text_encoder, self.tokenizer, self.unet = vae, text_encoder, tokenizer, unet
+        self.schedule, self.record, self.sampler = schedule, record or {}, sampler
+
+    @property
+    def dtype(self):
+        return self._weight.dtype
+
+    @property
+    def device(self):
+        return device_of(self._weight)
+
+    @property
+    def _weight(self):
+        return self.unet.conv_in.weight.data
+
+    @property
+    def size_step(self):
+        """Heights and widths in pixels are multiples of this: f, doubled by each halving within the U-Net."""
+        return self.vae.downsampling * self._latent_step
+
+    @property
+    def _latent_step(self):
+        return 2 ** (len(self.unet.config["block_out_channels"]) - 1)
+
+    @property
+    def default_size(self):
+        """(height, width) in pixels of the pictures that the U-Net was trained on; None if its config does not say."""
+        size = self.unet.config["sample_size"]
+        if size is None:
+            return None
+        height, width = (size, size) if isinstance(size, int) else size
+        return height * self.vae.downsampling, width * self.vae.downsampling
+
+    def encode_prompts(self, prompts):
+        """A list of N texts -> context (N, L, D). Each text passes alone, so that no other changes its rounding."""
+        distinct = list(dict.fromkeys(prompts))
+        ids = to_device(self.tokenizer.encode(distinct), self.device)
+        contexts = {text: self.text_encoder(ids[i : i + 1]) for i, text in enumerate(distinct)}
+        return get_array_module(ids).concatenate([contexts[text] for text in prompts])
+
+    def decode(self, latents):
+        """latents (N, h, w, c) -> pictures (N, H, W, 3) in [0, 1], float32 on the host."""
+        at_once = self._at_once(*latents.shape[1:3])
+        scale = self.vae.config["scaling_factor"]
+        pictures = [
+            to_host(self.vae.decode(latents[i : i + at_once] / scale)).astype(np.float32)
+            for i in range(0, len(latents), at_once)
+        ]
+        return np.clip(np.concatenate(pictures) / 2 + 0.5, 0, 1)
+
+    def text_to_image(
+        self,
+        prompts,
+        negative_prompt="",
+        steps=50,
+        guidance_scale=7.5,
+        sampler=None,
+        seed=0,
+        latents=None,
+        size=None,
+        progress=False,
+    ):
+        """Draw a picture for each prompt -> (N, H, W, 3) float32 in [0, 1].
+
+        prompts          a text or a list of N
+        negative_prompt  what guidance leads away from
+        guidance_scale   s of classifier-free guidance; 1 is none
+        sampler          a key of minild.diffusion.SAMPLERS; None for the folder's own
+        seed             picture i draws its numbers from seed + i, so it is the picture of seed + i alone
+        latents          the initial unit-variance noise (N, h, w, c), instead of drawing it; one prompt serves all N
+        size             (height, width) in pixels, default_size if None; not together with latents
+        progress         show a bar on stderr once it takes longer than a second
+
+        A prompt longer than the context is cut: tokenizer.dropped tells what is lost. UserError for a size, a number
+        of steps, a seed or latents that cannot be used.
+        """
+        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        sampler = sampler or self.sampler
+        if sampler not in SAMPLERS:
+            raise UserError(f"unknown sampler {sampler!r}: use one of {', '.join(SAMPLERS)}")
+        if not math.isfinite(guidance_scale):
+            raise UserError(f"guidance must be a finite number, got {guidance_scale}")
+        if seed < 0:
+            raise UserError(f"seed must be 0 or more, got {seed}")
+        self.schedule.timesteps(steps)  # refuses a number of steps that cannot be
+        if latents is None:
+            shape = self._latent_shape(size)
+        elif size is not None:
+            raise UserError("give a size or latents, not both: latents have a size of their own")
+        else:
+            latents = self._require_latents(latents)
+            shape = latents.shape[1:]
+            prompts = prompts * len(latents) if len(prompts) == 1 else prompts
+            if len(prompts) != len(latents):
+                raise UserError(f"{len(prompts)} prompts do not go with {len(latents)} latents: give one, or as many")
+        if not prompts:
+            raise UserError("no prompt: give at least one")
+
+        context = self.encode_prompts(prompts)
+        negative = self.encode_prompts([negative_prompt]) if guidance_scale != 1 else None
+        generators = image_generators(seed, len(prompts))
+        pictures, at_once = [], self._at_once(*shape[:2])
+        # The bar waits a second, so that quick work and refusals leave stderr clean.
+        with tqdm(total=len(prompts) * steps, unit="step", delay=1, disable=not progress) as bar:
+            for start in range(0, len(prompts), at_once):
+                rows = slice(start, start + at_once)
+                noise = standard_normal(generators[rows], shape) if latents is None else latents[rows]
+                noise = to_device(noise.astype(self.dtype), self.device)
+                for z in self._sample(sampler, noise, context[rows], negative, steps, guidance_scale, generators[rows]):
+                    bar.update(len(z))
+                pictures.append(self.decode(z))
+        pictures = np.concatenate(pictures)
+        if not np.isfinite(pictures).all():
+            raise UserError(f"the model gave values that are no numbers in {self.dtype}: try float32, or other weights")
+        return pictures
+
+    def _sample(self, sampler, noise, context, negative, steps, guidance_scale, generators):
+        if negative is not None:
+            negative = get_array_module(noise).concatenate([negative] * len(noise))
+        predict = guided(self.unet, context, negative, guidance_scale)
+        return SAMPLERS[sampler](predict, noise, self.schedule, steps, generators)
+
+    def _at_once(self, h, w):
+        """How many pictures of h x w latent positions are computed together.
+
+        On the CPU one: the rounding of a matrix product depends on its number of rows, and a picture must be the same
+        bit for bit whether it is drawn alone or among others.
+        """
+        return 1 if self.device == "cpu" else max(1, GPU_POSITIONS // (h * w))
+
+    def _latent_shape(self, size):
+        """(h, w, c) of a size in pixels."""
+        size = size or self.default_size
+        if size is None:
+            raise UserError("the U-Net's config names no sample_size: give a size")
+        step, f = self.size_step, self.vae.downsampling
+        if any(side < 1 or side % step for side in size):
+            raise UserError(f"size {size[0]} x {size[1]} is not divisible by {step}: use multiples of {step} pixels")
+        return size[0] // f, size[1] // f, self.vae.config["latent_channels"]
+
+    def _require_latents(self, latents):
+        """Latents as a host array (N, h, w, c). UserError unless text_to_image can begin with them."""
+        latents, step, c = np.asarray(latents), self._latent_step, self.vae.config["latent_channels"]
+        if latents.dtype.kind not in "fiu":
+            raise UserError(f"latents: expected real numbers, got dtype {latents.dtype}")
+        if latents.ndim != 4 or not latents.size or latents.shape[3] != c or any(s % step for s in latents.shape[1:3]):
+            expected = f"(N, h, w, {c}) with h and w multiples of {step}"
+            raise UserError(f"latents: expected shape {expected}, got {latents.shape}")
+        if not np.isfinite(latents).all():
+            raise UserError("latents: some values are not finite numbers")
+        return latents
+
+    def save_pretrained(self, folder, dtype="float32"):
+        """Write a folder that the reference's StableDiffusionPipeline opens, the weights in `dtype`.
+
+        model_index.json goes first and comes last: a folder that has it is whole.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / INDEX).unlink(missing_ok=True)
+        self.vae.save_pretrained(folder / "vae", dtype)
+        self.text_encoder.save_pretrained(folder / "text_encoder", dtype)
+        self.unet.save_pretrained(folder / "unet", dtype)
+        self.tokenizer.save_pretrained(folder / "tokenizer")
+        write_scheduler(folder / "scheduler", self.schedule, self.sampler)
+        if self.record:
+            pretrained.write_json(folder / RECORD, self.record)
+        index = {
+            "_class_name": "StableDiffusionPipeline",
+            "_diffusers_version": FORMAT_VERSION,
+            "feature_extractor": [None, None],
+            "requires_safety_checker": False,
+            "safety_checker": [None, None],
+            **{part: list(entry) for part, entry in PARTS.items()},
+            "scheduler": ["diffusers", scheduler_class(self.sampler)],
+        }
+        pretrained.write_json(folder / f"{INDEX}.partial", index)
+        os.replace(folder / f"{INDEX}.partial", folder / INDEX)

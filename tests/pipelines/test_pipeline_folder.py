@@ -1,0 +1,247 @@
+"""Pipeline folders: written as the reference has them, read back bit for bit, refused in one line where broken."""
+
+import json
+
+import numpy as np
+import pytest
+import tiny_pipeline
+from safetensors.numpy import load_file, save_file
+
+from minild import pipelines
+from minild.errors import UserError
+from minild.pipelines import folder as folder_module
+from minild.pipelines.info import describe
+
+MODELS = ("vae", "text_encoder", "unet")
+
+
+@pytest.fixture
+def folder(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path / "tiny")
+    return tmp_path / "tiny"
+
+
+def edit(path, **fields):
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def test_a_saved_pipeline_reads_back_bit_for_bit(pipe, folder):
+    again = pipelines.load(folder)
+    for part in MODELS:
+        state, expected = getattr(again, part).state_dict(), getattr(pipe, part).state_dict()
+        assert state.keys() == expected.keys()
+        for name in expected:
+            np.testing.assert_array_equal(state[name], expected[name])
+        assert getattr(again, part).config == getattr(pipe, part).config
+    assert again.record == tiny_pipeline.RECORD
+    assert again.schedule.config == pipe.schedule.config
+    prompt = tiny_pipeline.CAPTIONS[0]
+    np.testing.assert_array_equal(again.text_to_image(prompt, steps=2), pipe.text_to_image(prompt, steps=2))
+
+
+def test_the_folder_is_a_stable_diffusion_pipeline_of_the_reference(folder):
+    assert json.loads((folder / "model_index.json").read_text()) == {
+        "_class_name": "StableDiffusionPipeline",
+        "_diffusers_version": "0.40.0",
+        "feature_extractor": [None, None],
+        "requires_safety_checker": False,
+        "safety_checker": [None, None],
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }
+    assert json.loads((folder / "scheduler" / "scheduler_config.json").read_text()) == {
+        "_class_name": "DDIMScheduler",
+        "num_train_timesteps": 1000,
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "steps_offset": 1,
+        "set_alpha_to_one": False,
+        "timestep_spacing": "leading",
+        "prediction_type": "epsilon",
+        "clip_sample": False,
+    }
+    assert not list(folder.rglob("*.partial"))
+
+
+def test_a_pipeline_without_a_record_writes_none(tmp_path):
+    tiny_pipeline.make().save_pretrained(tmp_path)
+    assert not (tmp_path / "minild.json").exists()
+    assert pipelines.load(tmp_path).record == {}
+
+
+def test_weights_stored_in_half_are_computed_in_single(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path, dtype="float16")
+    assert {a.dtype for a in load_file(tmp_path / "unet" / "diffusion_pytorch_model.safetensors").values()} == {
+        np.dtype("float16")
+    }
+    again = pipelines.load(tmp_path)
+    assert again.dtype == np.float32
+    name, expected = next(iter(pipe.unet.state_dict().items()))
+    np.testing.assert_array_equal(again.unet.state_dict()[name], expected.astype(np.float16).astype(np.float32))
+    assert pipelines.load(tmp_path, dtype="float16").dtype == np.float16
+
+
+@pytest.mark.parametrize(
+    "kind, sampler", [("DDIMScheduler", "ddim"), ("DDPMScheduler", "ddpm"), ("PNDMScheduler", "ddim")]
+)
+def test_the_schedulers_class_chooses_the_sampler(folder, kind, sampler):
+    edit(folder / "scheduler" / "scheduler_config.json", _class_name=kind)
+    assert pipelines.load(folder).sampler == sampler
+
+
+def test_ddpm_is_kept(folder, tmp_path):
+    edit(folder / "scheduler" / "scheduler_config.json", _class_name="DDPMScheduler")
+    pipelines.load(folder).save_pretrained(tmp_path / "again")
+    config = json.loads((tmp_path / "again" / "scheduler" / "scheduler_config.json").read_text())
+    assert config["_class_name"] == "DDPMScheduler"
+    assert "set_alpha_to_one" not in config
+    assert json.loads((tmp_path / "again" / "model_index.json").read_text())["scheduler"][1] == "DDPMScheduler"
+
+
+def test_fields_of_the_schedule(folder):
+    file = folder / "scheduler" / "scheduler_config.json"
+    edit(file, beta_end=0.0155, num_train_timesteps=500, steps_offset=0)
+    schedule = pipelines.load(folder).schedule
+    assert schedule.betas[-1] == pytest.approx(0.0155)
+    assert schedule.timesteps(50)[-1] == 1  # an old file's offset of 0 counts as 1, as in the reference's pipelines
+    file.write_text(json.dumps({"_class_name": "DDIMScheduler"}))
+    config = pipelines.load(folder).schedule.config
+    assert (config["beta_start"], config["beta_end"], config["beta_schedule"]) == (0.0001, 0.02, "linear")
+    assert config["set_alpha_to_one"] is True
+
+
+def _remove(part):
+    def damage(folder):
+        for file in (folder / part).iterdir():
+            file.unlink()
+        (folder / part).rmdir()
+
+    return damage
+
+
+def _truncate(folder):
+    path = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def _weights(change):
+    def damage(folder):
+        path = folder / "vae" / "diffusion_pytorch_model.safetensors"
+        state = load_file(path)
+        change(state)
+        save_file(state, path)
+
+    return damage
+
+
+def _config(part, name="config.json", **fields):
+    return lambda folder: edit(folder / part / name, **fields)
+
+
+DAMAGES = {
+    "no tokenizer": (_remove("tokenizer"), "has no folder tokenizer"),
+    "no scheduler": (_remove("scheduler"), "has no folder scheduler"),
+    "no unet": (_remove("unet"), "has no folder unet"),
+    "no config": (lambda folder: (folder / "vae" / "config.json").unlink(), "cannot read .*vae/config.json"),
+    "no merges": (lambda folder: (folder / "tokenizer" / "merges.txt").unlink(), "cannot read .*merges.txt"),
+    "an index without unet": (_config(".", "model_index.json", unet=[None, None]), "unet is None"),
+    "an index of nonsense": (_config(".", "model_index.json", vae=3), "names no vae"),
+    "another class": (_config(".", "model_index.json", vae=["diffusers", "AutoencoderTiny"]), "'AutoencoderTiny'"),
+    "an index that is no JSON": (lambda folder: (folder / "model_index.json").write_text("{"), "is not JSON"),
+    "truncated weights": (_truncate, "not a whole safetensors file"),
+    "a missing weight": (_weights(lambda s: s.pop("quant_conv.bias")), "missing quant_conv.bias"),
+    "a misshapen weight": (
+        _weights(lambda s: s.update({"quant_conv.bias": np.zeros(5, np.float32)})),
+        r"quant_conv.bias has shape \(5,\), expected \(4,\)",
+    ),
+    "an unknown weight": (_weights(lambda s: s.update(stray=np.zeros(1, np.float32))), "unknown stray"),
+    "an unknown field": (_config("unet", colour=3), "unknown field 'colour'"),
+    "a field of the wrong type": (_config("text_encoder", num_hidden_layers="two"), "text_encoder cannot be used"),
+    "another prediction": (
+        _config("scheduler", "scheduler_config.json", prediction_type="sample"),
+        "prediction_type = 'sample'",
+    ),
+    "betas of its own": (_config("scheduler", "scheduler_config.json", trained_betas=[0.1]), "trained_betas"),
+    "a beta of letters": (_config("scheduler", "scheduler_config.json", beta_end="big"), "scheduler cannot be used"),
+    "a tokenizer too long": (
+        _config("tokenizer", "tokenizer_config.json", model_max_length=15),
+        "tokenizer length in tokens is 15, text_encoder length 14",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage, message", DAMAGES.values(), ids=DAMAGES)
+def test_a_broken_folder_is_refused_in_one_line(folder, damage, message):
+    damage(folder)
+    with pytest.raises(UserError, match=message) as caught:
+        pipelines.load(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_parts_that_do_not_fit_are_named(folder, tmp_path):
+    wide = tiny_pipeline.make()
+    wide.unet = type(wide.unet).from_config(wide.unet.config | {"cross_attention_dim": 6, "in_channels": 9})
+    wide.save_pretrained(folder)
+    with pytest.raises(UserError, match="unet cross_attention_dim is 6, text_encoder hidden_size 8; unet in_channels"):
+        pipelines.load(folder)
+
+
+def test_a_save_that_fails_leaves_no_folder_that_looks_whole(pipe, folder, monkeypatch):
+    def fail(self, folder):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(type(pipe.tokenizer), "save_pretrained", fail)
+    with pytest.raises(OSError, match="disk full"):
+        pipe.save_pretrained(folder)
+    with pytest.raises(UserError, match="is no pipeline"):
+        pipelines.load(folder)
+
+
+def test_names_find_the_shipped_pipelines(pipe, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(folder_module, "data_path", lambda *parts: tmp_path.joinpath("data", *parts))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="no pipeline 'shapes'"):
+        pipelines.find_folder("shapes")
+    for name in ("emoji", "shapes"):
+        pipe.save_pretrained(tmp_path / "data" / "pretrained" / name)
+    assert pipelines.find_folder() == tmp_path / "data" / "pretrained" / "emoji"
+    assert pipelines.find_folder("shapes") == tmp_path / "data" / "pretrained" / "shapes"
+    (tmp_path / "emoji").mkdir()  # not a pipeline, so it hides nothing
+    assert pipelines.find_folder("emoji") == tmp_path / "data" / "pretrained" / "emoji"
+    pipe.save_pretrained(tmp_path / "emoji")
+    assert pipelines.find_folder("emoji").resolve() == tmp_path / "emoji"
+    with pytest.raises(UserError, match="nowhere is no pipeline"):
+        pipelines.find_folder("nowhere")
+
+
+def test_load_refuses_a_dtype_and_a_device(folder):
+    with pytest.raises(UserError, match="dtype: expected one of float16, float32, float64, got 'int8'"):
+        pipelines.load(folder, dtype="int8")
+    with pytest.raises(UserError, match="unknown device 'tpu'"):
+        pipelines.load(folder, device="tpu")
+
+
+def test_describe_tells_parts_sizes_and_training(pipe, folder):
+    text = "\n".join(describe(folder))
+    for part in MODELS:
+        assert f"{getattr(pipe, part).parameter_count():,} parameters, float32" in text
+    total = sum(getattr(pipe, part).parameter_count() for part in MODELS)
+    assert f"in all      {total:,} parameters" in text
+    assert "8 x 8 pixels; latents 4 x 4 x 2, f = 2" in text
+    assert "trained on  shapes at 8 x 8 pixels" in text
+    assert "diffusion: 3,400 steps in 62 s" in text
+    assert f"{len(pipe.tokenizer)} tokens, 14 to a prompt" in text
+    assert "1000 steps, scaled_linear betas from 0.00085 to 0.012; sampler ddim" in text
+
+
+def test_describe_refuses_what_is_broken(folder):
+    _truncate(folder)
+    with pytest.raises(UserError, match="not a whole safetensors file"):
+        describe(folder)
+    edit(folder / "minild.json", stages={"diffusion": {}})
+    with pytest.raises(UserError, match="cannot be used: KeyError: 'steps'"):
+        describe(folder)

@@ -1,0 +1,64 @@
+"""A pipeline of a few thousand random weights: everything a real one has, at once."""
+
+import numpy as np
+
+from minild.diffusion import NoiseSchedule
+from minild.models import AutoencoderKL, CLIPTextModel, UNet2DConditionModel
+from minild.pipelines import Pipeline
+from minild.tokenizer import CLIPTokenizer
+
+CAPTIONS = ["a red circle above a blue square on a white background", "a green star left of a pink triangle"]
+LENGTH = 14
+RECORD = {
+    "dataset": "shapes",
+    "size": 8,
+    "command": "minild train shapes --output tiny",
+    "seed": 3,
+    "stages": {"autoencoder": {"steps": 1200, "seconds": 31.5}, "diffusion": {"steps": 3400, "seconds": 62.0}},
+    "date": "2026-11-24",
+}
+
+
+def make(seed=0, record=None):
+    """Pictures 8 x 8, latents 4 x 4 x 2, f = 2; no weight is zero, as the first of the U-Net's would be."""
+    tokenizer = CLIPTokenizer.train(CAPTIONS, vocab_size=640, max_length=LENGTH)
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 8,
+        "intermediate_size": 12,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "max_position_embeddings": LENGTH,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    unet = {
+        "sample_size": 4,
+        "in_channels": 2,
+        "out_channels": 2,
+        "block_out_channels": [8, 16],
+        "norm_num_groups": 4,
+        "layers_per_block": 1,
+        "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+        "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+        "cross_attention_dim": 8,
+        "attention_head_dim": 2,
+    }
+    vae = {
+        "block_out_channels": [4, 8],
+        "norm_num_groups": 4,
+        "latent_channels": 2,
+        "sample_size": 8,
+        "scaling_factor": 0.7,
+        "down_block_types": ["DownEncoderBlock2D"] * 2,
+        "up_block_types": ["UpDecoderBlock2D"] * 2,
+    }
+    models = AutoencoderKL.from_config(vae), CLIPTextModel.from_config(text), UNet2DConditionModel.from_config(unet)
+    rng = np.random.default_rng(seed)
+    for model in models:
+        for parameter in model.parameters():
+            deviation = 0.05 if parameter.data.ndim == 1 else parameter.data[..., 0].size ** -0.5
+            parameter.data = parameter.data + rng.standard_normal(parameter.data.shape, np.float32) * deviation
+            parameter.data = parameter.data.astype(np.float32)
+    vae, text_encoder, unet = models
+    return Pipeline(vae, text_encoder, tokenizer, unet, NoiseSchedule(), record)
