@@ -1,0 +1,277 @@
+"""The command `minild`: a thin layer over minild.training, minild.pipelines and minild.evaluation.
+
+What a subcommand needs is imported when it runs, so that --help is quick.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from minild import __version__
+from minild.errors import UserError
+
+MODEL_HELP = "a pipeline folder, or emoji or shapes for those that come with minild"
+LARGEST_SIDE = 16384  # pixels
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose complaint is the user's one line."""
+
+    def error(self, message):
+        raise UserError(f"{message} (see {self.prog} --help)")
+
+
+def main(argv=None):
+    """Run the command -> its exit status: 0 done, 2 a user's mistake, 130 interrupted."""
+    try:
+        arguments = _parser().parse_args(argv)
+        arguments.run(arguments)
+    except UserError as error:
+        return _refuse(error)
+    except MemoryError as error:
+        return _refuse(f"not enough memory ({error}): use a smaller --size or --count, or a smaller model")
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _refuse(error):
+    _note(error)
+    return 2
+
+
+def _note(message):
+    """One line on stderr."""
+    print("minild:", " ".join(str(message).splitlines()), file=sys.stderr)
+
+
+def _parser():
+    parser = Parser(prog="minild", description="Latent diffusion written with nothing but arrays.")
+    parser.add_argument("--version", action="version", version=f"minild {__version__}")
+    commands = parser.add_subparsers(metavar="command", dest="command", required=True)
+    _add_train(commands)
+    _add_txt2img(commands)
+    _add_evaluate(commands)
+    _add_info(commands)
+    return parser
+
+
+def _add_command(commands, name, run, summary, details=None):
+    description = summary[0].upper() + summary[1:] + ("." if details is None else f". {details}")
+    command = commands.add_parser(name, help=summary, description=description)
+    command.set_defaults(run=run)
+    return command
+
+
+def _add_computing(command, dtype=True):
+    command.add_argument("--device", default="cpu", metavar="cpu|cuda", help="where to compute (default: cpu)")
+    if dtype:
+        command.add_argument(
+            "--dtype", default="float32", metavar="float32|float16", help="precision to compute in (default: float32)"
+        )
+
+
+def _at_least(least, kind):
+    """An argparse type: a finite number of `kind` not below `least`."""
+
+    def convert(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not least <= value < float("inf"):
+            noun = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"expected {noun} from {least}, got {text!r}")
+        return value
+
+    return convert
+
+
+def _size(text):
+    """The (height, width) of a text such as "64" or "48x64"."""
+    try:
+        sides = [int(side) for side in text.lower().split("x")]
+    except ValueError:
+        sides = []
+    if len(sides) not in (1, 2) or not all(1 <= side <= LARGEST_SIDE for side in sides):
+        expected = f"64 or 48x64 (height x width, up to {LARGEST_SIDE})"
+        raise argparse.ArgumentTypeError(f"expected a size such as {expected}, got {text!r}")
+    return sides[0], sides[-1]
+
+
+def _add_txt2img(commands):
+    details = (
+        "Prints the names of the files it wrote. Several pictures become NAME-0.png, NAME-1.png, ..., in the order of "
+        "the prompts, --count of each; picture i is that of --seed SEED+i alone."
+    )
+    command = _add_command(commands, "txt2img", _txt2img, "draw pictures from words", details)
+    command.add_argument("prompts", nargs="+", metavar="PROMPT", help="what to draw")
+    command.add_argument("--model", metavar="DIR", help=f"{MODEL_HELP} (default: emoji)")
+    command.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help=".png, or .npy for all pictures as float32 (N, H, W, 3) in [0, 1] (default: the first prompt, as .png)",
+    )
+    command.add_argument("--steps", type=_at_least(1, int), default=50, help="steps of the sampler (default: 50)")
+    command.add_argument("--guidance", type=float, default=7.5, help="guidance scale, 1 for none (default: 7.5)")
+    command.add_argument("--sampler", help="ddim or ddpm (default: the model's own)")
+    command.add_argument("--negative-prompt", default="", metavar="TEXT", help="what to lead away from")
+    command.add_argument("--count", type=_at_least(1, int), default=1, help="pictures of each prompt (default: 1)")
+    command.add_argument("--seed", type=_at_least(0, int), default=0, help="of the random numbers (default: 0)")
+    command.add_argument("--size", type=_size, metavar="H|HxW", help="in pixels (default: that of the training)")
+    command.add_argument(
+        "--latents", type=Path, metavar="FILE.npy", help="the initial unit-variance noise (N, h, w, c): N pictures"
+    )
+    _add_computing(command)
+
+
+def _txt2img(arguments):
+    from minild.pipelines import load, output
+
+    for prompt in arguments.prompts:
+        if not prompt.strip():
+            raise UserError("a prompt is empty: say what to draw")
+    for text in (*arguments.prompts, arguments.negative_prompt):
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # bytes on the command line that are no UTF-8
+            raise UserError(f"a prompt is not valid text: {text!r}") from None
+    prompts = [prompt for prompt in arguments.prompts for _ in range(arguments.count)]
+    latents = None
+    if arguments.latents:
+        latents = _read_latents(arguments.latents)
+        prompts = prompts * len(latents) if len(prompts) == 1 else prompts
+    paths = output.output_paths(arguments.output or output.default_name(prompts[0]), len(prompts))
+    for path in paths:
+        output.require_writable(path)
+
+    pipeline = load(arguments.model, arguments.dtype, arguments.device)
+    for text in dict.fromkeys([*prompts, arguments.negative_prompt]):
+        if dropped := pipeline.tokenizer.dropped(text):
+            _note(f"the prompt is longer than the {pipeline.tokenizer.max_length} tokens that fit; left out: {dropped}")
+    pictures = pipeline.text_to_image(
+        prompts,
+        arguments.negative_prompt,
+        arguments.steps,
+        arguments.guidance,
+        arguments.sampler,
+        arguments.seed,
+        latents,
+        arguments.size,
+        progress=True,
+    )
+    if paths[0].suffix == ".npy":
+        output.write_npy(paths[0], pictures)
+    else:
+        settings = _settings(arguments, pipeline)
+        for i, (path, prompt, picture) in enumerate(zip(paths, prompts, pictures)):
+            text = {"Software": "minild", "prompt": prompt, "seed": arguments.seed + i, **settings}
+            output.write_png(path, picture, text)
+    print(*paths, sep="\n")
+
+
+def _settings(arguments, pipeline):
+    """What a PNG says of how it was drawn, beside prompt and seed. No dates: a seed gives one file, byte for byte."""
+    settings = {
+        "negative_prompt": arguments.negative_prompt,
+        "model": arguments.model or "emoji",
+        "steps": arguments.steps,
+        "guidance": arguments.guidance,
+        "sampler": arguments.sampler or pipeline.sampler,
+        "dtype": arguments.dtype,
+    }
+    return settings | ({"latents": arguments.latents.name} if arguments.latents else {})
+
+
+def _read_latents(path):
+    import numpy as np
+
+    try:
+        latents = np.load(path, allow_pickle=False)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    except (EOFError, ValueError) as error:
+        raise UserError(f"{path} is no .npy file of numbers: {error}") from None
+    if not isinstance(latents, np.ndarray) or latents.ndim != 4 or not len(latents):
+        shape = getattr(latents, "shape", "several arrays")
+        raise UserError(f"{path}: expected latents of shape (N, h, w, c), got {shape}")
+    return latents
+
+
+def _add_train(commands):
+    command = _add_command(
+        commands,
+        "train",
+        _train,
+        "train a pipeline: the autoencoder, then the diffusion model",
+        "Prints the name of the folder it wrote.",
+    )
+    command.add_argument("dataset", metavar="shapes|emoji|FOLDER", help="a data set of minild's, or a captioned folder")
+    command.add_argument("--output", type=Path, required=True, metavar="DIR", help="the pipeline folder to write")
+    length = command.add_mutually_exclusive_group()
+    length.add_argument("--minutes", type=_at_least(0, float), help="stop both stages within this time")
+    length.add_argument("--steps", type=_at_least(1, int), help="stop each stage after this many steps")
+    command.add_argument("--seed", type=_at_least(0, int), default=0, help="of the random numbers (default: 0)")
+    command.add_argument("--resume", action="store_true", help="go on with the training that DIR holds")
+    _add_computing(command, dtype=False)
+
+
+def _train(arguments):
+    from minild.training import train
+
+    if arguments.minutes == 0:
+        raise UserError("--minutes must be more than 0")
+    train(
+        arguments.dataset,
+        arguments.output,
+        minutes=arguments.minutes,
+        steps=arguments.steps,
+        seed=arguments.seed,
+        device=arguments.device,
+        resume=arguments.resume,
+    )
+    print(arguments.output)
+
+
+def _add_evaluate(commands):
+    command = _add_command(
+        commands, "evaluate", _evaluate, "measure how good a pipeline is", "Prints the figures on the test set."
+    )
+    command.add_argument("model", metavar="DIR", help=MODEL_HELP)
+    command.add_argument("--dataset", metavar="NAME", help="shapes, emoji or a folder (default: that of the training)")
+    command.add_argument("--count", type=_at_least(1, int), help="how many pictures to draw and judge")
+    command.add_argument("--seed", type=_at_least(0, int), default=0, help="of the random numbers (default: 0)")
+    command.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file, too")
+    _add_computing(command)
+
+
+def _evaluate(arguments):
+    from minild import data, evaluation
+    from minild.pipelines import load, output
+
+    if arguments.json:
+        output.require_writable(arguments.json)
+    pipeline = load(arguments.model, arguments.dtype, arguments.device)
+    dataset = arguments.dataset or pipeline.record.get("dataset")
+    if dataset is None:
+        raise UserError(f"{arguments.model} does not say what it was trained on: give --dataset")
+    size = pipeline.record.get("size") or (pipeline.default_size or (32, 32))[0]
+    train, test = (data.load(dataset, split=split, size=size) for split in ("train", "test"))
+    figures = evaluation.evaluate(pipeline, train, test, count=arguments.count, seed=arguments.seed, progress=True)
+    if arguments.json:
+        with output.whole_file(arguments.json) as file:
+            file.write(json.dumps(figures, indent=2).encode() + b"\n")
+    print(evaluation.format_report(figures))
+
+
+def _add_info(commands):
+    command = _add_command(commands, "info", _info, "tell what a pipeline folder holds and how it was trained")
+    command.add_argument("model", nargs="?", metavar="DIR", help=f"{MODEL_HELP} (default: emoji)")
+
+
+def _info(arguments):
+    from minild.pipelines.info import describe
+
+    print(*describe(arguments.model), sep="\n")
