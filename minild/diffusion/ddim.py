@@ -15,7 +15,7 @@ def ddim(predict, latents, schedule, steps, generators=None, eta=0.0):
     predict(latents, t) -> ε like latents; latents: unit-variance noise; generators: one an image, needed for η > 0.
     """
     stride = schedule.train_steps // steps
-    for t in schedule.timesteps(steps):
+    for t in schedule.timesteps(steps).tolist():  # plain numbers: a NumPy scalar would promote float32
         alpha_bar, previous = schedule.alpha_bar(t), schedule.alpha_bar(t - stride)
         epsilon = predict(latents, t)
         clean = predict_clean(latents, epsilon, alpha_bar)

@@ -16,7 +16,7 @@ def ddpm(predict, latents, schedule, steps, generators):
     predict(latents, t) -> ε like latents; latents: unit-variance noise; generators: one an image.
     """
     stride = schedule.train_steps // steps
-    for t in schedule.timesteps(steps):
+    for t in schedule.timesteps(steps).tolist():  # plain numbers: a NumPy scalar would promote float32
         before = t - stride
         alpha_bar = schedule.alpha_bar(t)
         previous = schedule.alpha_bar(before) if before >= 0 else 1.0

@@ -47,15 +47,22 @@ class NoiseSchedule:
         "timestep_spacing": "leading",
         "prediction_type": "epsilon",
     }
+    only = {
+        "timestep_spacing": "leading",
+        "prediction_type": "epsilon",
+        "trained_betas": None,
+        "rescale_betas_zero_snr": False,
+        "thresholding": False,
+    }
 
     def __init__(self, config=None):
+        for field, value in (config or {}).items():
+            if field in self.only and value != self.only[field]:
+                raise UserError(f"scheduler: {field} = {value!r} is not supported, use {self.only[field]!r}")
         config = self.defaults | {k: v for k, v in (config or {}).items() if k in self.defaults}
         if config["beta_schedule"] not in BETA_SCHEDULES:
             known = ", ".join(BETA_SCHEDULES)
             raise UserError(f"scheduler: beta_schedule = {config['beta_schedule']!r} is not supported, use {known}")
-        for field in ("timestep_spacing", "prediction_type"):
-            if config[field] != self.defaults[field]:
-                raise UserError(f"scheduler: {field} = {config[field]!r} is unsupported, use {self.defaults[field]!r}")
         self.config = config
         self.train_steps = config["num_train_timesteps"]
         betas = BETA_SCHEDULES[config["beta_schedule"]](config["beta_start"], config["beta_end"], self.train_steps)
@@ -66,8 +73,9 @@ class NoiseSchedule:
         """The `steps` timesteps that a sampler visits, largest first, T / steps apart ("leading" spacing)."""
         if not 1 <= steps <= self.train_steps:
             raise UserError(f"steps: expected 1 to {self.train_steps}, got {steps}")
-        leading = np.arange(steps)[::-1] * (self.train_steps // steps) + self.config["steps_offset"]
-        return np.minimum(leading, self.train_steps - 1)
+        leading = np.arange(steps)[::-1] * (self.train_steps // steps)
+        # With all T steps there is no room for an offset: T does not exist, and T - 1 must not come twice.
+        return leading + min(self.config["steps_offset"], self.train_steps - 1 - leading[0])
 
     def alpha_bar(self, t):
         """ᾱ_t as a number; before the first timestep, 1 where set_alpha_to_one, else ᾱ_0."""

@@ -1,0 +1,120 @@
+"""minild.diffusion.schedule: β, ᾱ and timesteps against formulas and published figures."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+
+from minild.diffusion.schedule import NoiseSchedule, add_noise, predict_clean
+from minild.errors import UserError
+
+SCHEDULES = [{}, {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02},
+             {"beta_schedule": "squaredcos_cap_v2"}]
+
+
+def test_stable_diffusions_figures():
+    alpha_bar = NoiseSchedule().alphas_cumprod
+    assert alpha_bar.shape == (1000,) and alpha_bar.dtype == np.float64
+    assert alpha_bar[0] == pytest.approx(0.99914998, abs=3e-8)  # the figures are float32
+    assert alpha_bar[999] == pytest.approx(0.00466010, abs=5e-9)
+    sigma = np.sqrt((1 - alpha_bar) / alpha_bar)
+    assert sigma[999] == pytest.approx(14.614647, rel=2e-5)
+    assert sigma[0] == pytest.approx(0.0291675, rel=2e-5)
+
+
+def test_linear_and_scaled_linear_betas():
+    linear = NoiseSchedule({"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}).betas
+    scaled = NoiseSchedule({"beta_start": 1e-4, "beta_end": 0.02}).betas
+    for t in (0, 1, 333, 999):
+        assert linear[t] == pytest.approx(1e-4 + t / 999 * (0.02 - 1e-4))
+        assert scaled[t] == pytest.approx((0.01 + t / 999 * (math.sqrt(0.02) - 0.01)) ** 2)
+
+
+def test_cosine_betas():
+    schedule = NoiseSchedule({"beta_schedule": "squaredcos_cap_v2"})
+    start = math.cos(0.008 / 1.008 * math.pi / 2) ** 2
+    for t in (0, 250, 500, 990):
+        expected = math.cos(((t + 1) / 1000 + 0.008) / 1.008 * math.pi / 2) ** 2 / start
+        assert schedule.alpha_bar(t) == pytest.approx(expected)
+    assert schedule.betas[999] == 0.999
+
+
+@pytest.mark.parametrize("config", SCHEDULES)
+def test_one_noising_is_many_small_ones(config):
+    """z_t = √(1 - β_t) z_(t-1) + √β_t ε, step after step, has the signal √ᾱ_t and the variance 1 - ᾱ_t."""
+    schedule = NoiseSchedule(config)
+    signal, variance = 1.0, 0.0
+    levels = schedule.noise_levels(np.arange(1000))
+    for t, beta in enumerate(schedule.betas):
+        signal, variance = math.sqrt(1 - beta) * signal, (1 - beta) * variance + beta
+        assert levels[0][t, 0, 0, 0] == pytest.approx(signal, rel=1e-6)
+        assert levels[1][t, 0, 0, 0] ** 2 == pytest.approx(variance, rel=1e-6)
+
+
+def test_every_picture_gets_the_noise_of_its_own_timestep(rng):
+    schedule = NoiseSchedule()
+    z, noise = rng.standard_normal((2, 3, 4, 6, 2), dtype="f")
+    t = np.array([0, 999, 400])
+    z_t = add_noise(z, noise, *schedule.noise_levels(t))
+    assert z_t.dtype == np.float32
+    for i in range(3):
+        alpha_bar = np.prod(1 - schedule.betas[: t[i] + 1])
+        expected = math.sqrt(alpha_bar) * z[i] + math.sqrt(1 - alpha_bar) * noise[i]
+        np.testing.assert_allclose(z_t[i], expected, atol=1e-6)
+        clean = predict_clean(z_t[i : i + 1], noise[i : i + 1], schedule.alpha_bar(t[i]))
+        np.testing.assert_allclose(clean[0], z[i], atol=1e-4)
+
+
+@pytest.mark.parametrize("t", [10, 500, 990])
+def test_noised_latents_have_the_mean_and_variance_of_q(rng, t):
+    z, noise = np.full((1, 200, 200, 1), 2.0), rng.standard_normal((1, 200, 200, 1))
+    schedule = NoiseSchedule()
+    z_t = add_noise(z, noise, *schedule.noise_levels(np.array([t])))
+    variance = 1 - schedule.alphas_cumprod[t]
+    assert z_t.mean() == pytest.approx(2 * math.sqrt(schedule.alphas_cumprod[t]), abs=4 * math.sqrt(variance) / 200)
+    assert z_t.var() == pytest.approx(variance, rel=4 * math.sqrt(2) / 200)
+
+
+def test_leading_timesteps():
+    schedule = NoiseSchedule()
+    np.testing.assert_array_equal(schedule.timesteps(50), range(981, 0, -20))
+    assert schedule.timesteps(30)[0] == 958
+    np.testing.assert_array_equal(NoiseSchedule({"steps_offset": 0}).timesteps(10), range(900, -1, -100))
+    np.testing.assert_array_equal(schedule.timesteps(1), [1])
+
+
+@pytest.mark.parametrize("steps", [1, 7, 333, 500, 501, 999, 1000])
+@pytest.mark.parametrize("offset", [0, 1])
+def test_no_timestep_is_visited_twice_or_does_not_exist(steps, offset):
+    timesteps = NoiseSchedule({"steps_offset": offset}).timesteps(steps)
+    assert len(timesteps) == steps and (np.diff(timesteps) == -(1000 // steps)).all()
+    assert timesteps[-1] >= 0 and timesteps[0] <= 999
+
+
+@pytest.mark.parametrize("steps", [0, -1, 1001])
+def test_a_count_of_steps_that_there_is_not(steps):
+    with pytest.raises(UserError, match=f"steps: expected 1 to 1000, got {steps}"):
+        NoiseSchedule().timesteps(steps)
+
+
+def test_before_the_first_timestep():
+    schedule = NoiseSchedule()
+    assert schedule.alpha_bar(-19) == schedule.alpha_bar(0) == schedule.alphas_cumprod[0]
+    assert NoiseSchedule({"set_alpha_to_one": True}).alpha_bar(-19) == 1
+    assert type(schedule.alpha_bar(np.int64(5))) is float
+
+
+@pytest.mark.parametrize(("field", "value"), [
+    ("beta_schedule", "sigmoid"), ("timestep_spacing", "sideways"), ("prediction_type", "sample"),
+    ("trained_betas", [0.1]), ("rescale_betas_zero_snr", True), ("thresholding", True),
+])
+def test_a_setting_that_is_not_supported_is_refused(field, value):
+    with pytest.raises(UserError, match=f"{field} = {re.escape(repr(value))} is not supported, use "):
+        NoiseSchedule({field: value})
+
+
+def test_a_schedulers_other_fields_are_passed_over():
+    """Stable Diffusion's file: most of it speaks to one sampler or another."""
+    config = {"_class_name": "PNDMScheduler", "skip_prk_steps": True, "clip_sample": False, "trained_betas": None}
+    assert NoiseSchedule(config).config == NoiseSchedule.defaults
