@@ -307,8 +307,8 @@ def test_interrupted_and_out_of_memory(draw, monkeypatch):
 def test_info(run, model):
     status, out, err = run("info", "MODEL")
     assert (status, err) == (0, "")
-    assert out.startswith(f"folder      {model}\n")
-    assert "trained on  shapes at 8 x 8 pixels\n" in out
+    assert out.startswith(f"folder        {model}\n")
+    assert "trained on    shapes at 8 x 8 pixels\n" in out
     assert "nowhere is no pipeline" in refused(run("info", "nowhere"))
 
 

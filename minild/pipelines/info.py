@@ -35,21 +35,21 @@ def describe(name=None):
 
 def _describe(folder):
     record = read_record(folder)
-    lines = [f"folder      {folder}", *_training(record)]
+    lines = [f"folder        {folder}", *_training(record)]
     total = 0
     for part, model in MODELS.items():
         count, dtypes, size = weights_summary(folder / part / model.weights_name)
         total += count
         kind = f"{model.__name__}, {count:,} parameters, {' and '.join(dtypes)}, {size / 1e6:.1f} MB"
-        lines.append(f"{part:<12}{kind}")
+        lines.append(f"{part:<14}{kind}")
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
     schedule, sampler = read_scheduler(folder / "scheduler")
     fields = schedule.config
     lines += [
-        f"in all      {total:,} parameters",
+        f"in all        {total:,} parameters",
         *_picture(folder),
-        f"tokenizer   {len(tokenizer):,} tokens, {tokenizer.max_length} to a prompt",
-        f"schedule    {fields['num_train_timesteps']} steps, {fields['beta_schedule']} betas from "
+        f"tokenizer     {len(tokenizer):,} tokens, {tokenizer.max_length} to a prompt",
+        f"schedule      {fields['num_train_timesteps']} steps, {fields['beta_schedule']} betas from "
         f"{fields['beta_start']} to {fields['beta_end']}; sampler {sampler}",
     ]
     return lines
@@ -63,9 +63,9 @@ def _picture(folder):
     size = unet["sample_size"]
     f, c = 2 ** (len(vae["block_out_channels"]) - 1), vae["latent_channels"]
     if size is None:
-        return [f"pictures    of no size given; latents of {c} channels, f = {f}"]
+        return [f"pictures      of no size given; latents of {c} channels, f = {f}"]
     h, w = (size, size) if isinstance(size, int) else size
-    return [f"pictures    {h * f} x {w * f} pixels; latents {h} x {w} x {c}, f = {f}"]
+    return [f"pictures      {h * f} x {w * f} pixels; latents {h} x {w} x {c}, f = {f}"]
 
 
 def _training(record):
@@ -74,11 +74,11 @@ def _training(record):
     if "dataset" in record:
         size = record.get("size")
         pixels = f" at {size} x {size} pixels" if size else ""
-        lines.append(f"trained on  {record['dataset']}{pixels}")
+        lines.append(f"trained on    {record['dataset']}{pixels}")
     if "command" in record:
-        lines.append(f"command     {record['command']}")
+        lines.append(f"command       {record['command']}")
     for stage, figures in record.get("stages", {}).items():
-        lines.append(f"stage       {stage}: {figures['steps']:,} steps in {figures['seconds']:,.0f} s")
+        lines.append(f"stage         {stage}: {figures['steps']:,} steps in {figures['seconds']:,.0f} s")
     if "date" in record:
-        lines.append(f"date        {record['date']}")
+        lines.append(f"date          {record['date']}")
     return lines

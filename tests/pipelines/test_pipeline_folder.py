@@ -230,9 +230,9 @@ def test_describe_tells_parts_sizes_and_training(pipe, folder):
     for part in MODELS:
         assert f"{getattr(pipe, part).parameter_count():,} parameters, float32" in text
     total = sum(getattr(pipe, part).parameter_count() for part in MODELS)
-    assert f"in all      {total:,} parameters" in text
+    assert f"in all        {total:,} parameters" in text
     assert "8 x 8 pixels; latents 4 x 4 x 2, f = 2" in text
-    assert "trained on  shapes at 8 x 8 pixels" in text
+    assert "trained on    shapes at 8 x 8 pixels" in text
     assert "diffusion: 3,400 steps in 62 s" in text
     assert f"{len(pipe.tokenizer)} tokens, 14 to a prompt" in text
     assert "1000 steps, scaled_linear betas from 0.00085 to 0.012; sampler ddim" in text
