@@ -1,5 +1,6 @@
-"""A wheel carries the library and its data, and nothing else. Slow, for pip fetches the build tools."""
+"""A wheel carries the library and its data, and nothing else."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -16,12 +17,19 @@ def files_below(folder):
     return {p.relative_to(folder) for p in folder.rglob("*") if p.is_file() and p.parent.name not in caches}
 
 
-@pytest.mark.slow
+def test_every_package_is_listed():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    listed = set(re.findall(r'"(minild[\w.]*)"', re.search(r"^packages = \[(.*?)\]", text, re.M | re.S)[1]))
+    found = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "minild").rglob("__init__.py")}
+    assert listed == found | {"minild._data"}
+
+
+@pytest.mark.slow  # pip fetches the build tools
 def test_a_wheel_holds_the_package_and_the_data(tmp_path):
     source = tmp_path / "source"  # a copy: setuptools takes up what an earlier build left in build/
     for name in ("minild", "data"):
         shutil.copytree(ROOT / name, source / name)
-    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(source)]
     subprocess.run(command, check=True)

@@ -78,9 +78,9 @@ class CLIPEncoderLayer(Module):
 class CLIPTextEmbeddings(Module):
     """token_embedding[ids] + position_embedding: ids (N, L) -> (N, L, D)."""
 
-    def __init__(self, vocabulary, positions, width):
-        self.token_embedding = Embedding(vocabulary, width)
-        self.position_embedding = Positions(positions, width)
+    def __init__(self, vocabulary, positions, width, deviation):
+        self.token_embedding = Embedding(vocabulary, width, deviation)
+        self.position_embedding = Positions(positions, width, deviation)
 
     def forward(self, token_ids):
         tokens, cache = self.token_embedding.forward(token_ids)
@@ -94,8 +94,8 @@ class CLIPTextEmbeddings(Module):
 class Positions(Module):
     """A learned vector a position; a prompt of L tokens uses the first L."""
 
-    def __init__(self, positions, width):
-        self.weight = Parameter((positions, width), ("normal", 0.02))
+    def __init__(self, positions, width, deviation=0.02):
+        self.weight = Parameter((positions, width), ("normal", deviation))
 
     def backward(self, dy):
         gradient = 0 * self.weight.data
@@ -122,13 +122,14 @@ class CLIPTextModel(Model):
         "max_position_embeddings": 77,
         "hidden_act": "quick_gelu",
         "layer_norm_eps": 1e-5,
+        "initializer_factor": 1.0,
         "bos_token_id": 49406,
         "eos_token_id": 49407,
         "pad_token_id": 1,
     }
     only = {"is_encoder_decoder": [False]}
     inert = frozenset(
-        "architectures attention_dropout chunk_size_feed_forward dropout dtype id2label initializer_factor "
+        "architectures attention_dropout chunk_size_feed_forward dropout dtype id2label "
         "initializer_range label2id model_type output_attentions output_hidden_states problem_type projection_dim "
         "return_dict torch_dtype transformers_version".split()
     )
@@ -149,7 +150,9 @@ class CLIPTextModel(Model):
         super().__init__(config)
         width, eps = config["hidden_size"], config["layer_norm_eps"]
         heads, inner = config["num_attention_heads"], config["intermediate_size"]
-        self.embeddings = CLIPTextEmbeddings(config["vocab_size"], config["max_position_embeddings"], width)
+        deviation = 0.02 * config["initializer_factor"]
+        positions = config["max_position_embeddings"]
+        self.embeddings = CLIPTextEmbeddings(config["vocab_size"], positions, width, deviation)
         layers = config["num_hidden_layers"]
         self.encoder = CLIPTextEncoder(layers, width, heads, inner, config["hidden_act"], eps)
         self.final_layer_norm = LayerNorm(width, eps)

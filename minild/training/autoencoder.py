@@ -1,0 +1,58 @@
+"""Stage one: the autoencoder learns to rebuild pictures from latents that stay near N(0, 1)."""
+
+import numpy as np
+
+from minild.backend import device_of, to_device, to_host
+from minild.ops.loss import gaussian_kl, gaussian_kl_backward, l1, l1_backward, mse, mse_backward
+
+
+def to_signed(pictures):
+    """uint8 pictures -> float32 in [-1, 1]."""
+    return pictures.astype(np.float32) / 127.5 - 1
+
+
+def narrow_posterior(autoencoder, logvar=-6.0):
+    """Start with almost no noise in the latents: with fresh weights the noise would be as large as what they say."""
+    c = autoencoder.config["latent_channels"]
+    autoencoder.quant_conv.bias.data[c:] = logvar
+
+
+class AutoencoderObjective:
+    """loss = |x̂ - x| + (x̂ - x)² + kl_weight · KL, each a mean over its elements (paper, section 3.1, KL-reg.).
+
+    The published weight, 1e-6 on sums, is kl_weight = 1e-6 · (h w c) / (H W 3) on means. pictures: (N, H, W, 3) uint8.
+    """
+
+    def __init__(self, pictures, latent_shape, kl_weight=1e-4):
+        self.pictures, self.latent_shape, self.kl_weight = pictures, latent_shape, kl_weight
+
+    def batch(self, rng, size, progress):
+        """Random pictures and the noise of their latents, on the host."""
+        rows = rng.integers(len(self.pictures), size=size)
+        return self.pictures[rows], rng.standard_normal((size, *self.latent_shape), dtype=np.float32)
+
+    def work(self, autoencoder, part, share):
+        """Forward and backward of a part of a batch -> {name: loss, weighted by the part's share}, on the device."""
+        device = device_of(autoencoder.quant_conv.weight.data)
+        x, noise = to_device(to_signed(part[0]), device), to_device(part[1], device)
+        (y, posterior), cache = autoencoder.forward(x, noise)
+        absolute, absolute_cache = l1(y, x)
+        squared, squared_cache = mse(y, x)
+        kl, kl_cache = gaussian_kl(posterior.mean, posterior.logvar)
+        dy = l1_backward(share, absolute_cache)[0]
+        dy += mse_backward(share, squared_cache)[0]
+        autoencoder.backward(dy, gaussian_kl_backward(share * self.kl_weight, kl_cache), cache)
+        loss = absolute + squared + self.kl_weight * kl
+        return {"loss": share * loss, "l1": share * absolute, "mse": share * squared, "kl": share * kl}
+
+
+def encode_pictures(autoencoder, pictures, workers=map, batch=64):
+    """The posterior of every picture -> means and deviations, both (N, h, w, c) float32 on the host."""
+    device = device_of(autoencoder.quant_conv.weight.data)
+
+    def encode(start):
+        posterior = autoencoder.encode(to_device(to_signed(pictures[start : start + batch]), device))
+        return to_host(posterior.mean), np.exp(0.5 * to_host(posterior.logvar))
+
+    means, deviations = zip(*workers(encode, range(0, len(pictures), batch)))
+    return np.concatenate(means), np.concatenate(deviations)

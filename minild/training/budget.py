@@ -1,0 +1,22 @@
+"""How far a stage has come, by its steps or by the clock."""
+
+import time
+
+
+class Budget:
+    """A stage's allowance: `seconds`, or `steps`; `taken` steps and `elapsed` seconds were used before a resume."""
+
+    def __init__(self, seconds=None, steps=None, taken=0, elapsed=0.0):
+        self.seconds, self.steps = seconds, steps
+        self.taken = taken
+        self._started = time.monotonic() - elapsed
+
+    @property
+    def elapsed(self):
+        return time.monotonic() - self._started
+
+    @property
+    def progress(self):
+        """0 at the beginning, 1 once the allowance is used up."""
+        used = self.taken / max(1, self.steps) if self.steps is not None else self.elapsed / max(1e-9, self.seconds)
+        return min(1.0, used)

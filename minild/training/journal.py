@@ -1,0 +1,96 @@
+"""What a training shows and writes while it runs: a progress bar, metrics.jsonl, sample sheets, a loss plot."""
+
+import json
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from tqdm import tqdm
+
+EVERY = 10  # steps between two looks at the device's numbers: each look waits for the device
+TILE, LABEL = 96, 42  # pixels of a picture on a sheet, and of the text under it
+
+
+class Journal:
+    """with Journal(folder, stage, budget, batch_size) as journal: journal.note(metrics) after every step."""
+
+    def __init__(self, folder, stage, budget, batch_size):
+        self.path, self.stage, self.budget, self.batch_size = folder / "metrics.jsonl", stage, budget, batch_size
+        self.sums, self.count = None, 0
+
+    def __enter__(self):
+        form = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
+        self.bar = tqdm(total=1.0, initial=self.budget.progress, desc=self.stage, bar_format=form, dynamic_ncols=True)
+        self.last_time, self.file = self.budget.elapsed, open(self.path, "a", encoding="utf-8")
+        return self
+
+    def __exit__(self, *exception):
+        self.bar.close()
+        self.file.close()
+
+    def note(self, metrics):
+        """Add up the step's numbers on the device; every tenth step, write their means and move the bar."""
+        self.sums = metrics if self.sums is None else {name: self.sums[name] + metrics[name] for name in metrics}
+        self.count += 1
+        if self.count == EVERY:
+            means = {name: float(total) / EVERY for name, total in self.sums.items()}
+            now = self.budget.elapsed
+            speed = EVERY * self.batch_size / max(1e-9, now - self.last_time)
+            line = {"stage": self.stage, "step": self.budget.taken, "seconds": round(now, 2), **means}
+            self.file.write(json.dumps(line | {"images_per_second": round(speed, 1)}) + "\n")
+            self.file.flush()
+            self.bar.set_postfix_str(f"step {self.budget.taken}, loss {means['loss']:.4f}, {speed:.0f} images/s", False)
+            self.bar.update(self.budget.progress - self.bar.n)
+            self.sums, self.count, self.last_time = None, 0, now
+
+
+def draw_sheet(path, pictures, labels, columns=8):
+    """Write a PNG of (N, H, W, 3) pictures in [0, 1], each with its label under it."""
+    rows = -(-len(pictures) // columns)
+    sheet = Image.new("RGB", (columns * (TILE + 8), rows * (TILE + LABEL + 8)), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=10)
+    for i, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
+        x, y = (i % columns) * (TILE + 8) + 4, (i // columns) * (TILE + LABEL + 8) + 4
+        tile = Image.fromarray(np.round(picture * 255).astype(np.uint8))
+        sheet.paste(tile.resize((TILE, TILE), Image.Resampling.NEAREST), (x, y))
+        draw.multiline_text((x, y + TILE + 2), _wrap(label, font), fill=(60, 60, 60), font=font, spacing=1)
+    sheet.save(path)
+
+
+def _wrap(text, font, lines=3):
+    """The text in lines no wider than a tile, cut after the last."""
+    wrapped = [""]
+    for word in text.split():
+        longer = f"{wrapped[-1]} {word}".strip()
+        if font.getlength(longer) <= TILE:
+            wrapped[-1] = longer
+        else:
+            wrapped.append(word)
+    return "\n".join(line for line in wrapped[: lines + 1] if line)
+
+
+def plot_losses(metrics_path, path):
+    """Draw the loss of each stage over its steps, on a logarithmic axis, from metrics.jsonl to a PNG."""
+    curves = {}
+    for line in metrics_path.read_text(encoding="utf-8").splitlines():
+        entry = json.loads(line)
+        curves.setdefault(entry["stage"], []).append((entry["step"], entry["loss"]))
+    width, height, left, bottom = 480, 320, 60, 40
+    image = Image.new("RGB", (width * max(1, len(curves)), height), "white")
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(size=12)
+    for i, (stage, points) in enumerate(curves.items()):
+        steps, losses = np.array(points, float).T
+        x0, y0, x1, y1 = i * width + left, 30, (i + 1) * width - 20, height - bottom
+        low, high = np.log10(losses.min()) - 0.02, np.log10(losses.max()) + 0.02
+        draw.text((x0, 8), f"{stage}: loss over steps", fill="black", font=font)
+        for exponent in np.linspace(low, high, 5):
+            y = y1 - (exponent - low) / (high - low) * (y1 - y0)
+            draw.line((x0, y, x1, y), fill=(225, 225, 225))
+            draw.text((x0 - 8, y), f"{10**exponent:.3g}", fill="black", font=font, anchor="rm")
+        for share in (0, 0.5, 1):
+            label = f"{round(share * steps[-1])}"
+            draw.text((x0 + share * (x1 - x0), y1 + 8), label, fill="black", font=font, anchor="ma")
+        draw.rectangle((x0, y0, x1, y1), outline=(120, 120, 120))
+        xs = x0 + steps / steps[-1] * (x1 - x0)
+        ys = y1 - (np.log10(losses) - low) / (high - low) * (y1 - y0)
+        draw.line(list(zip(xs, ys)), fill=(0, 114, 178), width=2)
+    image.save(path)

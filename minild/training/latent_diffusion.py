@@ -1,0 +1,67 @@
+"""Stage two: the U-Net and the text encoder learn together to tell the noise in a latent, given its caption."""
+
+import numpy as np
+
+from minild.backend import device_of, to_device
+from minild.diffusion.loss import epsilon_loss, epsilon_loss_backward
+from minild.nn.module import Module
+
+
+class Denoiser(Module):
+    """ε_θ(z_t, t, τ_θ(y)): the two models that stage two trains as one."""
+
+    def __init__(self, unet, text_encoder):
+        self.unet, self.text_encoder = unet, text_encoder
+
+
+class DiffusionObjective:
+    """The ε loss (paper, equation 3) on latents kept from stage one.
+
+    means, deviations: (N, h, w, c), the posteriors of the pictures, drawn from anew at every visit and multiplied by
+    scaling_factor. token_ids: (N, K, L), the K true captions of each picture; unconditional_ids (L,), those of "".
+
+    Three choices beyond the paper:
+    first_caption: how often, in the first half of a training, the first of several true captions is shown; later all
+        are shown alike. "A above B" and "B below A" say the same, and in equal parts neither the order of the words nor
+        the relation word alone says anything of who is where (their exclusive-or does), so there is no slope to start
+        down. A preference gives one.
+    noisy_end: t = T · u^(1 / (1 + noisy_end)) for uniform u: 0 is uniform, 1 is T √u. Where things stand in a picture
+        is decided at the noisy end.
+    caption_dropout: how often "" stands for the caption, for classifier-free guidance.
+    """
+
+    def __init__(self, means, deviations, scaling_factor, token_ids, unconditional_ids, schedule,
+                 first_caption=0.85, noisy_end=1.0, caption_dropout=0.1):
+        self.means, self.deviations = means * scaling_factor, deviations * scaling_factor
+        self.token_ids, self.unconditional_ids, self.schedule = token_ids, unconditional_ids, schedule
+        self.first_caption, self.noisy_end, self.caption_dropout = first_caption, noisy_end, caption_dropout
+
+    def batch(self, rng, size, progress):
+        """Latents, their captions' ids, noise, timesteps and noise levels, on the host."""
+        rows = rng.integers(len(self.means), size=size)
+        noise = rng.standard_normal((2, size, *self.means.shape[1:]), dtype=np.float32)
+        z = self.means[rows] + self.deviations[rows] * noise[0]
+        T = self.schedule.train_steps
+        t = np.minimum((T * rng.random(size) ** (1 / (1 + self.noisy_end))).astype(np.int64), T - 1)
+        ids = self.token_ids[rows, self._choose(rng, size, progress)]
+        ids[rng.random(size) < self.caption_dropout] = self.unconditional_ids
+        return z, noise[1], t.astype(np.float32), *self.schedule.noise_levels(t), ids
+
+    def _choose(self, rng, size, progress):
+        """Which of its K captions each picture is shown with."""
+        K = self.token_ids.shape[1]
+        chosen = rng.integers(K, size=size)
+        if progress < 0.5 and K > 1:
+            others = rng.integers(1, K, size=size)
+            chosen = np.where(rng.random(size) < self.first_caption, 0, others)
+        return chosen
+
+    def work(self, denoiser, part, share):
+        """Forward and backward of a part of a batch -> {"loss": weighted by the part's share}, on the device."""
+        device = device_of(denoiser.unet.conv_in.weight.data)
+        z, noise, t, signal_level, noise_level, ids = (to_device(x, device) for x in part)
+        context, text_cache = denoiser.text_encoder.forward(ids)
+        loss, cache = epsilon_loss(denoiser.unet, z, noise, t, (signal_level, noise_level), context)
+        dcontext = epsilon_loss_backward(share, denoiser.unet, cache)
+        denoiser.text_encoder.backward(dcontext, text_cache)
+        return {"loss": share * loss}

@@ -1,0 +1,127 @@
+"""What `minild train` builds, and how it trains it, for each data set."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class StagePreset:
+    """How one stage trains: AdamW's learning rate at its peak, pictures a step, weight decay, largest gradient norm."""
+
+    learning_rate: float
+    batch_size: int
+    weight_decay: float = 0.01
+    largest_norm: float = 1.0
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Models and schedules for one data set.
+
+    minutes                how long `minild train` takes on two cores where neither --minutes nor --steps is given
+    autoencoder_share      the share of that for stage one
+    channels, latent_channels  of the autoencoder; f = 2^(len(channels) - 1)
+    unet_channels, heads   of the U-Net; its blocks all attend to the caption
+    text_width, text_layers  of the text encoder
+    pictures               how many pictures are drawn, for a data set that can draw any number; None for all there are
+    guidance_scale         recorded as the model's own
+    """
+
+    minutes: float
+    autoencoder_share: float
+    autoencoder: StagePreset
+    diffusion: StagePreset
+    channels: tuple = (16, 32, 64)
+    latent_channels: int = 4
+    unet_channels: tuple = (64, 128)
+    layers_per_block: int = 1
+    heads: int = 4
+    text_width: int = 128
+    text_layers: int = 2
+    pictures: int | None = None
+    kl_weight: float = 1e-4
+    first_caption: float = 0.85
+    noisy_end: float = 1.0
+    guidance_scale: float = 4.0
+    schedule: dict = field(default_factory=dict)  # fields of scheduler_config.json
+
+    def autoencoder_config(self, size):
+        """config.json of the AutoencoderKL for pictures of size x size pixels."""
+        return {
+            "block_out_channels": list(self.channels),
+            "down_block_types": ["DownEncoderBlock2D"] * len(self.channels),
+            "up_block_types": ["UpDecoderBlock2D"] * len(self.channels),
+            "layers_per_block": 1,
+            "latent_channels": self.latent_channels,
+            "norm_num_groups": 8,
+            "sample_size": size,
+            "mid_block_add_attention": False,
+        }
+
+    def unet_config(self, size):
+        """config.json of the UNet2DConditionModel for the latents of such pictures."""
+        levels = len(self.unet_channels)
+        return {
+            "sample_size": size // 2 ** (len(self.channels) - 1),
+            "in_channels": self.latent_channels,
+            "out_channels": self.latent_channels,
+            "block_out_channels": list(self.unet_channels),
+            "down_block_types": ["CrossAttnDownBlock2D"] * levels,
+            "up_block_types": ["CrossAttnUpBlock2D"] * levels,
+            "layers_per_block": self.layers_per_block,
+            "cross_attention_dim": self.text_width,
+            "attention_head_dim": self.heads,
+            "norm_num_groups": 8,
+        }
+
+    def text_config(self, tokenizer):
+        """config.json of the CLIPTextModel for the tokens of `tokenizer`.
+
+        initializer_factor makes the embeddings' first values about as large as what the layers add to them: with
+        CLIP's own 0.02 a small text encoder is slow to notice which word stands where.
+        """
+        return {
+            "vocab_size": len(tokenizer),
+            "hidden_size": self.text_width,
+            "intermediate_size": 2 * self.text_width,
+            "num_hidden_layers": self.text_layers,
+            "num_attention_heads": 4,
+            "max_position_embeddings": tokenizer.max_length,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.eos_token_id,
+            "initializer_factor": 15.0,
+        }
+
+
+PRESETS = {
+    "shapes": Preset(
+        minutes=10,
+        autoencoder_share=0.25,
+        autoencoder=StagePreset(learning_rate=3e-3, batch_size=16),
+        diffusion=StagePreset(learning_rate=1e-3, batch_size=64),
+        pictures=12_288,
+    ),
+    "emoji": Preset(
+        minutes=40,
+        autoencoder_share=0.3,
+        autoencoder=StagePreset(learning_rate=3e-3, batch_size=16),
+        diffusion=StagePreset(learning_rate=1e-3, batch_size=64),
+        channels=(32, 64, 64),
+        latent_channels=8,
+        noisy_end=0.0,
+    ),
+    "folder": Preset(
+        minutes=30,
+        autoencoder_share=0.3,
+        autoencoder=StagePreset(learning_rate=3e-3, batch_size=16),
+        diffusion=StagePreset(learning_rate=1e-3, batch_size=64),
+        channels=(32, 64, 64),
+        latent_channels=8,
+        noisy_end=0.0,
+    ),
+}
+
+
+def preset_for(dataset_name):
+    """The preset of a data set by name; a folder of the user's own has one of its own."""
+    return PRESETS.get(dataset_name, PRESETS["folder"])

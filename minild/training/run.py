@@ -1,0 +1,213 @@
+"""A whole training: pictures and captions in, a diffusers pipeline folder out.
+
+Beside the pipeline's own folders, DIR/training holds what a resume needs (state.json, state.safetensors),
+metrics.jsonl, the sample sheets, and a plot of the losses at the end.
+"""
+
+import datetime
+from pathlib import Path
+
+import numpy as np
+
+from minild import data, pretrained
+from minild.backend import get_device, keep_freed_memory, standard_normal, to_device, to_host
+from minild.data.pictures import gather
+from minild.diffusion.schedule import NoiseSchedule
+from minild.errors import UserError
+from minild.models import AutoencoderKL, CLIPTextModel, UNet2DConditionModel
+from minild.pipelines import Pipeline
+from minild.tokenizer import CLIPTokenizer
+from minild.training.autoencoder import AutoencoderObjective, encode_pictures, narrow_posterior, to_signed
+from minild.training.budget import Budget
+from minild.training.journal import draw_sheet, plot_losses
+from minild.training.latent_diffusion import Denoiser, DiffusionObjective
+from minild.training.presets import preset_for
+from minild.training.stage import run_stage
+from minild.training.trainer import Trainer
+
+STAGES = ("autoencoder", "diffusion")
+SAMPLES = 16  # pictures on a sheet
+VOCABULARY = 4096  # tokens at most
+STATE, WEIGHTS = "state.json", "state.safetensors"
+
+
+def train(dataset, output, minutes=None, steps=None, seed=0, device="cpu", resume=False, size=32, preset=None):
+    """Train a text-to-image pipeline from nothing and write it to the folder `output`.
+
+    dataset  "shapes", "emoji" or a folder of captioned pictures
+    minutes  of the whole training; or
+    steps    of each stage; with neither, the preset's minutes
+    size     of the pictures, in pixels
+    preset   a presets.Preset instead of the data set's own
+    resume   go on with what `output` holds, as it was begun; a new `minutes` or `steps` moves the end
+
+    Ctrl-C saves before KeyboardInterrupt is passed on. UserError for an unknown data set or device, an output that
+    cannot be written, one that holds a training already, or none to resume.
+    """
+    get_device(device)
+    keep_freed_memory()
+    if resume:
+        run = Run(output, _resumed_state(output, str(dataset), minutes, steps), device, preset)
+    else:
+        preset = preset or preset_for(dataset)
+        minutes = preset.minutes if minutes is None and steps is None else minutes
+        _refuse_used(output)
+        run = Run(output, _first_state(str(dataset), size, seed, minutes, steps), device, preset)
+        run.begin()
+    run.train_autoencoder()
+    run.train_diffusion()
+    plot_losses(run.folder / "metrics.jsonl", run.folder / "loss.png")
+
+
+def _first_state(dataset, size, seed, minutes, steps):
+    return {
+        "dataset": dataset,
+        "size": size,
+        "seed": seed,
+        "minutes": minutes,
+        "steps": steps,
+        "stage": STAGES[0],
+        "taken": dict.fromkeys(STAGES, 0),
+        "elapsed": dict.fromkeys(STAGES, 0.0),
+    }
+
+
+def _refuse_used(output):
+    if any((Path(output) / name).exists() for name in (f"training/{STATE}", "model_index.json")):
+        raise UserError(f"{output} holds a training already: add --resume to go on with it, or name another folder")
+
+
+def _resumed_state(output, dataset, minutes, steps):
+    path = Path(output) / "training" / STATE
+    if not path.is_file():
+        raise UserError(f"{output} holds no training to resume: leave --resume out to begin one")
+    state = pretrained.read_json(path)
+    if state.get("dataset") != dataset:
+        raise UserError(f"{output} is a training on {state.get('dataset')}, not on {dataset}")
+    return state if minutes is None and steps is None else {**state, "minutes": minutes, "steps": steps}
+
+
+class Run:
+    """One training: its state (what state.json holds), its data in memory, its models."""
+
+    def __init__(self, output, state, device, preset=None):
+        self.output, self.folder, self.state, self.device = Path(output), Path(output) / "training", state, device
+        self.preset = preset or preset_for(state["dataset"])
+        self.schedule = NoiseSchedule(self.preset.schedule)
+        train_set, test_set = (data.load(state["dataset"], split, state["size"]) for split in ("train", "test"))
+        self.pictures, self.captions = gather(train_set, self.preset.pictures)
+        self.samples, sample_captions = gather(test_set, SAMPLES)
+        self.sample_captions = [several[0] for several in sample_captions]
+        self.tokenizer = CLIPTokenizer.train([text for several in self.captions for text in several], VOCABULARY)
+
+    def begin(self):
+        """Make the folder: an output that cannot be written is told before the work, not after it."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            pretrained.write_json(self.folder / STATE, self.state)
+        except OSError as error:
+            raise UserError(f"cannot write to {self.output}: {error.strerror}") from None
+
+    def train_autoencoder(self):
+        """Stage one: train the autoencoder and write vae/, unless that is done; then encode every picture."""
+        preset, state = self.preset, self.state
+        if state["stage"] == STAGES[0]:
+            self.vae = AutoencoderKL.from_config(preset.autoencoder_config(state["size"]), state["seed"])
+            narrow_posterior(self.vae)
+            self.vae.to(self.device)
+            side = state["size"] // self.vae.downsampling
+            latent_shape = (side, side, preset.latent_channels)
+            objective = AutoencoderObjective(self.pictures, latent_shape, preset.kl_weight)
+            self._run_stage(self.vae, objective, preset.autoencoder, self._draw_rebuilt)
+            self._encode()
+            generators = [np.random.default_rng((state["seed"], i)) for i in range(len(self.means))]
+            z = self.means + self.deviations * standard_normal(generators, latent_shape)
+            self.vae.config["scaling_factor"] = float(1 / z.std())  # unit variance (paper, section 4.3.2)
+            self.vae.save_pretrained(self.output / "vae")
+            state["stage"] = STAGES[1]
+        else:
+            self.vae = AutoencoderKL.from_pretrained(self.output / "vae", device=self.device)
+            self._encode()
+
+    def _encode(self):
+        self.means, self.deviations = encode_pictures(self.vae, self.pictures)
+
+    def train_diffusion(self):
+        """Stage two: train U-Net and text encoder as one on the latents, and write the whole pipeline."""
+        preset, state = self.preset, self.state
+        unet = UNet2DConditionModel.from_config(preset.unet_config(state["size"]), state["seed"] + 1)
+        text_encoder = CLIPTextModel.from_config(preset.text_config(self.tokenizer), state["seed"] + 2)
+        denoiser = Denoiser(unet, text_encoder).to(self.device)
+        self.pipeline = Pipeline(self.vae, text_encoder, self.tokenizer, unet, self.schedule)
+        most = max(len(several) for several in self.captions)
+        texts = [text for several in self.captions for text in (several * most)[:most]]
+        objective = DiffusionObjective(
+            self.means,
+            self.deviations,
+            self.vae.config["scaling_factor"],
+            self.tokenizer.encode(texts).reshape(len(self.captions), most, -1),
+            self.tokenizer.encode([""])[0],
+            self.schedule,
+            preset.first_caption,
+            preset.noisy_end,
+        )
+        self._run_stage(denoiser, objective, preset.diffusion, self._draw_samples)
+        self._save_pipeline()
+
+    def _run_stage(self, model, objective, settings, draw):
+        stage, state = self.state["stage"], self.state
+        generator = np.random.default_rng((state["seed"], STAGES.index(stage)))
+        budget = self._budget(stage)
+        with Trainer(model, objective, generator, settings) as trainer:
+            if budget.taken:
+                trainer.load_state_dict(pretrained.read_weights(self.folder / WEIGHTS))
+                generator.bit_generator.state = state["generator"]
+
+            def save():
+                state["taken"][stage], state["elapsed"][stage] = budget.taken, budget.elapsed
+                state["generator"] = generator.bit_generator.state
+                pretrained.write_weights(self.folder / WEIGHTS, trainer.state_dict())
+                pretrained.write_json(self.folder / STATE, state)
+                if stage == STAGES[1]:
+                    with trainer.averaged():
+                        self._save_pipeline()
+
+            run_stage(stage, trainer, budget, self.folder, draw, save)
+
+    def _budget(self, stage):
+        state = self.state
+        seconds = None
+        if state["steps"] is None:
+            whole = 60 * state["minutes"]
+            first = whole * self.preset.autoencoder_share
+            seconds = first if stage == STAGES[0] else whole - state["elapsed"][STAGES[0]]
+        return Budget(seconds, state["steps"], state["taken"][stage], state["elapsed"][stage])
+
+    def _draw_rebuilt(self, path):
+        x = to_device(to_signed(self.samples[:8]), self.device)
+        rebuilt = np.clip(to_host(self.vae.decode(self.vae.encode(x).mean)) / 2 + 0.5, 0, 1)
+        labels = [*self.sample_captions[:8], *["rebuilt"] * len(rebuilt)]
+        draw_sheet(path, np.concatenate([self.samples[:8] / 255, rebuilt]), labels)
+
+    def _draw_samples(self, path):
+        scale = self.preset.guidance_scale
+        pictures = self.pipeline.text_to_image(self.sample_captions, steps=25, guidance_scale=scale, seed=1)
+        draw_sheet(path, pictures, self.sample_captions)
+
+    def _save_pipeline(self):
+        state = self.state
+        length = f"--minutes {state['minutes']:g}" if state["steps"] is None else f"--steps {state['steps']}"
+        self.pipeline.record = {
+            "dataset": state["dataset"],
+            "size": state["size"],
+            "seed": state["seed"],
+            "command": f"minild train {state['dataset']} {length} --seed {state['seed']} --output {self.output}",
+            "guidance_scale": self.preset.guidance_scale,
+            "pictures": len(self.pictures),
+            "stages": {
+                stage: {"steps": state["taken"][stage], "seconds": round(state["elapsed"][stage], 1)}
+                for stage in STAGES
+            },
+            "date": datetime.date.today().isoformat(),
+        }
+        self.pipeline.save_pretrained(self.output)

@@ -1,0 +1,53 @@
+"""The loop of one stage: steps until the allowance is used up, with sheets, saves and an orderly stop on Ctrl-C."""
+
+import signal
+import threading
+
+from minild.training.journal import Journal
+
+SHEETS = 5  # sample sheets a stage
+SAVE_EVERY = 120.0  # seconds between two saves
+
+
+def run_stage(name, trainer, budget, folder, draw_sheet, save):
+    """Train until budget.progress is 1; the model then holds its moving average.
+
+    draw_sheet(path) draws with the model as it is; save() writes what a resume needs, now and then and at the end.
+    Ctrl-C lets the step in hand end, saves, and is then passed on as KeyboardInterrupt; a second one is not held up.
+    """
+    saved_at, sheet = budget.elapsed, int(budget.progress * SHEETS) + 1
+    with Journal(folder, name, budget, trainer.batch_size) as journal, _HeldInterrupt() as interrupt:
+        while budget.progress < 1 and not interrupt.came:
+            losses = trainer.step(budget.progress)
+            budget.taken += 1
+            journal.note(losses)
+            if budget.progress >= sheet / SHEETS:
+                sheet += 1
+                with trainer.averaged():
+                    draw_sheet(folder / f"{name}-{budget.taken:06d}.png")
+            if budget.elapsed - saved_at > SAVE_EVERY:
+                saved_at = budget.elapsed
+                save()
+        save()
+        if interrupt.came:
+            raise KeyboardInterrupt
+    trainer.adopt_average()
+
+
+class _HeldInterrupt:
+    """Within it, the first Ctrl-C only sets `came`. Only the main thread can say so; elsewhere all is as ever."""
+
+    def __enter__(self):
+        self.came = False
+        self.in_main_thread = threading.current_thread() is threading.main_thread()
+        if self.in_main_thread:
+            self.previous = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def _note(self, number, frame):
+        self.came = True
+        signal.signal(signal.SIGINT, self.previous)
+
+    def __exit__(self, *exception):
+        if self.in_main_thread:
+            signal.signal(signal.SIGINT, self.previous)
