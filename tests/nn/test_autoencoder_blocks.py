@@ -36,3 +36,14 @@ def test_three_blocks_make_a_factor_of_four(rng):
     assert decoder(h[..., :2]).shape == (1, 16, 12, 3)
     assert [len(block.resnets) for block in encoder.down_blocks] == [1, 1, 1]
     assert [len(block.resnets) for block in decoder.up_blocks] == [2, 2, 2]
+
+
+def test_the_encoder_pads_at_the_right_and_the_bottom(rng):
+    """The first pixel downsampled is of the 3 x 3 first pixels, the last one of zeros beyond the last two."""
+    block = DownEncoderBlock2D(4, 4, layers=0, downsample=True, groups=4).initialise(rng)
+    weight = block.downsamplers[0].conv.weight.data
+    x = rng.standard_normal((1, 6, 4, 4), dtype="f")
+    y = block(x)
+    assert y.shape == (1, 3, 2, 4)
+    np.testing.assert_allclose(y[0, 0, 0], np.einsum("abc,abcd->d", x[0, :3, :3], weight), atol=1e-6)
+    np.testing.assert_allclose(y[0, 2, 1], np.einsum("abc,abcd->d", x[0, 4:, 2:], weight[:2, :2]), atol=1e-6)
