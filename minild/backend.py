@@ -6,6 +6,7 @@ only through `to_device` and `to_host`, so that a crossing can be seen in the co
 
 import contextlib
 import ctypes
+import os
 import sys
 from typing import Any, NamedTuple
 
@@ -83,6 +84,11 @@ def image_generators(seed, count):
 def standard_normal(generators, shape, dtype="float32"):
     """(N, *shape) unit-variance noise on the host, row i drawn from generators[i]."""
     return np.stack([g.standard_normal(shape, dtype=np.float32) for g in generators]).astype(dtype, copy=False)
+
+
+def core_count():
+    """The processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def blas_threads(count):

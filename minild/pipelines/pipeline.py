@@ -1,14 +1,25 @@
 """Pipeline: autoencoder, text encoder, U-Net and sampler put together (latent diffusion paper, section 3)."""
 
+import contextlib
 import math
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from minild import pretrained
-from minild.backend import device_of, get_array_module, image_generators, standard_normal, to_device, to_host
+from minild.backend import (
+    blas_threads,
+    core_count,
+    device_of,
+    get_array_module,
+    image_generators,
+    standard_normal,
+    to_device,
+    to_host,
+)
 from minild.diffusion import SAMPLERS
 from minild.diffusion.guidance import guided
 from minild.errors import UserError
@@ -24,6 +35,7 @@ PARTS = {
 }
 FORMAT_VERSION = "0.40.0"  # the reference's release whose layout we write
 
+SMALL_POSITIONS = 1024  # latent positions of a picture that one core draws well alone
 GPU_POSITIONS = 16384  # latent positions computed at once on a GPU: four pictures of Stable Diffusion's 64 x 64
 
 
@@ -139,17 +151,22 @@ class Pipeline:
         context = self.encode_prompts(prompts)
         negative = self.encode_prompts([negative_prompt]) if guidance_scale != 1 else None
         generators = image_generators(seed, len(prompts))
-        pictures, at_once = [], self._at_once(*shape[:2])
+        at_once = self._at_once(*shape[:2])
+
+        def draw(start):
+            rows = slice(start, start + at_once)
+            noise = standard_normal(generators[rows], shape) if latents is None else latents[rows]
+            noise = to_device(noise.astype(self.dtype), self.device)
+            for z in self._sample(sampler, noise, context[rows], negative, steps, guidance_scale, generators[rows]):
+                bar.update(len(z))
+            return self.decode(z)
+
         # The bar waits a second, so that quick work and refusals leave stderr clean.
-        with tqdm(total=len(prompts) * steps, unit="step", delay=1, disable=not progress) as bar:
-            for start in range(0, len(prompts), at_once):
-                rows = slice(start, start + at_once)
-                noise = standard_normal(generators[rows], shape) if latents is None else latents[rows]
-                noise = to_device(noise.astype(self.dtype), self.device)
-                for z in self._sample(sampler, noise, context[rows], negative, steps, guidance_scale, generators[rows]):
-                    bar.update(len(z))
-                pictures.append(self.decode(z))
-        pictures = np.concatenate(pictures)
+        with (
+            tqdm(total=len(prompts) * steps, unit="step", delay=1, disable=not progress) as bar,
+            self._workers(*shape[:2]) as workers,
+        ):
+            pictures = np.concatenate(list(workers(draw, range(0, len(prompts), at_once))))
         if not np.isfinite(pictures).all():
             raise UserError(f"the model gave values that are no numbers in {self.dtype}: try float32, or other weights")
         return pictures
@@ -167,6 +184,18 @@ class Pipeline:
         bit for bit whether it is drawn alone or among others.
         """
         return 1 if self.device == "cpu" else max(1, GPU_POSITIONS // (h * w))
+
+    @contextlib.contextmanager
+    def _workers(self, h, w):
+        """A map(): small pictures are drawn side by side on the host's cores, large ones have all cores to themselves.
+
+        BLAS then has one thread, or all, by the picture's size alone: that too can change the rounding.
+        """
+        if self.device == "cpu" and h * w <= SMALL_POSITIONS:
+            with blas_threads(1), ThreadPoolExecutor(core_count()) as pool:
+                yield pool.map
+        else:
+            yield map
 
     def _latent_shape(self, size):
         """(h, w, c) of a size in pixels."""

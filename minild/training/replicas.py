@@ -5,16 +5,10 @@ carry their part of a batch through a replica of their own run truly side by sid
 kept to one thread each. On a GPU there is one replica: the device is parallel inside.
 """
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 
-from minild.backend import blas_threads, device_of
+from minild.backend import blas_threads, core_count, device_of
 from minild.training.optimizer import chunks, flatten_gradients
-
-
-def core_count():
-    """The processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Replicas:
