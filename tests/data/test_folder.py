@@ -1,0 +1,234 @@
+"""A folder of the user's pictures: layouts, splits, every mode of picture, and what is told of broken ones."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from minild.data.folder import ImageFolder, read_picture
+from minild.errors import UserError
+
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+
+
+def save(path, colour=RED, size=(12, 12)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path)
+    return path
+
+
+def describe(folder, *entries):
+    """metadata.jsonl of (file_name, text) pairs, or of lines as they are."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [e if isinstance(e, str) else json.dumps({"file_name": e[0], "text": e[1]}) for e in entries]
+    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def shown(dataset):
+    """(colour of the middle, caption) of every item."""
+    middle = dataset.size // 2
+    return [(tuple(picture[middle, middle].tolist()), caption) for picture, caption in dataset]
+
+
+def test_metadata_gives_captions_in_its_own_order(tmp_path):
+    save(tmp_path / "a.png", RED)
+    save(tmp_path / "deep" / "b.jpg.png", BLUE)
+    describe(tmp_path, ("deep/b.jpg.png", " a blue one "), "", ("a.png", "rød \u2028 tråd"))
+    dataset = ImageFolder(tmp_path, size=8)
+    assert shown(dataset) == [(BLUE, "a blue one"), (RED, "rød \u2028 tråd")]
+    assert dataset.captions(1) == ("rød \u2028 tråd",) and dataset.captions(-2) == ("a blue one",)
+    assert len(dataset) == 2 and dataset.skipped == [] and dataset.name == str(tmp_path)
+    assert dataset.pictures.shape == (2, 8, 8, 3) and dataset.pictures.dtype == np.uint8
+
+
+def test_metadata_saved_with_a_byte_order_mark(tmp_path):
+    save(tmp_path / "a.png", RED)
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "./a.png", "text": "rød"}\r\n', encoding="utf-8-sig")
+    dataset = ImageFolder(tmp_path, size=8)
+    assert shown(dataset) == [(RED, "rød")] and dataset.skipped == []
+
+
+def test_sub_folders_name_their_pictures(tmp_path):
+    save(tmp_path / "tabby_cat-asleep" / "1.png", RED)
+    save(tmp_path / "animals" / "dog" / "1.PNG", GREEN)
+    save(tmp_path / ".cache" / "1.png", BLUE)
+    save(tmp_path / "loose.png", BLUE)
+    (tmp_path / "animals" / "notes.txt").write_text("not a picture")
+    dataset = ImageFolder(tmp_path, size=8)
+    assert shown(dataset) == [(GREEN, "dog"), (RED, "tabby cat asleep")]
+    assert dataset.skipped == [(tmp_path / "loose.png", "it has no caption in a sub-folder")]
+
+
+def test_splits_of_its_own(tmp_path):
+    save(tmp_path / "train" / "cat" / "1.png", RED)
+    save(tmp_path / "test" / "1.png", BLUE)
+    describe(tmp_path / "test", ("1.png", "a cat"))
+    assert shown(ImageFolder(tmp_path, "train", 8)) == [(RED, "cat")]
+    assert shown(ImageFolder(tmp_path, "test", 8)) == [(BLUE, "a cat")]
+
+
+def test_train_may_be_a_class_among_others(tmp_path):
+    save(tmp_path / "train" / "1.png", RED)
+    save(tmp_path / "car" / "1.png", BLUE)
+    assert shown(ImageFolder(tmp_path, "train", 8)) == [(BLUE, "car"), (RED, "train")]
+
+
+@pytest.mark.parametrize("inner", ["", "train"])
+def test_a_tenth_is_kept_for_the_test(tmp_path, inner):
+    for i in range(60):
+        save(tmp_path / inner / ("even" if i % 2 == 0 else "odd") / f"{i}.png", (4 * i, 0, 0))
+    train, test = ([red for (red, _, _), _ in shown(ImageFolder(tmp_path, split, 4))] for split in ("train", "test"))
+    assert (len(train), len(test)) == (54, 6)
+    assert sorted(train + test) == [4 * i for i in range(60)]
+    again = [red for (red, _, _), _ in shown(ImageFolder(tmp_path, "test", 4))]
+    assert again == test != sorted(train + test)[:6]
+
+
+def test_few_pictures_are_train_and_test(tmp_path):
+    for i in range(49):
+        save(tmp_path / "red" / f"{i}.png")
+    assert len(ImageFolder(tmp_path, "train", 4)) == len(ImageFolder(tmp_path, "test", 4)) == 49
+
+
+def test_the_square_in_the_middle_is_area_averaged(tmp_path):
+    wide = np.zeros((8, 20, 3), np.uint8)
+    wide[:, :6], wide[:, 14:] = BLUE, BLUE  # beside the square
+    wide[:, 10:14] = 200
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    picture = read_picture(tmp_path / "wide.png", 2)
+    assert picture.dtype == np.uint8 and picture.shape == (2, 2, 3)
+    assert np.array_equal(picture[0], picture[1]) and (picture[:, :, :1] == picture).all()  # no blue
+    assert picture[0, 0, 0] < 30 and picture[0, 1, 0] > 170  # Lanczos mixes a little over the edge
+    checkers = np.indices((64, 64)).sum(0).astype(np.uint8) % 2 * 255
+    Image.fromarray(checkers).save(tmp_path / "checkers.png")
+    assert np.abs(read_picture(tmp_path / "checkers.png", 4).astype(int) - 127).max() <= 2
+    assert read_picture(tmp_path / "checkers.png", 100).shape == (100, 100, 3)
+
+
+def modes():
+    """Pictures of the red of (200, 100, 50), or of the grey 100, in every mode that files have."""
+    colour = Image.new("RGB", (9, 7), (200, 100, 50))
+    palette = Image.new("P", (9, 7), 1)
+    palette.putpalette([0, 0, 0, 200, 100, 50])
+    clear = Image.new("P", (9, 7), 0)
+    clear.putpalette([0, 0, 0, 200, 100, 50])
+    yield "rgb.png", colour, {}, (200, 100, 50)
+    yield "palette.png", palette, {}, (200, 100, 50)
+    yield "clear-palette.png", clear, {"transparency": 0}, WHITE
+    yield "clear-palette-bytes.png", clear, {"transparency": b"\x80\xff"}, (127, 127, 127)
+    yield "clear-rgb.png", colour, {"transparency": (200, 100, 50)}, WHITE
+    yield "animated.gif", palette, {"save_all": True, "append_images": [clear]}, (200, 100, 50)
+    yield "grey.png", Image.new("L", (9, 7), 100), {}, (100, 100, 100)
+    yield "bilevel.png", Image.new("1", (9, 7), 1), {}, WHITE
+    yield "alpha.png", Image.new("RGBA", (9, 7), (200, 0, 0, 51)), {}, (244, 204, 204)
+    yield "grey-alpha.png", Image.new("LA", (9, 7), (0, 0)), {}, WHITE
+    yield "16bit.png", Image.fromarray(np.full((7, 9), 100 * 257, np.uint16)), {}, (100, 100, 100)
+    yield "16bit.tif", Image.fromarray(np.full((7, 9), 100 * 257, np.uint16)), {}, (100, 100, 100)
+    yield "32bit.tif", Image.new("I", (9, 7), 100 * 257), {}, (100, 100, 100)
+    yield "cmyk.jpg", Image.new("CMYK", (9, 7), (0, 255, 255, 0)), {"quality": 100}, (255, 0, 0)
+    yield "ycbcr.jpg", Image.new("YCbCr", (9, 7), (100, 128, 128)), {"quality": 100}, (100, 100, 100)
+    yield "lossy.webp", colour, {"lossless": True}, (200, 100, 50)
+
+
+@pytest.mark.parametrize(("name", "image", "settings", "expected"), [pytest.param(*m, id=m[0]) for m in modes()])
+def test_every_mode_becomes_rgb_on_white(tmp_path, name, image, settings, expected):
+    image.save(tmp_path / name, **settings)
+    picture = read_picture(tmp_path / name, 4)
+    assert np.abs(picture.astype(int) - expected).max() <= 2
+
+
+@pytest.mark.parametrize("name", ["turned.jpg", "turned.png"])
+def test_exif_orientation_is_followed(tmp_path, name):
+    stored = np.zeros((32, 32, 3), np.uint8)
+    stored[:, :16] = 255  # white on the left as stored; turned a quarter clockwise it is on top
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(stored).save(tmp_path / name, exif=exif)
+    picture = read_picture(tmp_path / name, 4).astype(int)
+    assert picture[0].min() > 230 and picture[3].max() < 25
+
+
+def test_a_large_jpeg_decoded_at_a_fraction_looks_the_same(tmp_path, rng):
+    smooth = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
+    smooth = smooth.resize((800, 600), Image.Resampling.BICUBIC)
+    smooth.save(tmp_path / "large.jpg", quality=95)
+    smooth.save(tmp_path / "large.png")
+    jpeg, png = (read_picture(tmp_path / f"large.{kind}", 32).astype(int) for kind in ("jpg", "png"))
+    assert np.abs(jpeg - png).max() <= 6
+
+
+def test_broken_pictures_are_skipped_named_and_counted(tmp_path):
+    for name in ("good", "cut", "text", "empty"):
+        save(tmp_path / f"{name}.png", GREEN, size=(64, 64))
+    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:60])
+    (tmp_path / "text.png").write_text("I am no picture")
+    (tmp_path / "empty.png").write_bytes(b"")
+    Image.new("F", (8, 8), 0.5).save(tmp_path / "float.tif")
+    save(tmp_path / "unlisted.png")
+    names = ["cut.png", "good.png", "text.png", "gone.png", "empty.png", "float.tif"]
+    describe(tmp_path, *[(name, f"a {name}") for name in names])
+    dataset = ImageFolder(tmp_path, size=8)
+    assert shown(dataset) == [(GREEN, "a good.png")]
+    reasons = {path.relative_to(tmp_path).as_posix(): reason for path, reason in dataset.skipped}
+    assert list(reasons) == ["cut.png", "text.png", "gone.png", "empty.png", "float.tif", "unlisted.png"]
+    assert "truncated" in reasons["cut.png"].lower()
+    assert reasons["text.png"] == reasons["empty.png"] == "not a picture of a known format"
+    assert reasons["gone.png"] == "no such file, in line 4 of metadata.jsonl"
+    assert "floating-point" in reasons["float.tif"]
+    assert reasons["unlisted.png"] == "it has no caption in metadata.jsonl"
+
+
+def test_no_readable_picture_is_an_error_each_time(tmp_path):
+    describe(tmp_path, ("gone.png", "a ghost"))
+    dataset = ImageFolder(tmp_path)
+    for use in (len, lambda d: d[0], lambda d: d.skipped):
+        with pytest.raises(UserError, match=r"none of 1 train pictures can be used .*gone\.png: no such file"):
+            use(dataset)
+
+
+def refusal(folder, **settings):
+    with pytest.raises(UserError) as refused:
+        ImageFolder(folder, **settings)
+    message = str(refused.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("{not json", "is not JSON"),
+        pytest.param("[" * 100_000, "is not JSON", id="too deep"),
+        ('["a.png", "a cat"]', "expected {"),
+        ('{"text": "a cat"}', "no 'file_name'"),
+        ('{"file_name": "a.png"}', "no 'text'"),
+        ('{"file_name": "a.png", "text": ["a", "cat"]}', "'text' must be a text"),
+        ('{"file_name": 3, "text": "a cat"}', "'file_name' must be a text"),
+        ('{"file_name": "a.png", "text": " "}', "caption is empty"),
+        ('{"file_name": "a.png", "text": "\\ud800"}', "not valid text"),
+        ('{"file_name": "../a.png", "text": "a cat"}', "not a path within the folder"),
+        ('{"file_name": "/a.png", "text": "a cat"}', "not a path within the folder"),
+        ('{"file_name": "", "text": "a cat"}', "not a path within the folder"),
+    ],
+)
+def test_a_broken_line_is_named(tmp_path, line, told):
+    save(tmp_path / "a.png")
+    describe(tmp_path, ("a.png", "a cat"), line)
+    message = refusal(tmp_path)
+    assert f"{tmp_path / 'metadata.jsonl'}, line 2" in message and told in message
+
+
+def test_folders_that_are_no_data_set(tmp_path):
+    assert "is not a folder" in refusal(tmp_path / "none")
+    assert "is not a folder" in refusal(save(tmp_path / "file" / "a.png"))
+    assert "no picture has a caption" in refusal(tmp_path / "file")
+    (tmp_path / "empty").mkdir()
+    assert "holds no pictures" in refusal(tmp_path / "empty")
+    save(tmp_path / "nameless" / "__" / "a.png")
+    assert "caption is empty" in refusal(tmp_path / "nameless")
+    describe(tmp_path / "latin")
+    (tmp_path / "latin" / "metadata.jsonl").write_bytes('{"file_name": "a.png", "text": "é"}'.encode("latin-1"))
+    assert "not UTF-8" in refusal(tmp_path / "latin")
+    assert "'train' or 'test'" in refusal(tmp_path, split="dev")
+    assert "size" in refusal(tmp_path, size=0)
