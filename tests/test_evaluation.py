@@ -1,0 +1,231 @@
+"""The figures of an evaluation: by hand, by definition, and for pipelines that draw perfectly or at random."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tiny_pipeline
+from PIL import Image
+
+from minild import data, evaluation
+from minild.data.emoji import Emoji
+from minild.data.shapes import Shapes
+from minild.evaluation import evaluate, format_report, nearest, psnr, rebuild, ssim
+
+
+class FakePipeline:
+    """Draws draw(caption); its autoencoder gives back what it got, plus `shift`."""
+
+    def __init__(self, draw, shift=0.1, record=None):
+        self.draw, self.record, self.dtype, self.device = draw, record or {}, np.float32, "cpu"
+        self.vae = SimpleNamespace(encode=lambda x: SimpleNamespace(mean=x / 2), decode=lambda z: 2 * z + shift)
+        self.calls = []
+
+    def text_to_image(self, prompts, **settings):
+        self.calls.append((prompts, settings))
+        return np.stack([self.draw(prompt) for prompt in prompts]).astype(np.float32) / 255
+
+
+def test_psnr_by_hand():
+    x = np.zeros((2, 3, 4, 3))
+    y = x.copy()
+    y[0] += 0.1  # mean squared error 0.01
+    y[1, 0, 0, 0] = 0.6  # 0.36 over 36 numbers
+    assert psnr(x, y) == pytest.approx([20, 20])
+    assert psnr(x, x).tolist() == [np.inf, np.inf]
+    black, grey = np.zeros((1, 3, 4, 3), np.uint8), np.full((1, 3, 4, 3), 51, np.uint8)
+    assert psnr(black, grey) == pytest.approx([-20 * np.log10(0.2)])
+    assert psnr(black, grey / 255) == psnr(black, grey)
+
+
+def test_ssim_of_flat_pictures_compares_their_light():
+    x, y = np.full((1, 11, 13, 3), 0.2), np.full((1, 11, 13, 3), 0.6)
+    assert ssim(x, y) == pytest.approx([(2 * 0.2 * 0.6 + 1e-4) / (0.2**2 + 0.6**2 + 1e-4)])
+    assert ssim(x, x) == pytest.approx([1])
+
+
+def test_ssim_is_its_definition(rng):
+    """Window by window, with weighted means and covariances; of odd, unequal sides."""
+    x = rng.random((2, 14, 12, 3))
+    y = np.clip(x + 0.2 * rng.standard_normal(x.shape), 0, 1)
+    i, j = np.indices((11, 11)) - 5
+    weights = np.exp(-(i**2 + j**2) / (2 * 1.5**2))
+    expected = np.zeros(2)
+    for n, top, left, c in np.ndindex(2, 4, 2, 3):
+        a, b = (z[n, top : top + 11, left : left + 11, c].ravel() for z in (x, y))
+        mean_a, mean_b = np.average([a, b], axis=1, weights=weights.ravel())
+        (aa, ab), (_, bb) = np.cov(a, b, aweights=weights.ravel(), ddof=0)
+        light = (2 * mean_a * mean_b + 1e-4) / (mean_a**2 + mean_b**2 + 1e-4)
+        expected[n] += light * (2 * ab + 9e-4) / (aa + bb + 9e-4) / (4 * 2 * 3)
+    assert ssim(x, y) == pytest.approx(expected, rel=1e-9)
+    assert 0.2 < expected.min() < expected.max() < 0.95
+
+
+@pytest.mark.parametrize("measure", [psnr, ssim])
+def test_wrong_pictures_are_named(measure):
+    x = np.zeros((1, 12, 12, 3))
+    with pytest.raises(ValueError, match=r"y: expected the shape of x.*\(1, 12, 11, 3\)"):
+        measure(x, x[:, :, 1:])
+    with pytest.raises(ValueError, match=r"x: expected shape \(N, H, W, C\), got \(12, 12, 3\)"):
+        measure(x[0], x[0])
+    with pytest.raises(ValueError, match=r"y: expected dtype uint8 or float, got int64"):
+        measure(x, x.astype(np.int64))
+    with pytest.raises(ValueError, match="at least 11"):
+        ssim(x[:, 2:], x[:, 2:])
+
+
+def test_rebuild_encodes_to_the_mean_in_batches(rng, monkeypatch):
+    pictures = rng.integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+    pipeline = tiny_pipeline.make()
+    posterior = pipeline.vae.encode(pictures.astype(np.float32) / 127.5 - 1)
+    expected = pipeline.decode(posterior.mean * pipeline.vae.config["scaling_factor"])
+    monkeypatch.setattr(evaluation, "PIXELS", 2 * 8 * 8)
+    rebuilt = rebuild(pipeline, pictures)
+    assert rebuilt.dtype == np.float32 and rebuilt == pytest.approx(expected, abs=1e-5)
+    assert 0 <= rebuilt.min() < rebuilt.max() <= 1
+
+
+def test_nearest_is_by_mean_squared_error(rng, monkeypatch):
+    pictures = rng.integers(0, 256, (9, 4, 3, 3), dtype=np.uint8)
+    queries = rng.random((5, 4, 3, 3))
+    errors = ((queries[:, None] - pictures / 255) ** 2).mean(axis=(2, 3, 4))
+    assert np.array_equal(nearest(queries, pictures, 4), errors.argsort(axis=1)[:, :4])
+    monkeypatch.setattr(evaluation, "NUMBERS", 2 * 36)  # two pictures at once
+    assert np.array_equal(nearest(queries, pictures, 20), errors.argsort(axis=1))
+
+
+def test_emoji_drawn_as_they_are_are_all_found():
+    emoji = Emoji(size=16)
+    picture_of = dict(zip(emoji.names, emoji.pictures))
+    pipeline = FakePipeline(picture_of.get, record={"guidance_scale": 3.0})
+    figures = evaluate(pipeline, emoji, emoji, count=40, seed=5, progress=False)
+    assert (figures["top1"], figures["top5"]) == (1, 1)
+    assert (figures["rebuilt"], figures["drawn"], figures["candidates"]) == (40, 40, len(emoji))
+    assert figures["chance"] == pytest.approx(1 / len(emoji))
+    [(prompts, settings)] = pipeline.calls
+    assert len(set(prompts)) == 40 and set(prompts) < set(emoji.names) and prompts != emoji.names[:40]
+    expected = {"steps": 50, "guidance_scale": 3.0, "seed": 5, "sampler": "ddim", "size": (16, 16), "progress": False}
+    assert settings == expected
+    other = evaluate(pipeline, emoji, emoji, count=40, seed=6, guidance_scale=2, steps=9, progress=False)
+    assert (other["seed"], other["guidance_scale"], other["steps"]) == (6, 2, 9)
+    assert pipeline.calls[1][0] != prompts and pipeline.calls[1][1]["guidance_scale"] == 2
+
+
+def test_emoji_drawn_for_other_names_are_not_found():
+    emoji = Emoji(size=16)
+    mixed = np.random.default_rng(0).permutation(len(emoji))
+    pipeline = FakePipeline(dict(zip(emoji.names, emoji.pictures[mixed])).get)
+    figures = evaluate(pipeline, emoji, emoji, count=200, progress=False)
+    assert figures["top1"] < 0.02 and figures["top1"] <= figures["top5"] < 0.06
+    assert figures["guidance_scale"] == 7.5
+
+
+def test_the_nearest_five_are_looked_at():
+    """Of ten pictures, each lighter than the last, one some steps on is drawn, and lighter by a trace than it is.
+
+    Two steps on, the one asked for comes fifth, after one two steps beyond; three steps on, seventh, but for the last
+    five, where there are fewer beyond.
+    """
+    row = FakeSet([np.full((12, 12, 3), 20 * i, np.uint8) for i in range(10)], [f"{i}" for i in range(10)])
+    for steps, top5 in ((2, 1), (3, 0.5)):
+        pipeline = FakePipeline(lambda caption, k=steps: np.full((12, 12, 3), 20 * min(int(caption) + k, 9) + 1))
+        figures = evaluate(pipeline, row, row, progress=False)
+        assert (figures["drawn"], figures["top1"], figures["top5"], figures["chance"]) == (10, 0.1, top5, 0.1)
+
+
+class FakeSet:
+    def __init__(self, pictures, names):
+        self.items = list(zip(pictures, names))
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, i):
+        return self.items[i]
+
+    def captions(self, i):
+        return (self.items[i][1],)
+
+
+@pytest.fixture
+def animals(tmp_path):
+    """A folder's two splits: 30 cats, all different reds; 30 dogs, blues; one of each picture stored twice."""
+    for i in range(30):
+        for name, colour in (("cat", (100 + 5 * i, 0, 0)), ("dog", (0, 0, 100 + 5 * i))):
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.new("RGB", (12, 12), colour).save(tmp_path / name / f"{i}.png")
+    for name in ("cat", "dog"):
+        (tmp_path / name / "twice.png").write_bytes((tmp_path / name / "0.png").read_bytes())
+    return [data.load(tmp_path, split, size=12) for split in ("train", "test")]
+
+
+def test_any_picture_of_the_caption_counts(animals):
+    train, test = animals
+    colours = {"cat": (163, 0, 0), "dog": (0, 0, 141)}
+    pipeline = FakePipeline(lambda caption: np.full((12, 12, 3), colours[caption]))
+    figures = evaluate(pipeline, train, test, progress=False)
+    assert (figures["drawn"], figures["rebuilt"], figures["candidates"]) == (len(train), len(test), 60)
+    assert (figures["top1"], figures["top5"], figures["chance"]) == (1, 1, 0.5)
+    pipeline.draw = lambda caption: np.full((12, 12, 3), colours["cat"])
+    assert evaluate(pipeline, train, test, progress=False)["top5"] == pytest.approx(0.5, abs=0.1)
+
+
+def test_reconstruction_figures(animals):
+    train, test = animals
+    pipeline = FakePipeline(lambda caption: test[0][0], shift=0.1)
+    figures = evaluate(pipeline, train, test, count=3, progress=False)
+    pictures = np.stack([test[i][0] for i in range(3)])
+    shifted = np.clip(pictures / 255 + 0.05, 0, 1)  # 0.1 of [-1, 1] is 0.05 of [0, 1]
+    assert figures["psnr"] == pytest.approx(psnr(shifted, pictures).mean(), abs=1e-3)
+    assert figures["ssim"] == pytest.approx(ssim(shifted, pictures).mean(), abs=1e-4)
+    assert 25 < figures["psnr"] < 27
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_shapes_are_judged(size):
+    train, test = Shapes("train", size), Shapes("test", size)
+    picture_of = {test.caption(i): test[i][0] for i in range(12)}
+    pipeline = FakePipeline(picture_of.get)
+    figures = evaluate(pipeline, train, test, count=12, seed=3, progress=False)
+    assert [figures[name] for name in ("background", "shapes", "colours", "relation", "all", "withheld")] == [1] * 6
+    [(prompts, settings)] = pipeline.calls
+    assert prompts == [test.caption(i) for i in range(12)]
+    assert settings["seed"] == 3 and settings["size"] == (size, size)
+
+
+def test_shapes_drawn_wrong_are_noticed():
+    """Withheld pairs are drawn as the scene before them; all else is right: three quarters, and none withheld."""
+    train, test = Shapes("train"), Shapes("test")
+    picture_of = {test.caption(i): test[i - 1 if i % 4 == 3 else i][0] for i in range(16)}
+    figures = evaluate(FakePipeline(picture_of.get), train, test, count=16, progress=False)
+    assert (figures["all"], figures["withheld"]) == (0.75, 0)
+    assert figures["background"] >= 0.75
+
+
+def test_a_real_pipeline_of_small_pictures(tmp_path):
+    """8 x 8 pixels are too few for SSIM, which is left out; the rest is measured, and can be written as JSON."""
+    for name in ("a red circle", "a green star"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (8, 8), name.split()[1]).save(tmp_path / name / "1.png")
+    folder = data.load(tmp_path, size=8)
+    figures = evaluate(tiny_pipeline.make(), folder, folder, count=2, steps=2, progress=False)
+    assert "ssim" not in figures and np.isfinite(figures["psnr"]) and figures["drawn"] == 2
+    assert json.loads(json.dumps(figures)) == figures
+
+
+def test_the_report_is_aligned_and_has_units():
+    figures = {"rebuilt": 1377, "psnr": 27.346, "ssim": 0.9213, "guidance_scale": 4.0, "top1": 0.8133, "chance": 7e-4}
+    lines = format_report(figures).splitlines()
+    values = ["1,377", "27.35 dB", "0.921", "4", "81.3%", "0.07%"]
+    assert [line.rsplit("  ", 1)[1] for line in lines] == values
+    assert len({len(line) - len(value) for line, value in zip(lines, values)}) == 1
+    assert lines[1].startswith("PSNR  ")
+
+
+def test_progress_stays_off_stdout(capsys, animals):
+    train, test = animals
+    pipeline = FakePipeline(lambda caption: test[0][0])
+    evaluate(pipeline, train, test, count=2)
+    assert pipeline.calls[0][1]["progress"] is True
+    assert capsys.readouterr().out == ""
