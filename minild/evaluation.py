@@ -5,7 +5,7 @@ from tqdm import tqdm
 
 from minild.backend import to_device, to_host
 from minild.data import judge
-from minild.data.pictures import gather
+from minild.data.pictures import gather, to_signed
 from minild.data.shapes import BASE, Shapes
 
 WINDOW, SIGMA = 11, 1.5  # SSIM's Gaussian window, in pixels
@@ -91,14 +91,14 @@ def _to_unit(name, pictures):
     return pictures.astype(np.float64) / (255 if pictures.dtype == np.uint8 else 1)
 
 
-def rebuild(pipeline, pictures, progress=False):
+def rebuild(vae, pictures, progress=False):
     """Pictures (N, H, W, 3) uint8, encoded to the posterior's mean and decoded -> (N, H, W, 3) float32 in [0, 1]."""
     at_once = max(1, PIXELS // (pictures.shape[1] * pictures.shape[2]))
     rebuilt = []
     with tqdm(total=len(pictures), desc="rebuild", unit="picture", delay=1, disable=not progress) as bar:
         for start in range(0, len(pictures), at_once):
-            x = (pictures[start : start + at_once].astype(np.float32) / 127.5 - 1).astype(pipeline.dtype)
-            y = pipeline.vae.decode(pipeline.vae.encode(to_device(x, pipeline.device)).mean)
+            x = to_signed(pictures[start : start + at_once]).astype(vae.dtype)
+            y = vae.decode(vae.encode(to_device(x, vae.device)).mean)
             rebuilt.append(np.clip(to_host(y).astype(np.float32) / 2 + 0.5, 0, 1))
             bar.update(len(x))
     return np.concatenate(rebuilt)
@@ -133,7 +133,7 @@ def evaluate(pipeline, train, test, count=None, seed=0, steps=50, guidance_scale
     guidance_scale  None for the one recorded with the model, 7.5 where there is none
     """
     pictures, _ = gather(test, count)
-    rebuilt = rebuild(pipeline, pictures, progress)
+    rebuilt = rebuild(pipeline.vae, pictures, progress)
     figures = {"rebuilt": len(pictures), "psnr": _mean(psnr, rebuilt, pictures)}
     if min(pictures.shape[1:3]) >= WINDOW:
         figures["ssim"] = _mean(ssim, rebuilt, pictures)

@@ -18,8 +18,10 @@ class FakePipeline:
     """Draws draw(caption); its autoencoder gives back what it got, plus `shift`."""
 
     def __init__(self, draw, shift=0.1, record=None):
-        self.draw, self.record, self.dtype, self.device = draw, record or {}, np.float32, "cpu"
-        self.vae = SimpleNamespace(encode=lambda x: SimpleNamespace(mean=x / 2), decode=lambda z: 2 * z + shift)
+        self.draw, self.record = draw, record or {}
+        self.vae = SimpleNamespace(
+            encode=lambda x: SimpleNamespace(mean=x / 2), decode=lambda z: 2 * z + shift, dtype=np.float32, device="cpu"
+        )
         self.calls = []
 
     def text_to_image(self, prompts, **settings):
@@ -81,7 +83,7 @@ def test_rebuild_encodes_to_the_mean_in_batches(rng, monkeypatch):
     posterior = pipeline.vae.encode(pictures.astype(np.float32) / 127.5 - 1)
     expected = pipeline.decode(posterior.mean * pipeline.vae.config["scaling_factor"])
     monkeypatch.setattr(evaluation, "PIXELS", 2 * 8 * 8)
-    rebuilt = rebuild(pipeline, pictures)
+    rebuilt = rebuild(pipeline.vae, pictures)
     assert rebuilt.dtype == np.float32 and rebuilt == pytest.approx(expected, abs=1e-5)
     assert 0 <= rebuilt.min() < rebuilt.max() <= 1
 

@@ -1,6 +1,11 @@
-"""A data set's pictures and captions in memory."""
+"""Pictures in memory."""
 
 import numpy as np
+
+
+def to_signed(pictures):
+    """Pictures in uint8 -> float32 in [-1, 1], the range of the autoencoder."""
+    return pictures.astype(np.float32) / 127.5 - 1
 
 
 def gather(dataset, limit=None):

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from minild import pretrained
+from minild.backend import device_of
 from minild.errors import UserError
 from minild.nn.module import Module
 
@@ -81,6 +82,14 @@ class Model(Module):
 
     def __init__(self, config):
         self.config = config
+
+    @property
+    def dtype(self):
+        return self.parameters()[0].data.dtype
+
+    @property
+    def device(self):
+        return device_of(self.parameters()[0].data)
 
     def state_dict(self):
         """{key: host array in the interchange layout} of every parameter."""

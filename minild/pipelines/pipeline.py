@@ -13,7 +13,6 @@ from minild import pretrained
 from minild.backend import (
     blas_threads,
     core_count,
-    device_of,
     get_array_module,
     image_generators,
     standard_normal,
@@ -55,15 +54,11 @@ class Pipeline:
 
     @property
     def dtype(self):
-        return self._weight.dtype
+        return self.unet.dtype
 
     @property
     def device(self):
-        return device_of(self._weight)
-
-    @property
-    def _weight(self):
-        return self.unet.conv_in.weight.data
+        return self.unet.device
 
     @property
     def size_step(self):

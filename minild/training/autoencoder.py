@@ -2,13 +2,9 @@
 
 import numpy as np
 
-from minild.backend import device_of, to_device, to_host
+from minild.backend import to_device, to_host
+from minild.data.pictures import to_signed
 from minild.ops.loss import gaussian_kl, gaussian_kl_backward, l1, l1_backward, mse, mse_backward
-
-
-def to_signed(pictures):
-    """uint8 pictures -> float32 in [-1, 1]."""
-    return pictures.astype(np.float32) / 127.5 - 1
 
 
 def narrow_posterior(autoencoder, logvar=-6.0):
@@ -33,8 +29,7 @@ class AutoencoderObjective:
 
     def work(self, autoencoder, part, share):
         """Forward and backward of a part of a batch -> {name: loss, weighted by the part's share}, on the device."""
-        device = device_of(autoencoder.quant_conv.weight.data)
-        x, noise = to_device(to_signed(part[0]), device), to_device(part[1], device)
+        x, noise = to_device(to_signed(part[0]), autoencoder.device), to_device(part[1], autoencoder.device)
         (y, posterior), cache = autoencoder.forward(x, noise)
         absolute, absolute_cache = l1(y, x)
         squared, squared_cache = mse(y, x)
@@ -48,10 +43,9 @@ class AutoencoderObjective:
 
 def encode_pictures(autoencoder, pictures, workers=map, batch=64):
     """The posterior of every picture -> means and deviations, both (N, h, w, c) float32 on the host."""
-    device = device_of(autoencoder.quant_conv.weight.data)
 
     def encode(start):
-        posterior = autoencoder.encode(to_device(to_signed(pictures[start : start + batch]), device))
+        posterior = autoencoder.encode(to_device(to_signed(pictures[start : start + batch]), autoencoder.device))
         return to_host(posterior.mean), np.exp(0.5 * to_host(posterior.logvar))
 
     means, deviations = zip(*workers(encode, range(0, len(pictures), batch)))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from minild.backend import device_of, to_device
+from minild.backend import to_device
 from minild.diffusion.loss import epsilon_loss, epsilon_loss_backward
 from minild.nn.module import Module
 
@@ -58,8 +58,7 @@ class DiffusionObjective:
 
     def work(self, denoiser, part, share):
         """Forward and backward of a part of a batch -> {"loss": weighted by the part's share}, on the device."""
-        device = device_of(denoiser.unet.conv_in.weight.data)
-        z, noise, t, signal_level, noise_level, ids = (to_device(x, device) for x in part)
+        z, noise, t, signal_level, noise_level, ids = (to_device(x, denoiser.unet.device) for x in part)
         context, text_cache = denoiser.text_encoder.forward(ids)
         loss, cache = epsilon_loss(denoiser.unet, z, noise, t, (signal_level, noise_level), context)
         dcontext = epsilon_loss_backward(share, denoiser.unet, cache)

@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from minild import data, pretrained
-from minild.backend import get_device, keep_freed_memory, standard_normal, to_device, to_host
+from minild.backend import get_device, keep_freed_memory, standard_normal
 from minild.data.pictures import gather
 from minild.diffusion.schedule import NoiseSchedule
 from minild.errors import UserError
+from minild.evaluation import rebuild
 from minild.models import AutoencoderKL, CLIPTextModel, UNet2DConditionModel
 from minild.pipelines import Pipeline
 from minild.tokenizer import CLIPTokenizer
-from minild.training.autoencoder import AutoencoderObjective, encode_pictures, narrow_posterior, to_signed
+from minild.training.autoencoder import AutoencoderObjective, encode_pictures, narrow_posterior
 from minild.training.budget import Budget
 from minild.training.journal import draw_sheet, plot_losses
 from minild.training.latent_diffusion import Denoiser, DiffusionObjective
@@ -184,10 +185,9 @@ class Run:
         return Budget(seconds, state["steps"], state["taken"][stage], state["elapsed"][stage])
 
     def _draw_rebuilt(self, path):
-        x = to_device(to_signed(self.samples[:8]), self.device)
-        rebuilt = np.clip(to_host(self.vae.decode(self.vae.encode(x).mean)) / 2 + 0.5, 0, 1)
-        labels = [*self.sample_captions[:8], *["rebuilt"] * len(rebuilt)]
-        draw_sheet(path, np.concatenate([self.samples[:8] / 255, rebuilt]), labels)
+        originals = self.samples[:8]
+        labels = [*self.sample_captions[: len(originals)], *["rebuilt"] * len(originals)]
+        draw_sheet(path, np.concatenate([originals / 255, rebuild(self.vae, originals)]), labels)
 
     def _draw_samples(self, path):
         scale = self.preset.guidance_scale
