@@ -53,7 +53,7 @@ class AdamW:
         self.weights = weights
         self.m, self.v = xp.zeros_like(weights), xp.zeros_like(weights)
         self.beta1, self.beta2, self.eps, self.weight_decay = beta1, beta2, eps, weight_decay
-        decays = np.concatenate([np.full(p.data.size, p.data.ndim > 1, np.float32) for p in module.parameters()])
+        decays = np.concatenate([np.full(p.data.size, p.data.ndim > 1, weights.dtype) for p in module.parameters()])
         self.decays = to_device(decays, device_of(weights))
         self.steps = 0
 

@@ -1,0 +1,47 @@
+"""Models of a few thousand weights and the objectives that train them, with H ≠ W."""
+
+import numpy as np
+from models.tiny import AUTOENCODER, TEXT, UNET
+
+from minild.diffusion import NoiseSchedule
+from minild.models import AutoencoderKL, CLIPTextModel, UNet2DConditionModel
+from minild.training.autoencoder import AutoencoderObjective
+from minild.training.latent_diffusion import Denoiser, DiffusionObjective
+
+LATENT = (4, 6, 3)
+
+
+def drawn(module, dtype="float32"):
+    """The module with every parameter drawn anew, so that no zero of an initialisation hides a fault."""
+    rng = np.random.default_rng(11)
+    for parameter in module.parameters():
+        shape = parameter.data.shape
+        fan_in = np.prod(shape[:-1]) if len(shape) > 1 else 25
+        parameter.data = (rng.standard_normal(shape) / np.sqrt(fan_in)).astype(dtype)
+    return module
+
+
+def autoencoder(dtype="float32"):
+    return drawn(AutoencoderKL.from_config(AUTOENCODER), dtype)
+
+
+def denoiser(dtype="float32"):
+    text = TEXT | {"hidden_size": 6, "num_hidden_layers": 1}
+    return drawn(Denoiser(UNet2DConditionModel.from_config(UNET), CLIPTextModel.from_config(text)), dtype)
+
+
+def autoencoder_objective(kl_weight=0.3, count=7):
+    """Pictures 8 x 6, latents 4 x 3 x 2."""
+    pictures = np.random.default_rng(5).integers(0, 256, (count, 8, 6, 3), np.uint8)
+    return AutoencoderObjective(pictures, (4, 3, 2), kl_weight)
+
+
+def diffusion_objective(count=7, **settings):
+    """Latents 4 x 6 x 3, two captions of five tokens for each."""
+    rng = np.random.default_rng(6)
+    means, deviations = rng.standard_normal((2, count, *LATENT), np.float32)
+    token_ids = rng.integers(0, 11, (count, 2, 5))
+    return DiffusionObjective(means, abs(deviations) / 5, 0.8, token_ids, np.arange(5), NoiseSchedule(), **settings)
+
+
+CASES = {"autoencoder": (autoencoder, autoencoder_objective), "diffusion": (denoiser, diffusion_objective)}
