@@ -115,7 +115,7 @@ def _add_txt2img(commands):
         help=".png, or .npy for all pictures as float32 (N, H, W, 3) in [0, 1] (default: the first prompt, as .png)",
     )
     command.add_argument("--steps", type=_at_least(1, int), default=50, help="steps of the sampler (default: 50)")
-    command.add_argument("--guidance", type=float, default=7.5, help="guidance scale, 1 for none (default: 7.5)")
+    command.add_argument("--guidance", type=float, help="guidance scale, 1 for none (default: the model's own, or 7.5)")
     command.add_argument("--sampler", help="ddim or ddpm (default: the model's own)")
     command.add_argument("--negative-prompt", default="", metavar="TEXT", help="what to lead away from")
     command.add_argument("--count", type=_at_least(1, int), default=1, help="pictures of each prompt (default: 1)")
@@ -148,6 +148,7 @@ def _txt2img(arguments):
         output.require_writable(path)
 
     pipeline = load(arguments.model, arguments.dtype, arguments.device)
+    guidance = pipeline.guidance_scale if arguments.guidance is None else arguments.guidance
     for text in dict.fromkeys([*prompts, arguments.negative_prompt]):
         if dropped := pipeline.tokenizer.dropped(text):
             _note(f"the prompt is longer than the {pipeline.tokenizer.max_length} tokens that fit; left out: {dropped}")
@@ -155,7 +156,7 @@ def _txt2img(arguments):
         prompts,
         arguments.negative_prompt,
         arguments.steps,
-        arguments.guidance,
+        guidance,
         arguments.sampler,
         arguments.seed,
         latents,
@@ -165,20 +166,20 @@ def _txt2img(arguments):
     if paths[0].suffix == ".npy":
         output.write_npy(paths[0], pictures)
     else:
-        settings = _settings(arguments, pipeline)
+        settings = _settings(arguments, pipeline, guidance)
         for i, (path, prompt, picture) in enumerate(zip(paths, prompts, pictures)):
             text = {"Software": "minild", "prompt": prompt, "seed": arguments.seed + i, **settings}
             output.write_png(path, picture, text)
     print(*paths, sep="\n")
 
 
-def _settings(arguments, pipeline):
+def _settings(arguments, pipeline, guidance):
     """What a PNG says of how it was drawn, beside prompt and seed. No dates: a seed gives one file, byte for byte."""
     settings = {
         "negative_prompt": arguments.negative_prompt,
         "model": arguments.model or "emoji",
         "steps": arguments.steps,
-        "guidance": arguments.guidance,
+        "guidance": guidance,
         "sampler": arguments.sampler or pipeline.sampler,
         "dtype": arguments.dtype,
     }
@@ -223,15 +224,19 @@ def _train(arguments):
 
     if arguments.minutes == 0:
         raise UserError("--minutes must be more than 0")
-    train(
-        arguments.dataset,
-        arguments.output,
-        minutes=arguments.minutes,
-        steps=arguments.steps,
-        seed=arguments.seed,
-        device=arguments.device,
-        resume=arguments.resume,
-    )
+    try:
+        train(
+            arguments.dataset,
+            arguments.output,
+            minutes=arguments.minutes,
+            steps=arguments.steps,
+            seed=arguments.seed,
+            device=arguments.device,
+            resume=arguments.resume,
+        )
+    except KeyboardInterrupt:
+        _note(f"stopped, and saved in {arguments.output}: add --resume to go on")
+        raise
     print(arguments.output)
 
 
@@ -249,6 +254,7 @@ def _add_evaluate(commands):
 
 def _evaluate(arguments):
     from minild import data, evaluation
+    from minild.data.pictures import tell_skipped
     from minild.pipelines import load, output
 
     if arguments.json:
@@ -259,6 +265,7 @@ def _evaluate(arguments):
         raise UserError(f"{arguments.model} does not say what it was trained on: give --dataset")
     size = pipeline.record.get("size") or (pipeline.default_size or (32, 32))[0]
     train, test = (data.load(dataset, split=split, size=size) for split in ("train", "test"))
+    tell_skipped(train)
     figures = evaluation.evaluate(pipeline, train, test, count=arguments.count, seed=arguments.seed, progress=True)
     if arguments.json:
         with output.whole_file(arguments.json) as file:

@@ -138,7 +138,7 @@ def evaluate(pipeline, train, test, count=None, seed=0, steps=50, guidance_scale
     if min(pictures.shape[1:3]) >= WINDOW:
         figures["ssim"] = _mean(ssim, rebuilt, pictures)
     if guidance_scale is None:
-        guidance_scale = pipeline.record.get("guidance_scale", 7.5)
+        guidance_scale = pipeline.guidance_scale
     settings = {"steps": steps, "guidance_scale": guidance_scale, "seed": seed}
 
     def draw(captions):

@@ -18,7 +18,7 @@ class FakePipeline:
     """Draws draw(caption); its autoencoder gives back what it got, plus `shift`."""
 
     def __init__(self, draw, shift=0.1, record=None):
-        self.draw, self.record = draw, record or {}
+        self.draw, self.guidance_scale = draw, (record or {}).get("guidance_scale", 7.5)
         self.vae = SimpleNamespace(
             encode=lambda x: SimpleNamespace(mean=x / 2), decode=lambda z: 2 * z + shift, dtype=np.float32, device="cpu"
         )

@@ -1,6 +1,10 @@
 """Pictures in memory."""
 
+import sys
+
 import numpy as np
+
+SHOWN = 10  # skipped pictures named one by one
 
 
 def to_signed(pictures):
@@ -12,3 +16,12 @@ def gather(dataset, limit=None):
     """The first `limit` items (all if None) -> (N, H, W, 3) uint8, and a list of N tuples of true captions."""
     count = len(dataset) if limit is None else min(limit, len(dataset))
     return np.stack([dataset[i][0] for i in range(count)]), [dataset.captions(i) for i in range(count)]
+
+
+def tell_skipped(dataset):
+    """Name on stderr, and count, the pictures of a folder that could not be read."""
+    skipped = getattr(dataset, "skipped", [])
+    for path, reason in skipped[:SHOWN]:
+        print(f"minild: skipped {path}: {reason}", file=sys.stderr)
+    if skipped:
+        print(f"minild: {len(skipped)} skipped, {len(dataset)} kept, in {dataset.name}", file=sys.stderr)

@@ -61,6 +61,11 @@ class Pipeline:
         return self.unet.device
 
     @property
+    def guidance_scale(self):
+        """The guidance scale that the training recorded as the model's own; Stable Diffusion's 7.5 where none did."""
+        return self.record.get("guidance_scale", 7.5)
+
+    @property
     def size_step(self):
         """Heights and widths in pixels are multiples of this: f, doubled by each halving within the U-Net."""
         return self.vae.downsampling * self._latent_step

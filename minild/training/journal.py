@@ -1,13 +1,14 @@
 """What a training shows and writes while it runs: a progress bar, metrics.jsonl, sample sheets, a loss plot."""
 
 import json
+import math
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 EVERY = 10  # steps between two looks at the device's numbers: each look waits for the device
-TILE, LABEL = 96, 42  # pixels of a picture on a sheet, and of the text under it
+TILE, LABEL = 96, 44  # pixels of a picture on a sheet, and of the text under it
 
 
 class Journal:
@@ -56,8 +57,8 @@ def draw_sheet(path, pictures, labels, columns=8):
     sheet.save(path)
 
 
-def _wrap(text, font, lines=3):
-    """The text in lines no wider than a tile, cut after the last."""
+def _wrap(text, font, lines=4):
+    """The text in lines no wider than a tile, cut after the last; a wider word is cut, too."""
     wrapped = [""]
     for word in text.split():
         longer = f"{wrapped[-1]} {word}".strip()
@@ -65,7 +66,14 @@ def _wrap(text, font, lines=3):
             wrapped[-1] = longer
         else:
             wrapped.append(word)
-    return "\n".join(line for line in wrapped[: lines + 1] if line)
+    wrapped = [line for line in wrapped if line][:lines]
+    return "\n".join(_cut(line, font) for line in wrapped)
+
+
+def _cut(line, font):
+    while font.getlength(line) > TILE:
+        line = line[:-1]
+    return line
 
 
 def plot_losses(metrics_path, path):
@@ -73,7 +81,8 @@ def plot_losses(metrics_path, path):
     curves = {}
     for line in metrics_path.read_text(encoding="utf-8").splitlines():
         entry = json.loads(line)
-        curves.setdefault(entry["stage"], []).append((entry["step"], entry["loss"]))
+        if math.isfinite(entry["loss"]) and entry["loss"] > 0:  # no axis holds the loss of a training that diverged
+            curves.setdefault(entry["stage"], []).append((entry["step"], entry["loss"]))
     width, height, left, bottom = 480, 320, 60, 40
     image = Image.new("RGB", (width * max(1, len(curves)), height), "white")
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(size=12)

@@ -11,7 +11,7 @@ import numpy as np
 
 from minild import data, pretrained
 from minild.backend import get_device, keep_freed_memory, standard_normal
-from minild.data.pictures import gather
+from minild.data.pictures import gather, tell_skipped
 from minild.diffusion.schedule import NoiseSchedule
 from minild.errors import UserError
 from minild.evaluation import rebuild
@@ -97,6 +97,7 @@ class Run:
         self.schedule = NoiseSchedule(self.preset.schedule)
         train_set, test_set = (data.load(state["dataset"], split, state["size"]) for split in ("train", "test"))
         self.pictures, self.captions = gather(train_set, self.preset.pictures)
+        tell_skipped(train_set)
         self.samples, sample_captions = gather(test_set, SAMPLES)
         self.sample_captions = [several[0] for several in sample_captions]
         self.tokenizer = CLIPTokenizer.train([text for several in self.captions for text in several], VOCABULARY)
@@ -161,7 +162,7 @@ class Run:
         budget = self._budget(stage)
         with Trainer(model, objective, generator, settings) as trainer:
             if budget.taken:
-                trainer.load_state_dict(pretrained.read_weights(self.folder / WEIGHTS))
+                self._load(trainer)
                 generator.bit_generator.state = state["generator"]
 
             def save():
@@ -174,6 +175,12 @@ class Run:
                         self._save_pipeline()
 
             run_stage(stage, trainer, budget, self.folder, draw, save)
+
+    def _load(self, trainer):
+        try:
+            trainer.load_state_dict(pretrained.read_weights(self.folder / WEIGHTS))
+        except ValueError as error:
+            raise UserError(f"{self.output}: the pictures or the models have changed since, begin anew: {error}") from None
 
     def _budget(self, stage):
         state = self.state

@@ -67,6 +67,11 @@ class Trainer:
         return {"weights": to_host(self.weights), **state}
 
     def load_state_dict(self, state):
+        """Go on from such a dict. ValueError names every array that is missing or misshapen; all is then as it was."""
+        own = self.state_dict()
+        faults = [name for name in own if name not in state or state[name].shape != own[name].shape]
+        if faults:
+            raise ValueError(f"the state is not one of this model: {', '.join(faults)}")
         self.weights[:] = to_device(state["weights"], device_of(self.weights))
         for part, target in (("optimizer.", self.optimizer), ("ema.", self.ema)):
             target.load_state_dict({k.removeprefix(part): v for k, v in state.items() if k.startswith(part)})
