@@ -180,7 +180,7 @@ class Run:
         try:
             trainer.load_state_dict(pretrained.read_weights(self.folder / WEIGHTS))
         except ValueError as error:
-            raise UserError(f"{self.output}: the pictures or the models have changed since, begin anew: {error}") from None
+            raise UserError(f"{self.output} cannot be resumed, begin anew in another folder: {error}") from None
 
     def _budget(self, stage):
         state = self.state

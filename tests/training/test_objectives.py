@@ -5,9 +5,10 @@ from multiprocessing.pool import ThreadPool
 import numpy as np
 import pytest
 
+from minild.data.pictures import to_signed
 from minild.diffusion import NoiseSchedule
 from minild.training import autoencoder as stage_one
-from minild.training.autoencoder import encode_pictures, narrow_posterior, to_signed
+from minild.training.autoencoder import encode_pictures, narrow_posterior
 from minild.training.latent_diffusion import DiffusionObjective
 from minild.training.optimizer import flatten_gradients, flatten_parameters
 from training.small import autoencoder, autoencoder_objective, denoiser, diffusion_objective
