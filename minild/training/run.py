@@ -85,6 +85,9 @@ def _resumed_state(output, dataset, minutes, steps):
     state = pretrained.read_json(path)
     if state.get("dataset") != dataset:
         raise UserError(f"{output} is a training on {state.get('dataset')}, not on {dataset}")
+    for field in _first_state(dataset, None, None, None, None):
+        if field not in state:
+            raise UserError(f"{path} has no {field!r}: begin anew in another folder")
     return state if minutes is None and steps is None else {**state, "minutes": minutes, "steps": steps}
 
 
