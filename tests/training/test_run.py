@@ -145,6 +145,7 @@ def test_latents_have_unit_variance(whole):
     posterior = vae.encode(to_signed(pictures))
     z = posterior.mean + np.exp(posterior.logvar / 2) * np.random.default_rng(0).standard_normal(posterior.mean.shape)
     assert z.std() * vae.config["scaling_factor"] == pytest.approx(1, rel=0.02)
+    assert posterior.logvar.mean() < -3  # it began narrow
 
 
 def test_beside_the_pipeline_lie_state_metrics_sheets_and_plot(whole):
