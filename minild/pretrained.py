@@ -88,7 +88,10 @@ def read_json(path):
 
 
 def write_json(path, value):
-    Path(path).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    """Write a JSON object, first beside the place and then in one move: never half a file."""
+    beside = Path(path).with_suffix(".partial")
+    beside.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    os.replace(beside, path)
 
 
 def read_weights(path):

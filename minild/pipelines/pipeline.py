@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -243,5 +242,4 @@ class Pipeline:
             **{part: list(entry) for part, entry in PARTS.items()},
             "scheduler": ["diffusers", scheduler_class(self.sampler)],
         }
-        pretrained.write_json(folder / f"{INDEX}.partial", index)
-        os.replace(folder / f"{INDEX}.partial", folder / INDEX)
+        pretrained.write_json(folder / INDEX, index)

@@ -7,10 +7,17 @@ from minild.data.pictures import to_signed
 from minild.ops.loss import gaussian_kl, gaussian_kl_backward, l1, l1_backward, mse, mse_backward
 
 
-def narrow_posterior(autoencoder, logvar=-6.0):
-    """Start with almost no noise in the latents: with fresh weights the noise would be as large as what they say."""
-    c = autoencoder.config["latent_channels"]
-    autoencoder.quant_conv.bias.data[c:] = logvar
+def prepare(autoencoder, logvar=-6.0):
+    """Change fresh weights into ones that train several times faster.
+
+    Weights √3 times as large have the variance 1 / fan_in, so that signals keep their size from layer to layer (LeCun
+    et al. 1998, Efficient BackProp, section 4.6). And the latents begin with almost no noise, exp(logvar / 2): it would
+    be as large as what they have to say.
+    """
+    for parameter in autoencoder.parameters():
+        if parameter.layout:  # a matrix or a convolution
+            parameter.data *= 3**0.5
+    autoencoder.quant_conv.bias.data[autoencoder.config["latent_channels"] :] = logvar
 
 
 class AutoencoderObjective:

@@ -20,13 +20,13 @@ class DiffusionObjective:
     means, deviations: (N, h, w, c), the posteriors of the pictures, drawn from anew at every visit and multiplied by
     scaling_factor. token_ids: (N, K, L), the K true captions of each picture; unconditional_ids (L,), those of "".
 
-    Three choices beyond the paper:
-    first_caption: how often, in the first half of a training, the first of several true captions is shown; later all
-        are shown alike. "A above B" and "B below A" say the same, and in equal parts neither the order of the words nor
-        the relation word alone says anything of who is where (their exclusive-or does), so there is no slope to start
-        down. A preference gives one.
-    noisy_end: t = T · u^(1 / (1 + noisy_end)) for uniform u: 0 is uniform, 1 is T √u. Where things stand in a picture
-        is decided at the noisy end.
+    Three choices beyond the paper, the first two for the first half of a training, which must find out where things
+    stand before the second can see to what they look like:
+    first_caption: how often the first of several true captions is shown, all alike later. "A above B" and "B below A"
+        say the same, and in equal parts neither the order of the words nor the relation word alone says anything of
+        who is where (their exclusive-or does), so there is no slope to start down. A preference gives one.
+    noisy_end: t = T · u^(1 / (1 + noisy_end)) for uniform u: 0 is uniform, as later, 1 is T √u. Where things stand
+        is decided at the noisy end, where the caption is all there is to go by.
     caption_dropout: how often "" stands for the caption, for classifier-free guidance.
     """
 
@@ -42,7 +42,8 @@ class DiffusionObjective:
         noise = rng.standard_normal((2, size, *self.means.shape[1:]), dtype=np.float32)
         z = self.means[rows] + self.deviations[rows] * noise[0]
         T = self.schedule.train_steps
-        t = np.minimum((T * rng.random(size) ** (1 / (1 + self.noisy_end))).astype(np.int64), T - 1)
+        noisy_end = self.noisy_end if progress < 0.5 else 0.0
+        t = np.minimum((T * rng.random(size) ** (1 / (1 + noisy_end))).astype(np.int64), T - 1)
         ids = self.token_ids[rows, self._choose(rng, size, progress)]
         ids[rng.random(size) < self.caption_dropout] = self.unconditional_ids
         return z, noise[1], t.astype(np.float32), *self.schedule.noise_levels(t), ids

@@ -97,27 +97,25 @@ PRESETS = {
     "shapes": Preset(
         minutes=10,
         autoencoder_share=0.25,
-        autoencoder=StagePreset(learning_rate=3e-3, batch_size=16),
+        autoencoder=StagePreset(learning_rate=1.5e-3, batch_size=8),
         diffusion=StagePreset(learning_rate=1e-3, batch_size=64),
         pictures=12_288,
     ),
     "emoji": Preset(
         minutes=40,
         autoencoder_share=0.3,
-        autoencoder=StagePreset(learning_rate=3e-3, batch_size=16),
+        autoencoder=StagePreset(learning_rate=1.5e-3, batch_size=8),
         diffusion=StagePreset(learning_rate=1e-3, batch_size=64),
         channels=(32, 64, 64),
         latent_channels=8,
-        noisy_end=0.0,
     ),
     "folder": Preset(
         minutes=30,
         autoencoder_share=0.3,
-        autoencoder=StagePreset(learning_rate=3e-3, batch_size=16),
+        autoencoder=StagePreset(learning_rate=1.5e-3, batch_size=8),
         diffusion=StagePreset(learning_rate=1e-3, batch_size=64),
         channels=(32, 64, 64),
         latent_channels=8,
-        noisy_end=0.0,
     ),
 }
 

@@ -18,7 +18,7 @@ from minild.evaluation import rebuild
 from minild.models import AutoencoderKL, CLIPTextModel, UNet2DConditionModel
 from minild.pipelines import Pipeline
 from minild.tokenizer import CLIPTokenizer
-from minild.training.autoencoder import AutoencoderObjective, encode_pictures, narrow_posterior
+from minild.training.autoencoder import AutoencoderObjective, encode_pictures, prepare
 from minild.training.budget import Budget
 from minild.training.journal import draw_sheet, plot_losses
 from minild.training.latent_diffusion import Denoiser, DiffusionObjective
@@ -118,7 +118,7 @@ class Run:
         preset, state = self.preset, self.state
         if state["stage"] == STAGES[0]:
             self.vae = AutoencoderKL.from_config(preset.autoencoder_config(state["size"]), state["seed"])
-            narrow_posterior(self.vae)
+            prepare(self.vae)
             self.vae.to(self.device)
             side = state["size"] // self.vae.downsampling
             latent_shape = (side, side, preset.latent_channels)

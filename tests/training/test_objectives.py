@@ -4,11 +4,13 @@ from multiprocessing.pool import ThreadPool
 
 import numpy as np
 import pytest
+from models.tiny import AUTOENCODER
 
 from minild.data.pictures import to_signed
 from minild.diffusion import NoiseSchedule
+from minild.models import AutoencoderKL
 from minild.training import autoencoder as stage_one
-from minild.training.autoencoder import encode_pictures, narrow_posterior
+from minild.training.autoencoder import encode_pictures, prepare
 from minild.training.latent_diffusion import DiffusionObjective
 from minild.training.optimizer import flatten_gradients, flatten_parameters
 from training.small import autoencoder, autoencoder_objective, denoiser, diffusion_objective
@@ -20,15 +22,17 @@ def test_to_signed_spans_minus_one_to_one():
     np.testing.assert_allclose(signed, [-1, 1, -0.2], atol=1e-6)
 
 
-def test_narrow_posterior_sets_only_the_noise(rng):
-    model = autoencoder()
-    x = to_signed(rng.integers(0, 256, (2, 8, 6, 3)))
-    before = model.encode(x).mean
-    model.quant_conv.weight.data[..., 2:] = 0
-    narrow_posterior(model, -3.5)
-    posterior = model.encode(x)
-    assert (posterior.logvar == -3.5).all()
-    assert np.array_equal(posterior.mean, before)
+def test_prepare_gives_weights_of_unit_gain_and_narrow_posteriors():
+    model, fresh = (AutoencoderKL.from_config(AUTOENCODER) for _ in range(2))
+    prepare(model, -3.5)
+    for (name, ours), theirs in zip(model.named_parameters(), fresh.parameters()):
+        if ours.data.ndim > 1:
+            fan_in = np.prod(ours.data.shape[:-1])
+            assert abs(ours.data).max() <= np.sqrt(3 / fan_in) * 1.001
+            assert np.allclose(ours.data, np.sqrt(3) * theirs.data)
+        elif name != "quant_conv.bias":
+            assert np.array_equal(ours.data, theirs.data)
+    assert model.quant_conv.bias.data.tolist() == [0, 0, -3.5, -3.5]
 
 
 def test_the_loss_of_the_autoencoder_is_its_formula(rng):
@@ -161,15 +165,15 @@ def test_the_caption_is_the_pictures_own_and_is_sometimes_dropped():
     assert np.bincount(z[dropped, 0, 0, 0].astype(int) // 2) / dropped.sum() == pytest.approx([0.2] * 5, abs=0.04)
 
 
-@pytest.mark.parametrize("noisy_end", [0, 1])
-def test_the_timesteps_follow_the_noisy_end(noisy_end):
-    """P(t < u T) = u^(1 + noisy_end)."""
-    _, _, t, signal_level, noise_level, _ = counted(noisy_end=noisy_end)
+@pytest.mark.parametrize("progress, noisy_end, expected", [(0.0, 0, 0), (0.0, 1, 1), (0.49, 1, 1), (0.5, 1, 0)])
+def test_the_timesteps_follow_the_noisy_end_in_the_first_half(progress, noisy_end, expected):
+    """P(t < u T) = u^(1 + noisy_end), uniform later."""
+    _, _, t, signal_level, noise_level, _ = counted(progress, noisy_end=noisy_end)
     assert t.dtype == np.float32 and np.array_equal(t, np.floor(t)) and 0 <= t.min() and t.max() == 999
     for u in np.linspace(0.1, 0.9, 9):
-        assert np.mean(t < 1000 * u) == pytest.approx(u ** (1 + noisy_end), abs=OFF)
-    expected = NoiseSchedule().noise_levels(t.astype(int))
-    assert np.array_equal(signal_level, expected[0]) and np.array_equal(noise_level, expected[1])
+        assert np.mean(t < 1000 * u) == pytest.approx(u ** (1 + expected), abs=OFF)
+    levels = NoiseSchedule().noise_levels(t.astype(int))
+    assert np.array_equal(signal_level, levels[0]) and np.array_equal(noise_level, levels[1])
 
 
 def test_latents_are_drawn_anew_from_their_posterior():
