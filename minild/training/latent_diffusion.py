@@ -6,6 +6,8 @@ from minild.backend import to_device
 from minild.diffusion.loss import epsilon_loss, epsilon_loss_backward
 from minild.nn.module import Module
 
+EARLY = 0.45  # the share of a training that goes to where things stand, before the rest sees to what they look like
+
 
 class Denoiser(Module):
     """ε_θ(z_t, t, τ_θ(y)): the two models that stage two trains as one."""
@@ -20,8 +22,7 @@ class DiffusionObjective:
     means, deviations: (N, h, w, c), the posteriors of the pictures, drawn from anew at every visit and multiplied by
     scaling_factor. token_ids: (N, K, L), the K true captions of each picture; unconditional_ids (L,), those of "".
 
-    Three choices beyond the paper, the first two for the first half of a training, which must find out where things
-    stand before the second can see to what they look like:
+    Three choices beyond the paper, the first two for the EARLY part of a training alone:
     first_caption: how often the first of several true captions is shown, all alike later. "A above B" and "B below A"
         say the same, and in equal parts neither the order of the words nor the relation word alone says anything of
         who is where (their exclusive-or does), so there is no slope to start down. A preference gives one.
@@ -42,7 +43,7 @@ class DiffusionObjective:
         noise = rng.standard_normal((2, size, *self.means.shape[1:]), dtype=np.float32)
         z = self.means[rows] + self.deviations[rows] * noise[0]
         T = self.schedule.train_steps
-        noisy_end = self.noisy_end if progress < 0.5 else 0.0
+        noisy_end = self.noisy_end if progress < EARLY else 0.0
         t = np.minimum((T * rng.random(size) ** (1 / (1 + noisy_end))).astype(np.int64), T - 1)
         ids = self.token_ids[rows, self._choose(rng, size, progress)]
         ids[rng.random(size) < self.caption_dropout] = self.unconditional_ids
@@ -52,7 +53,7 @@ class DiffusionObjective:
         """Which of its K captions each picture is shown with."""
         K = self.token_ids.shape[1]
         chosen = rng.integers(K, size=size)
-        if progress < 0.5 and K > 1:
+        if progress < EARLY and K > 1:
             others = rng.integers(1, K, size=size)
             chosen = np.where(rng.random(size) < self.first_caption, 0, others)
         return chosen

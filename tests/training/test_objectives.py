@@ -11,7 +11,7 @@ from minild.diffusion import NoiseSchedule
 from minild.models import AutoencoderKL
 from minild.training import autoencoder as stage_one
 from minild.training.autoencoder import encode_pictures, prepare
-from minild.training.latent_diffusion import DiffusionObjective
+from minild.training.latent_diffusion import EARLY, DiffusionObjective
 from minild.training.optimizer import flatten_gradients, flatten_parameters
 from training.small import autoencoder, autoencoder_objective, denoiser, diffusion_objective
 
@@ -145,13 +145,13 @@ def counted(progress=0.0, captions=3, deviation=0.0, **settings):
     "progress, captions, shares",
     [
         (0.0, 2, [0.85, 0.15]),
-        (0.49, 3, [0.85, 0.075, 0.075]),
-        (0.5, 2, [0.5, 0.5]),
+        (EARLY - 0.01, 3, [0.85, 0.075, 0.075]),
+        (EARLY, 2, [0.5, 0.5]),
         (1.0, 3, [1 / 3] * 3),
         (0.2, 1, [1.0]),
     ],
 )
-def test_the_first_caption_is_preferred_in_the_first_half(progress, captions, shares):
+def test_the_first_caption_is_preferred_early(progress, captions, shares):
     ids = counted(progress, captions, first_caption=0.85, caption_dropout=0.0)[-1]
     assert np.bincount(ids[:, 1], minlength=captions) / DRAWS == pytest.approx(shares, abs=OFF)
 
@@ -165,8 +165,8 @@ def test_the_caption_is_the_pictures_own_and_is_sometimes_dropped():
     assert np.bincount(z[dropped, 0, 0, 0].astype(int) // 2) / dropped.sum() == pytest.approx([0.2] * 5, abs=0.04)
 
 
-@pytest.mark.parametrize("progress, noisy_end, expected", [(0.0, 0, 0), (0.0, 1, 1), (0.49, 1, 1), (0.5, 1, 0)])
-def test_the_timesteps_follow_the_noisy_end_in_the_first_half(progress, noisy_end, expected):
+@pytest.mark.parametrize("progress, noisy_end, expected", [(0, 0, 0), (0, 1, 1), (EARLY - 0.01, 1, 1), (EARLY, 1, 0)])
+def test_the_timesteps_follow_the_noisy_end_early(progress, noisy_end, expected):
     """P(t < u T) = u^(1 + noisy_end), uniform later."""
     _, _, t, signal_level, noise_level, _ = counted(progress, noisy_end=noisy_end)
     assert t.dtype == np.float32 and np.array_equal(t, np.floor(t)) and 0 <= t.min() and t.max() == 999
