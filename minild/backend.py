@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -94,6 +95,13 @@ def core_count():
 def blas_threads(count):
     """Context manager: BLAS uses `count` threads within (1 where replicas run on threads of their own)."""
     return threadpool_limits(count, user_api="blas")
+
+
+@contextlib.contextmanager
+def side_by_side():
+    """A map() for work on host arrays that runs on all cores at once, BLAS on one thread in each."""
+    with blas_threads(1), ThreadPoolExecutor(core_count()) as pool:
+        yield pool.map
 
 
 def keep_freed_memory():

@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +9,9 @@ from tqdm import tqdm
 
 from minild import pretrained
 from minild.backend import (
-    blas_threads,
-    core_count,
     get_array_module,
     image_generators,
+    side_by_side,
     standard_normal,
     to_device,
     to_host,
@@ -184,17 +182,13 @@ class Pipeline:
         """
         return 1 if self.device == "cpu" else max(1, GPU_POSITIONS // (h * w))
 
-    @contextlib.contextmanager
     def _workers(self, h, w):
         """A map(): small pictures are drawn side by side on the host's cores, large ones have all cores to themselves.
 
         BLAS then has one thread, or all, by the picture's size alone: that too can change the rounding.
         """
-        if self.device == "cpu" and h * w <= SMALL_POSITIONS:
-            with blas_threads(1), ThreadPoolExecutor(core_count()) as pool:
-                yield pool.map
-        else:
-            yield map
+        small = self.device == "cpu" and h * w <= SMALL_POSITIONS
+        return side_by_side() if small else contextlib.nullcontext(map)
 
     def _latent_shape(self, size):
         """(h, w, c) of a size in pixels."""

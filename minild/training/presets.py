@@ -20,7 +20,8 @@ class Preset:
     minutes                how long `minild train` takes on two cores where neither --minutes nor --steps is given
     autoencoder_share      the share of that for stage one
     channels, latent_channels  of the autoencoder; f = 2^(len(channels) - 1)
-    unet_channels, heads   of the U-Net; its blocks all attend to the caption
+    unet_channels, heads   of the U-Net
+    attends                which of its levels attend to the caption; its middle always does
     text_width, text_layers  of the text encoder
     pictures               how many pictures are drawn, for a data set that can draw any number; None for all there are
     guidance_scale         recorded as the model's own
@@ -33,6 +34,7 @@ class Preset:
     channels: tuple = (16, 32, 64)
     latent_channels: int = 4
     unet_channels: tuple = (64, 128)
+    attends: tuple = (False, True)
     layers_per_block: int = 1
     heads: int = 4
     text_width: int = 128
@@ -41,7 +43,7 @@ class Preset:
     kl_weight: float = 1e-4
     first_caption: float = 0.85
     noisy_end: float = 1.0
-    guidance_scale: float = 4.0
+    guidance_scale: float = 3.5
     schedule: dict = field(default_factory=dict)  # fields of scheduler_config.json
 
     def autoencoder_config(self, size):
@@ -59,14 +61,14 @@ class Preset:
 
     def unet_config(self, size):
         """config.json of the UNet2DConditionModel for the latents of such pictures."""
-        levels = len(self.unet_channels)
+        kinds = ["CrossAttn" if attends else "" for attends in self.attends]
         return {
             "sample_size": size // 2 ** (len(self.channels) - 1),
             "in_channels": self.latent_channels,
             "out_channels": self.latent_channels,
             "block_out_channels": list(self.unet_channels),
-            "down_block_types": ["CrossAttnDownBlock2D"] * levels,
-            "up_block_types": ["CrossAttnUpBlock2D"] * levels,
+            "down_block_types": [f"{kind}DownBlock2D" for kind in kinds],
+            "up_block_types": [f"{kind}UpBlock2D" for kind in reversed(kinds)],
             "layers_per_block": self.layers_per_block,
             "cross_attention_dim": self.text_width,
             "attention_head_dim": self.heads,
@@ -98,7 +100,7 @@ PRESETS = {
         minutes=10,
         autoencoder_share=0.25,
         autoencoder=StagePreset(learning_rate=1.5e-3, batch_size=8),
-        diffusion=StagePreset(learning_rate=1e-3, batch_size=64),
+        diffusion=StagePreset(learning_rate=1.5e-3, batch_size=64),
         pictures=12_288,
     ),
     "emoji": Preset(

@@ -4,13 +4,15 @@ Beside the pipeline's own folders, DIR/training holds what a resume needs (state
 metrics.jsonl, the sample sheets, and a plot of the losses at the end.
 """
 
+import contextlib
 import datetime
+import time
 from pathlib import Path
 
 import numpy as np
 
 from minild import data, pretrained
-from minild.backend import get_device, keep_freed_memory, standard_normal
+from minild.backend import get_device, keep_freed_memory, side_by_side, standard_normal
 from minild.data.pictures import gather, tell_skipped
 from minild.diffusion.schedule import NoiseSchedule
 from minild.errors import UserError
@@ -91,11 +93,20 @@ def _resumed_state(output, dataset, minutes, steps):
     return state if minutes is None and steps is None else {**state, "minutes": minutes, "steps": steps}
 
 
+def fit_tokenizer(captions):
+    """A tokenizer for these captions, its context no longer than they need (in eights, CLIP's 77 at most)."""
+    tokenizer = CLIPTokenizer.train(captions, VOCABULARY)
+    longest = max(len(tokenizer.tokens(text)) for text in set(captions)) + 2  # with BOS and EOS
+    tokenizer.max_length = min(tokenizer.max_length, -(-longest // 8) * 8)
+    return tokenizer
+
+
 class Run:
     """One training: its state (what state.json holds), its data in memory, its models."""
 
     def __init__(self, output, state, device, preset=None):
         self.output, self.folder, self.state, self.device = Path(output), Path(output) / "training", state, device
+        self.started = time.monotonic() - sum(state["elapsed"].values())
         self.preset = preset or preset_for(state["dataset"])
         self.schedule = NoiseSchedule(self.preset.schedule)
         train_set, test_set = (data.load(state["dataset"], split, state["size"]) for split in ("train", "test"))
@@ -103,7 +114,7 @@ class Run:
         tell_skipped(train_set)
         self.samples, sample_captions = gather(test_set, SAMPLES)
         self.sample_captions = [several[0] for several in sample_captions]
-        self.tokenizer = CLIPTokenizer.train([text for several in self.captions for text in several], VOCABULARY)
+        self.tokenizer = fit_tokenizer([text for several in self.captions for text in several])
 
     def begin(self):
         """Make the folder: an output that cannot be written is told before the work, not after it."""
@@ -133,9 +144,12 @@ class Run:
         else:
             self.vae = AutoencoderKL.from_pretrained(self.output / "vae", device=self.device)
             self._encode()
+        # All that comes before stage two, reading and encoding too, counts as stage one's time.
+        state["elapsed"][STAGES[0]] = time.monotonic() - self.started - state["elapsed"][STAGES[1]]
 
     def _encode(self):
-        self.means, self.deviations = encode_pictures(self.vae, self.pictures)
+        with side_by_side() if self.device == "cpu" else contextlib.nullcontext(map) as workers:
+            self.means, self.deviations = encode_pictures(self.vae, self.pictures, workers)
 
     def train_diffusion(self):
         """Stage two: train U-Net and text encoder as one on the latents, and write the whole pipeline."""
@@ -201,7 +215,7 @@ class Run:
 
     def _draw_samples(self, path):
         scale = self.preset.guidance_scale
-        pictures = self.pipeline.text_to_image(self.sample_captions, steps=25, guidance_scale=scale, seed=1)
+        pictures = self.pipeline.text_to_image(self.sample_captions, steps=20, guidance_scale=scale, seed=1)
         draw_sheet(path, pictures, self.sample_captions)
 
     def _save_pipeline(self):

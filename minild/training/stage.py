@@ -5,7 +5,7 @@ import threading
 
 from minild.training.journal import Journal
 
-SHEETS = 5  # sample sheets a stage
+SHEETS = 4  # sample sheets a stage
 SAVE_EVERY = 120.0  # seconds between two saves
 
 

@@ -210,7 +210,8 @@ def test_a_completed_training_resumes_to_itself_or_further(whole, tmp_path):
 def test_minutes_are_shared_between_the_stages(tmp_path, monkeypatch):
     """By a clock that ticks a second at each look."""
     ticks = itertools.count()
-    monkeypatch.setattr(budget, "time", SimpleNamespace(monotonic=lambda: float(next(ticks))))
+    for module in (budget, run):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: float(next(ticks))))
     training.train("shapes", tmp_path, minutes=1.5, preset=dataclasses.replace(PRESET, autoencoder_share=0.4))
     record = read(tmp_path, "minild.json")
     first, second = (record["stages"][name]["seconds"] for name in OBJECTIVES)
