@@ -215,6 +215,7 @@ def _add_train(commands):
     length.add_argument("--minutes", type=_at_least(0, float), help="stop both stages within this time")
     length.add_argument("--steps", type=_at_least(1, int), help="stop each stage after this many steps")
     command.add_argument("--seed", type=_at_least(0, int), default=0, help="of the random numbers (default: 0)")
+    command.add_argument("--size", type=_at_least(1, int), default=32, help="of the pictures, in pixels (default: 32)")
     command.add_argument("--resume", action="store_true", help="go on with the training that DIR holds")
     _add_computing(command, dtype=False)
 
@@ -233,6 +234,7 @@ def _train(arguments):
             seed=arguments.seed,
             device=arguments.device,
             resume=arguments.resume,
+            size=arguments.size,
         )
     except KeyboardInterrupt:
         _note(f"stopped, and saved in {arguments.output}: add --resume to go on")

@@ -40,7 +40,7 @@ def train(dataset, output, minutes=None, steps=None, seed=0, device="cpu", resum
     dataset  "shapes", "emoji" or a folder of captioned pictures
     minutes  of the whole training; or
     steps    of each stage; with neither, the preset's minutes
-    size     of the pictures, in pixels
+    size     of the pictures, in pixels; not for a resume
     preset   a presets.Preset instead of the data set's own
     resume   go on with what `output` holds, as it was begun; a new `minutes` or `steps` moves the end
 
@@ -55,6 +55,7 @@ def train(dataset, output, minutes=None, steps=None, seed=0, device="cpu", resum
         preset = preset or preset_for(dataset)
         minutes = preset.minutes if minutes is None and steps is None else minutes
         _refuse_used(output)
+        _refuse_size(size, preset)
         run = Run(output, _first_state(str(dataset), size, seed, minutes, steps), device, preset)
         run.begin()
     run.train_autoencoder()
@@ -78,6 +79,12 @@ def _first_state(dataset, size, seed, minutes, steps):
 def _refuse_used(output):
     if any((Path(output) / name).exists() for name in (f"training/{STATE}", "model_index.json")):
         raise UserError(f"{output} holds a training already: add --resume to go on with it, or name another folder")
+
+
+def _refuse_size(size, preset):
+    step = 2 ** (len(preset.channels) + len(preset.unet_channels) - 2)  # f, and the U-Net's own halvings
+    if size < step or size % step:
+        raise UserError(f"size {size} is not divisible by {step}: use a multiple of {step} pixels")
 
 
 def _resumed_state(output, dataset, minutes, steps):
@@ -221,11 +228,12 @@ class Run:
     def _save_pipeline(self):
         state = self.state
         length = f"--minutes {state['minutes']:g}" if state["steps"] is None else f"--steps {state['steps']}"
+        settings = f"{length} --size {state['size']} --seed {state['seed']}"
         self.pipeline.record = {
             "dataset": state["dataset"],
             "size": state["size"],
             "seed": state["seed"],
-            "command": f"minild train {state['dataset']} {length} --seed {state['seed']} --output {self.output}",
+            "command": f"minild train {state['dataset']} {settings} --output {self.output}",
             "guidance_scale": self.preset.guidance_scale,
             "pictures": len(self.pictures),
             "stages": {

@@ -217,7 +217,7 @@ def test_minutes_are_shared_between_the_stages(tmp_path, monkeypatch):
     first, second = (record["stages"][name]["seconds"] for name in OBJECTIVES)
     assert 36 <= first < 45  # the step that crosses the line is finished, and the sheet drawn
     assert 90 <= first + second < 100
-    assert record["command"] == f"minild train shapes --minutes 1.5 --seed 0 --output {tmp_path}"
+    assert record["command"] == f"minild train shapes --minutes 1.5 --size 32 --seed 0 --output {tmp_path}"
 
 
 def test_a_training_on_a_device_is_the_hosts(whole, tmp_path, monkeypatch):
@@ -234,6 +234,13 @@ def test_a_training_on_a_device_is_the_hosts(whole, tmp_path, monkeypatch):
     assert read(tmp_path, "vae/config.json")["scaling_factor"] == pytest.approx(
         read(whole, "vae/config.json")["scaling_factor"], rel=1e-3
     )
+
+
+def test_the_context_is_as_long_as_the_captions_need():
+    short = run.fit_tokenizer(["a cat", "a dog and a cat"])
+    assert short.max_length == 8 and short.dropped("a dog and a cat") == ""
+    assert run.fit_tokenizer(["a dog and a cat in a box"]).max_length == 16
+    assert run.fit_tokenizer(["word " * 200]).max_length == 77
 
 
 @pytest.fixture
@@ -262,7 +269,7 @@ def test_the_command_trains_on_a_folder_stops_and_resumes(command, tmp_path):
     assert (status, out) == (0, "out\n")
     record = load("out").record
     assert record["dataset"] == str(folder) and record["seed"] == 7 and record["pictures"] == 2
-    assert record["command"] == f"minild train {folder} --steps 2 --seed 7 --output out"
+    assert record["command"] == f"minild train {folder} --steps 2 --size 32 --seed 7 --output out"
 
 
 def mistakes(whole):
@@ -277,6 +284,8 @@ def mistakes(whole):
         "nothing to resume": (["shapes", *new, "--resume"], "out holds no training to resume"),
         "resume below a file": (["shapes", "--output", "file/out", "--resume"], "holds no training to resume"),
         "resume another": (["emoji", "--output", whole, "--resume"], "is a training on shapes, not on emoji"),
+        "size": (["shapes", *new, "--size", 36], "size 36 is not divisible by 8"),
+        "no size": (["shapes", *new, "--size", 0], "expected a whole number from 1"),
         "unknown device": (["shapes", *new, "--device", "tpu"], "unknown device 'tpu'"),
     }
 

@@ -1,0 +1,33 @@
+"""Pictures in memory: what is gathered, and what is said of those that could not be read."""
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from minild.data.pictures import SHOWN, gather, tell_skipped
+from minild.data.shapes import Shapes
+
+
+def test_gather_takes_the_first():
+    data = Shapes("test")
+    pictures, captions = gather(data, 5)
+    assert pictures.shape == (5, 32, 32, 3) and pictures.dtype == np.uint8
+    assert all(np.array_equal(pictures[i], data[i][0]) for i in range(5))
+    assert captions == [data.captions(i) for i in range(5)]
+    assert len(gather(Shapes("test", length=3), 5)[0]) == len(gather(Shapes("test", length=3))[0]) == 3
+
+
+def test_skipped_pictures_are_named_and_counted(capsys):
+    tell_skipped(Shapes("test"))
+    assert capsys.readouterr() == ("", "")
+
+    class Folder(SimpleNamespace):
+        def __len__(self):
+            return 40
+
+    tell_skipped(Folder(skipped=[(f"{i}.png", "truncated") for i in range(SHOWN + 3)], name="mine"))
+    out, err = capsys.readouterr()
+    lines = err.splitlines()
+    assert out == "" and len(lines) == SHOWN + 1
+    assert lines[0] == "minild: skipped 0.png: truncated"
+    assert lines[-1] == f"minild: {SHOWN + 3} skipped, 40 kept, in mine"
