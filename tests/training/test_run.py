@@ -132,7 +132,7 @@ def test_the_record_tells_how_it_was_trained(whole):
         "dataset": "shapes",
         "size": 32,
         "seed": 4,
-        "command": f"minild train shapes --steps 12 --seed 4 --output {whole}",
+        "command": f"minild train shapes --steps 12 --size 32 --seed 4 --output {whole}",
         "guidance_scale": PRESET.guidance_scale,
         "pictures": 64,
         "stages": {"autoencoder": {"steps": 12}, "diffusion": {"steps": 12}},
