@@ -10,6 +10,7 @@ from PIL import Image
 
 from minild import data, evaluation
 from minild.data.emoji import Emoji
+from minild.data.pictures import gather
 from minild.data.shapes import Shapes
 from minild.evaluation import evaluate, format_report, nearest, psnr, rebuild, ssim
 
@@ -177,7 +178,7 @@ def test_reconstruction_figures(animals):
     train, test = animals
     pipeline = FakePipeline(lambda caption: test[0][0], shift=0.1)
     figures = evaluate(pipeline, train, test, count=3, progress=False)
-    pictures = np.stack([test[i][0] for i in range(3)])
+    pictures = gather(test, 3)[0]
     shifted = np.clip(pictures / 255 + 0.05, 0, 1)  # 0.1 of [-1, 1] is 0.05 of [0, 1]
     assert figures["psnr"] == pytest.approx(psnr(shifted, pictures).mean(), abs=1e-3)
     assert figures["ssim"] == pytest.approx(ssim(shifted, pictures).mean(), abs=1e-4)

@@ -13,9 +13,10 @@ def to_signed(pictures):
 
 
 def gather(dataset, limit=None):
-    """The first `limit` items (all if None) -> (N, H, W, 3) uint8, and a list of N tuples of true captions."""
+    """All items, or `limit` evenly spread over them -> (N, H, W, 3) uint8, and a list of N tuples of true captions."""
     count = len(dataset) if limit is None else min(limit, len(dataset))
-    return np.stack([dataset[i][0] for i in range(count)]), [dataset.captions(i) for i in range(count)]
+    rows = [i * len(dataset) // count for i in range(count)]
+    return np.stack([dataset[i][0] for i in rows]), [dataset.captions(i) for i in rows]
 
 
 def tell_skipped(dataset):

@@ -8,13 +8,15 @@ from minild.data.pictures import SHOWN, gather, tell_skipped
 from minild.data.shapes import Shapes
 
 
-def test_gather_takes_the_first():
-    data = Shapes("test")
+def test_gather_spreads_over_the_set():
+    data = Shapes("test", length=13)
     pictures, captions = gather(data, 5)
     assert pictures.shape == (5, 32, 32, 3) and pictures.dtype == np.uint8
-    assert all(np.array_equal(pictures[i], data[i][0]) for i in range(5))
-    assert captions == [data.captions(i) for i in range(5)]
-    assert len(gather(Shapes("test", length=3), 5)[0]) == len(gather(Shapes("test", length=3))[0]) == 3
+    rows = [0, 2, 5, 7, 10]
+    assert all(np.array_equal(picture, data[i][0]) for picture, i in zip(pictures, rows))
+    assert captions == [data.captions(i) for i in rows]
+    for limit in (None, 13, 20):
+        assert gather(data, limit)[1] == [data.captions(i) for i in range(13)]
 
 
 def test_skipped_pictures_are_named_and_counted(capsys):
