@@ -95,33 +95,24 @@ class Preset:
         }
 
 
-PRESETS = {
-    "shapes": Preset(
-        minutes=10,
-        autoencoder_share=0.25,
-        autoencoder=StagePreset(learning_rate=1.5e-3, batch_size=8),
-        diffusion=StagePreset(learning_rate=1.5e-3, batch_size=64),
-        pictures=12_288,
-    ),
-    "emoji": Preset(
-        minutes=40,
-        autoencoder_share=0.3,
-        autoencoder=StagePreset(learning_rate=1.5e-3, batch_size=8),
-        diffusion=StagePreset(learning_rate=1e-3, batch_size=64),
-        channels=(32, 64, 64),
-        latent_channels=8,
-    ),
-    "folder": Preset(
-        minutes=30,
-        autoencoder_share=0.3,
-        autoencoder=StagePreset(learning_rate=1.5e-3, batch_size=8),
-        diffusion=StagePreset(learning_rate=1e-3, batch_size=64),
-        channels=(32, 64, 64),
-        latent_channels=8,
-    ),
-}
+SHAPES = Preset(
+    minutes=10,
+    autoencoder_share=0.25,
+    autoencoder=StagePreset(learning_rate=1.5e-3, batch_size=8),
+    diffusion=StagePreset(learning_rate=1.5e-3, batch_size=64),
+    pictures=12_288,
+)
+EMOJI = Preset(
+    minutes=40,
+    autoencoder_share=0.3,
+    autoencoder=StagePreset(learning_rate=1.5e-3, batch_size=8),
+    diffusion=StagePreset(learning_rate=1e-3, batch_size=64),
+    channels=(32, 64, 64),
+    latent_channels=8,
+)
+PRESETS = {"shapes": SHAPES, "emoji": EMOJI}
 
 
 def preset_for(dataset_name):
-    """The preset of a data set by name; a folder of the user's own has one of its own."""
-    return PRESETS.get(dataset_name, PRESETS["folder"])
+    """The preset of a data set by name; a folder of the user's own is trained as the emoji are."""
+    return PRESETS.get(dataset_name, EMOJI)
