@@ -6,7 +6,7 @@ from minild.backend import to_device
 from minild.diffusion.loss import epsilon_loss, epsilon_loss_backward
 from minild.nn.module import Module
 
-EARLY = 0.35  # the share of a training that goes to where things stand, before the rest sees to what they look like
+EARLY = 0.3  # the share of a training that goes to where things stand, before the rest sees to what they look like
 
 
 class Denoiser(Module):
