@@ -8,11 +8,11 @@ import os
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from minild.backend import to_device, to_host
 from minild.errors import UserError
+from minild.weights import PICKLES, Weights, open_safetensors, refuse_pickle
 
 TO_INTERCHANGE = {"conv": (3, 2, 0, 1), "linear": (1, 0)}
 FROM_INTERCHANGE = {"conv": (2, 3, 1, 0), "linear": (1, 0)}
@@ -55,19 +55,25 @@ def load_state_dict(module, state, device="cpu"):
     Raises ValueError that lists every unknown, missing or misshapen key; the module is then as it was.
     """
     parameters = dict(module.named_parameters())
-    arrays = {name: from_interchange(state[name], p) for name, p in parameters.items() if name in state}
     faults = [f"missing {name}" for name in parameters if name not in state]
     faults += [f"unknown {name}" for name in state if name not in parameters]
-    faults += [
-        f"{name} has shape {tuple(state[name].shape)}, expected {to_interchange(p.data, p.layout).shape}"
-        for name, p in parameters.items()
-        if name in arrays and arrays[name].shape != p.data.shape
-    ]
+    for name, p in parameters.items():
+        faults += _misfit(name, state[name], p) if name in state else []
     if faults:
         raise ValueError(f"weights do not fit the config: {'; '.join(faults[:20])}{_and_more(faults, 20)}")
-    for name, p in parameters.items():
-        p.data = to_device(np.ascontiguousarray(arrays[name], dtype=p.data.dtype), device)
+    for name, p in parameters.items():  # one at a time, for each may be mapped from a file as long as it is held
+        p.data = to_device(np.array(from_interchange(state[name], p), p.data.dtype, order="C"), device)
         p.grad = None
+
+
+def _misfit(name, array, parameter):
+    """A list of what keeps the interchange array from being the parameter's value."""
+    shape, layout = parameter.data.shape, parameter.layout
+    if from_interchange(array, parameter).shape != shape:
+        expected = tuple(shape[axis] for axis in TO_INTERCHANGE[layout]) if layout else shape
+        return [f"{name} has shape {tuple(array.shape)}, expected {expected}"]
+    # NumPy counts bfloat16, which ml_dtypes adds, as void.
+    return [f"{name} holds {array.dtype}, expected floating point"] if array.dtype.kind not in "fV" else []
 
 
 def _and_more(items, shown):
@@ -96,12 +102,38 @@ def write_json(path, value):
 
 def read_weights(path):
     """{key: host array} of a safetensors file. UserError, naming the file, where it is missing or broken."""
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise UserError(f"cannot read {path}: no such file") from None
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path} is not a whole safetensors file: {error}") from None
+    return {key: np.array(array) for key, array in open_safetensors(path).items()}
+
+
+def open_weights(folder, name):
+    """The Weights in a model's folder, whose file is called `name`, "model.safetensors" say.
+
+    Also its fp16 variant, and either of them in shards with an index; what has more bits goes first. UserError names
+    what is missing, and pickled weights.
+    """
+    folder, stem = Path(folder), name.removesuffix(".safetensors")
+    for variant in ("", ".fp16"):
+        whole, index = folder / f"{stem}{variant}.safetensors", folder / f"{stem}.safetensors.index{variant}.json"
+        if whole.is_file():
+            return open_safetensors(whole)
+        if index.is_file():
+            return _open_shards(index)
+    for path in sorted(folder.glob("*")):
+        if path.suffix in PICKLES:
+            refuse_pickle(path)
+    raise UserError(f"cannot read {folder / name}: no such file")
+
+
+def _open_shards(index):
+    """The Weights that an index distributes over files beside it: {"weight_map": {key: file name}}."""
+    places = read_json(index).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(p, str) and p == Path(p).name for p in places.values()):
+        raise UserError(f"{index} holds no weight_map of file names")
+    shards = {name: open_safetensors(index.parent / name).tensors for name in sorted(set(places.values()))}
+    for key, name in places.items():
+        if key not in shards[name]:
+            raise UserError(f"{index} looks for {key} in {name}, which does not hold it")
+    return Weights({key: shards[name][key] for key, name in places.items()})
 
 
 def write_weights(path, state):

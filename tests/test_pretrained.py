@@ -179,6 +179,30 @@ def test_a_linear_layer_and_a_one_by_one_convolution_read_each_other(saved):
     assert_equal_states(AutoencoderKL.from_pretrained(folder).state_dict(), model.state_dict())
 
 
+def test_weights_that_are_no_real_numbers_are_named(saved):
+    _, folder = saved
+    change_weights(folder, lambda state: state.update({"quant_conv.bias": np.zeros(4, np.int8)}))
+    with pytest.raises(UserError, match=r"quant_conv\.bias holds int8, expected floating point"):
+        AutoencoderKL.from_pretrained(folder)
+
+
+def test_a_weight_under_two_spellings_is_named(saved):
+    _, folder = saved
+    name = "encoder.mid_block.attentions.0.{}.bias"
+    change_weights(folder, lambda state: state.update({name.format("query"): state[name.format("to_q")]}))
+    with pytest.raises(UserError, match=r"\.bias and .*\.bias are the same weight"):
+        AutoencoderKL.from_pretrained(folder)
+
+
+def test_a_read_model_shares_no_array_with_what_it_was_read_from():
+    model = AutoencoderKL.from_config(AUTOENCODER, seed=3)
+    state = model.state_dict()
+    other = AutoencoderKL.from_config(AUTOENCODER, seed=4)
+    other.load_state_dict(state)
+    assert not any(np.shares_memory(p.data, array) for p in other.parameters() for array in state.values())
+    assert all(p.data.flags.writeable and type(p.data) is np.ndarray for p in other.parameters())
+
+
 def missing(state):
     del state["quant_conv.bias"]
 
@@ -259,6 +283,8 @@ def test_a_broken_config_is_named(saved, text, message):
     (AutoencoderKL, AUTOENCODER, {"down_block_types": ["AttnDownEncoderBlock2D"] * 2}, "down_block_types"),
     (AutoencoderKL, AUTOENCODER, {"up_block_types": ["UpDecoderBlock2D"]}, "up_block_types"),
     (UNet2DConditionModel, UNET, {"conv_in_kernel": 5}, "conv_in_kernel = 5 is not supported, use 3"),
+    (UNet2DConditionModel, UNET, {"addition_embed_type": "text_time"}, "addition_embed_type = 'text_time'"),  # SDXL
+    (UNet2DConditionModel, UNET, {"transformer_layers_per_block": [1, 2]}, "transformer_layers_per_block"),
     (UNet2DConditionModel, UNET, {"class_embed_type": "timestep"}, "class_embed_type = 'timestep' is not supported"),
     (UNet2DConditionModel, UNET, {"down_block_types": ["CrossAttnDownBlock2D", "SkipDownBlock2D"]}, "down_block_types"),
     (UNet2DConditionModel, UNET, {"up_block_types": ["UpBlock2D"]}, "up_block_types"),

@@ -53,24 +53,35 @@ class Model(Module):
     def from_pretrained(cls, folder, dtype="float32", device="cpu"):
         """The model in `folder` (config.json and weights). UserError names what is missing or does not fit."""
         folder = Path(folder)
-        model = cls(cls.complete_config(pretrained.read_json(folder / "config.json")))
+        config = pretrained.read_json(folder / "config.json")
+        kind = config.get("_class_name", cls.__name__)
+        if kind != cls.__name__:
+            raise UserError(f"{folder} holds a model of the class {kind!r}, which is not supported: use {cls.__name__}")
+        config = cls.complete_config(config)  # before the weights, for it says more of a model of another family
+        return cls.from_weights(config, pretrained.open_weights(folder, cls.weights_name), folder, dtype, device)
+
+    @classmethod
+    def from_weights(cls, config, weights, source, dtype="float32", device="cpu"):
+        """The model of a config with pretrained.open_weights' Weights. UserError, naming `source`, if they do not fit.
+
+        Read tensor by tensor: memory is taken for the model and one tensor.
+        """
+        model = cls(cls.complete_config(config))
         for parameter in model.parameters():
             parameter.data = np.empty(parameter.data.shape, dtype)  # nothing was drawn yet that a cast should keep
-        state = pretrained.read_weights(folder / cls.weights_name)
-        state = {cls._our_key(name): array for name, array in state.items()}
-        state = {name: array for name, array in state.items() if name not in cls.ignored_keys}
         try:
-            pretrained.load_state_dict(model, state, device)
+            pretrained.load_state_dict(model, weights.renamed(cls._our_key), device)
         except ValueError as error:
-            raise UserError(f"{folder}: {error}") from None
+            raise UserError(f"{source}: {error}") from None
         return model
 
     @classmethod
     def _our_key(cls, name):
+        """Our name of a key in a file; None if it holds no parameter."""
         name = name.removeprefix(cls.key_prefix)
         for old, new in cls.old_keys.items():
             name = name.replace(old, new)
-        return name
+        return None if name in cls.ignored_keys else name
 
     def save_pretrained(self, folder, dtype="float32"):
         """Write config.json and the weights, in `dtype`, to `folder`."""

@@ -2,10 +2,7 @@
 
 import math
 
-from safetensors import SafetensorError, safe_open
-
 from minild import pretrained
-from minild.errors import UserError
 from minild.pipelines.folder import MODELS, find_folder, read_index, read_record, usable
 from minild.pipelines.scheduler_config import read_scheduler
 from minild.tokenizer import CLIPTokenizer
@@ -13,16 +10,12 @@ from minild.tokenizer import CLIPTokenizer
 DTYPE_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
-def weights_summary(path):
-    """(number of parameters, names of their dtypes, bytes on disk) from the head of a safetensors file."""
-    try:
-        with safe_open(path, framework="numpy") as file:
-            slices = [file.get_slice(name) for name in file.keys()]
-            count = sum(math.prod(s.get_shape()) for s in slices)
-            dtypes = sorted({DTYPE_NAMES.get(s.get_dtype(), s.get_dtype()) for s in slices})
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is not a whole safetensors file: {error}") from None
-    return count, dtypes, path.stat().st_size
+def weights_summary(folder, name):
+    """(number of parameters, names of their dtypes, bytes on disk) of the weights called `name` in a model's folder."""
+    tensors = pretrained.open_weights(folder, name).tensors.values()
+    count = sum(math.prod(tensor.shape) for tensor in tensors)
+    dtypes = sorted({DTYPE_NAMES.get(tensor.kind, tensor.kind) for tensor in tensors})
+    return count, dtypes, sum(path.stat().st_size for path in {tensor.path for tensor in tensors})
 
 
 def describe(name=None):
@@ -38,7 +31,7 @@ def _describe(folder):
     lines = [f"folder        {folder}", *_training(record)]
     total = 0
     for part, model in MODELS.items():
-        count, dtypes, size = weights_summary(folder / part / model.weights_name)
+        count, dtypes, size = weights_summary(folder / part, model.weights_name)
         total += count
         kind = f"{model.__name__}, {count:,} parameters, {' and '.join(dtypes)}, {size / 1e6:.1f} MB"
         lines.append(f"{part:<14}{kind}")
