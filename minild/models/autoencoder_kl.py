@@ -2,7 +2,9 @@
 
 from typing import Any, NamedTuple
 
-from minild.backend import get_array_module, standard_normal, to_device
+import numpy as np
+
+from minild.backend import device_of, get_array_module, standard_normal, to_device
 from minild.models.model import Model, require_block_types
 from minild.nn.autoencoder_blocks import Decoder, Encoder
 from minild.nn.layers import Conv2d
@@ -16,9 +18,10 @@ class DiagonalGaussian(NamedTuple):
     mean: Any
     logvar: Any
 
-    def sample(self, generators, device="cpu"):
-        """z = mean + exp(logvar / 2) · ε, with ε drawn on the host, one generator an image."""
-        noise = to_device(standard_normal(generators, self.mean.shape[1:], self.mean.dtype), device)
+    def sample(self, rng):
+        """z = mean + exp(logvar / 2) · ε, ε drawn on the host from `rng`: a numpy Generator, or a list of one each."""
+        generators = [rng] * len(self.mean) if isinstance(rng, np.random.Generator) else rng
+        noise = to_device(standard_normal(generators, self.mean.shape[1:], self.mean.dtype), device_of(self.mean))
         return reparameterize(self, noise)[0]
 
 

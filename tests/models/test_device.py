@@ -98,9 +98,12 @@ def test_a_posterior_draws_the_same_picture_on_either_device(device, rng):
     alone = model.encode(x[1:]).sample([np.random.default_rng(4)])
     np.testing.assert_allclose(alone[0], expected[1], atol=1e-5)
     assert np.abs(expected - posterior.mean).max() > 0.1
+    together = posterior.sample(np.random.default_rng(3))
+    np.testing.assert_array_equal(together[0], expected[0])
+    assert np.abs(together[1] - expected[1]).max() > 0.1
     posterior = model.to(device).encode(to_device(x, device))
     with count_synchronisations() as waits:
-        z = posterior.sample([np.random.default_rng(i) for i in (3, 4)], device)
+        z = posterior.sample([np.random.default_rng(i) for i in (3, 4)])
     assert waits.reasons == []
     np.testing.assert_allclose(to_host(z), expected, atol=1e-5)
 
