@@ -12,6 +12,9 @@ from minild import __version__
 from minild.errors import UserError
 
 MODEL_HELP = "a pipeline folder, or emoji or shapes for those that come with minild"
+SAMPLER_NAMES = (
+    "ddpm, ddim, ddim-inverse, pndm, lms, euler, euler-a, heun, dpmpp-2m, dpmpp-2m-karras, dpmpp-2m-sde, unipc or lcm"
+)
 LARGEST_SIDE = 16384  # pixels
 
 
@@ -116,7 +119,7 @@ def _add_txt2img(commands):
     )
     command.add_argument("--steps", type=_at_least(1, int), default=50, help="steps of the sampler (default: 50)")
     command.add_argument("--guidance", type=float, help="guidance scale, 1 for none (default: the model's own, or 7.5)")
-    command.add_argument("--sampler", help="ddim or ddpm (default: the model's own)")
+    command.add_argument("--sampler", metavar="NAME", help=f"{SAMPLER_NAMES} (default: the model's own)")
     command.add_argument("--negative-prompt", default="", metavar="TEXT", help="what to lead away from")
     command.add_argument("--count", type=_at_least(1, int), default=1, help="pictures of each prompt (default: 1)")
     command.add_argument("--seed", type=_at_least(0, int), default=0, help="of the random numbers (default: 0)")

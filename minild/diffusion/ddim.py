@@ -3,7 +3,6 @@
 import math
 
 from minild.backend import device_of, standard_normal, to_device
-from minild.diffusion.schedule import predict_clean
 
 
 def ddim(predict, latents, schedule, steps, generators=None, eta=0.0):
@@ -12,13 +11,13 @@ def ddim(predict, latents, schedule, steps, generators=None, eta=0.0):
     z_prev = √ᾱ_prev ẑ_0 + √(1 - ᾱ_prev - σ²) ε + σ · noise,
     σ = η √((1 - ᾱ_prev) / (1 - ᾱ_t)) √(1 - ᾱ_t / ᾱ_prev): η = 0 is deterministic, η = 1 is DDPM's variance.
 
-    predict(latents, t) -> ε like latents; latents: unit-variance noise; generators: one an image, needed for η > 0.
+    predict(latents, t) -> the model's output, like latents; latents: unit-variance noise; generators: one an image,
+    needed for η > 0. t_prev is t - T / steps in every spacing, as in the reference.
     """
     stride = schedule.train_steps // steps
     for t in schedule.timesteps(steps).tolist():  # plain numbers: a NumPy scalar would promote float32
         alpha_bar, previous = schedule.alpha_bar(t), schedule.alpha_bar(t - stride)
-        epsilon = predict(latents, t)
-        clean = predict_clean(latents, epsilon, alpha_bar)
+        clean, epsilon = schedule.predictions(predict(latents, t), latents, alpha_bar)
         sigma = eta * math.sqrt((1 - previous) / (1 - alpha_bar) * max(0.0, 1 - alpha_bar / previous))
         latents = math.sqrt(previous) * clean + math.sqrt(max(0.0, 1 - previous - sigma**2)) * epsilon
         if sigma > 0:

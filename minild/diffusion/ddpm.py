@@ -3,25 +3,23 @@
 import math
 
 from minild.backend import device_of, standard_normal, to_device
-from minild.diffusion.schedule import predict_clean
 
 
 def ddpm(predict, latents, schedule, steps, generators):
     """Yield the latents after each of `steps` steps of algorithm 2, (N, h, w, c), the last the sample.
 
-    Each draws from the posterior q(z_prev | z_t, ẑ_0) of equations 6 and 7, written for a stride of T / steps:
+    Each draws from the posterior q(z_prev | z_t, ẑ_0) of equations 6 and 7, written for a stride of several timesteps:
     with α = ᾱ_t / ᾱ_prev, mean = (√ᾱ_prev (1 - α) ẑ_0 + √α (1 - ᾱ_prev) z_t) / (1 - ᾱ_t) and
     variance = (1 - ᾱ_prev) / (1 - ᾱ_t) · (1 - α). The last step adds no noise.
 
-    predict(latents, t) -> ε like latents; latents: unit-variance noise; generators: one an image.
+    predict(latents, t) -> the model's output, like latents; latents: unit-variance noise; generators: one an image.
     """
-    stride = schedule.train_steps // steps
-    for t in schedule.timesteps(steps).tolist():  # plain numbers: a NumPy scalar would promote float32
-        before = t - stride
+    timesteps = schedule.timesteps(steps).tolist()  # plain numbers: a NumPy scalar would promote float32
+    for t, before in zip(timesteps, [*timesteps[1:], None]):
         alpha_bar = schedule.alpha_bar(t)
-        previous = schedule.alpha_bar(before) if before >= 0 else 1.0
+        previous = 1.0 if before is None else schedule.alpha_bar(before)
         alpha = alpha_bar / previous
-        clean = predict_clean(latents, predict(latents, t), alpha_bar)
+        clean, _ = schedule.predictions(predict(latents, t), latents, alpha_bar)
         of_clean = math.sqrt(previous) * (1 - alpha) / (1 - alpha_bar)
         of_latents = math.sqrt(alpha) * (1 - previous) / (1 - alpha_bar)
         latents = of_clean * clean + of_latents * latents

@@ -1,4 +1,4 @@
-"""The noise schedule: how much of z_0 is left in z_t, and which timesteps a sampler visits."""
+"""The noise schedule: how much of z_0 is left in z_t, what a model says of it, and which timesteps to visit."""
 
 import math
 
@@ -30,6 +30,36 @@ def cosine_betas(start, end, steps):
 BETA_SCHEDULES = {"linear": linear_betas, "scaled_linear": scaled_linear_betas, "squaredcos_cap_v2": cosine_betas}
 
 
+def rescale_zero_terminal_snr(betas):
+    """β such that √ᾱ_T is 0 and √ᾱ_1 as before, the √ᾱ between moved and stretched (arXiv 2305.08891, algorithm 1)."""
+    root = np.sqrt(np.cumprod(1 - betas))
+    root = (root - root[-1]) * root[0] / (root[0] - root[-1])
+    alpha_bar = root**2
+    return 1 - alpha_bar / np.concatenate([[1.0], alpha_bar[:-1]])
+
+
+def leading_timesteps(steps, train_steps, offset):
+    """T / steps apart, rounded down, counted from `offset`: the noisiest timesteps may stay unvisited."""
+    leading = np.arange(steps)[::-1] * (train_steps // steps)
+    # With all T steps there is no room for an offset: T does not exist, and T - 1 must not come twice.
+    return leading + min(offset, train_steps - 1 - leading[0])
+
+
+def trailing_timesteps(steps, train_steps, offset=None):
+    """T / steps apart, counted back from T - 1."""
+    return np.round(train_steps - np.arange(steps) * (train_steps / steps)).astype(int) - 1
+
+
+def linspace_timesteps(steps, train_steps, offset=None):
+    """From T - 1 to 0, both visited."""
+    return np.linspace(0, train_steps - 1, steps).round().astype(int)[::-1]
+
+
+# Table 2 of arXiv 2305.08891; only "leading" knows an offset.
+SPACINGS = {"leading": leading_timesteps, "trailing": trailing_timesteps, "linspace": linspace_timesteps}
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
+
+
 class NoiseSchedule:
     """q(z_t | z_0) = N(√ᾱ_t z_0, (1 - ᾱ_t) I), ᾱ_t = Π (1 - β_s), t = 0 .. T - 1.
 
@@ -47,41 +77,71 @@ class NoiseSchedule:
         "timestep_spacing": "leading",
         "prediction_type": "epsilon",
     }
-    only = {
-        "timestep_spacing": "leading",
-        "prediction_type": "epsilon",
-        "trained_betas": None,
-        "rescale_betas_zero_snr": False,
-        "thresholding": False,
+    options = {"rescale_betas_zero_snr": False, "use_karras_sigmas": False, "final_sigmas_type": "zero"}
+    choices = {
+        "beta_schedule": tuple(BETA_SCHEDULES),
+        "timestep_spacing": tuple(SPACINGS),
+        "prediction_type": PREDICTIONS,
+        "final_sigmas_type": ("zero", "sigma_min"),
+        "trained_betas": (None,),
+        "thresholding": (False,),
     }
 
-    def __init__(self, config=None):
-        for field, value in (config or {}).items():
-            if field in self.only and value != self.only[field]:
-                raise UserError(f"scheduler: {field} = {value!r} is not supported, use {self.only[field]!r}")
-        config = self.defaults | {k: v for k, v in (config or {}).items() if k in self.defaults}
-        if config["beta_schedule"] not in BETA_SCHEDULES:
-            known = ", ".join(BETA_SCHEDULES)
-            raise UserError(f"scheduler: beta_schedule = {config['beta_schedule']!r} is not supported, use {known}")
-        self.config = config
-        self.train_steps = config["num_train_timesteps"]
-        betas = BETA_SCHEDULES[config["beta_schedule"]](config["beta_start"], config["beta_end"], self.train_steps)
+    def __init__(self, config=None, given=None):
+        """config: fields; those it lacks are `defaults` and `options`, other samplers' fields are passed over.
+
+        given: the fields that the user's file states, where `config` is more than those; another sampler takes them
+        over, and its own defaults for the rest (see pipelines.scheduler_config).
+        """
+        config = config or {}
+        for field, values in self.choices.items():
+            if field in config and config[field] not in values:
+                known = " or ".join(map(repr, values))
+                raise UserError(f"scheduler: {field} = {config[field]!r} is not supported, use {known}")
+        self.given = {**self.defaults, **config} if given is None else given
+        known = self.defaults | self.options
+        self.config = known | {k: v for k, v in config.items() if k in known}
+        self.train_steps = self.config["num_train_timesteps"]
+        start, end = self.config["beta_start"], self.config["beta_end"]
+        betas = BETA_SCHEDULES[self.config["beta_schedule"]](start, end, self.train_steps)
+        if self.config["rescale_betas_zero_snr"]:
+            betas = rescale_zero_terminal_snr(betas)
         self.betas = betas
         self.alphas_cumprod = np.cumprod(1 - betas)
 
     def timesteps(self, steps):
-        """The `steps` timesteps that a sampler visits, largest first, T / steps apart ("leading" spacing)."""
-        if not 1 <= steps <= self.train_steps:
-            raise UserError(f"steps: expected 1 to {self.train_steps}, got {steps}")
-        leading = np.arange(steps)[::-1] * (self.train_steps // steps)
-        # With all T steps there is no room for an offset: T does not exist, and T - 1 must not come twice.
-        return leading + min(self.config["steps_offset"], self.train_steps - 1 - leading[0])
+        """The `steps` timesteps that a sampler visits, largest first, by the schedule's spacing."""
+        self.require_steps(steps)
+        spacing = SPACINGS[self.config["timestep_spacing"]]
+        return spacing(steps, self.train_steps, self.config["steps_offset"])
+
+    def require_steps(self, steps, most=None):
+        """UserError unless 1 <= steps <= most (by default T)."""
+        most = self.train_steps if most is None else most
+        if not 1 <= steps <= most:
+            raise UserError(f"steps: expected 1 to {most}, got {steps}")
 
     def alpha_bar(self, t):
         """ᾱ_t as a number; before the first timestep, 1 where set_alpha_to_one, else ᾱ_0."""
         if t < 0:
             return 1.0 if self.config["set_alpha_to_one"] else float(self.alphas_cumprod[0])
         return float(self.alphas_cumprod[t])
+
+    def predictions(self, output, z_t, alpha_bar):
+        """What the model says of z_t, whatever it was trained to predict -> (ẑ_0, ε), both like z_t.
+
+        "epsilon": ε itself. "sample": ẑ_0. "v_prediction": v = √ᾱ ε - √(1 - ᾱ) z_0 (Salimans & Ho 2022, arXiv
+        2202.00512, appendix D), the only one that tells both where ᾱ is 0 or 1.
+        """
+        kind = self.config["prediction_type"]
+        signal, noise = math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
+        if kind == "v_prediction":
+            return signal * z_t - noise * output, signal * output + noise * z_t
+        if (signal if kind == "epsilon" else noise) == 0:
+            raise UserError(f"prediction_type = {kind!r} tells nothing where ᾱ is {alpha_bar:g}: use 'v_prediction'")
+        if kind == "sample":
+            return output, (z_t - signal * output) / noise
+        return predict_clean(z_t, output, alpha_bar), output
 
     def noise_levels(self, t):
         """(√ᾱ_t, √(1 - ᾱ_t)) for an array t (N,) of host integers: two (N, 1, 1, 1) float32 host arrays."""

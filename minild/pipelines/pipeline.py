@@ -19,7 +19,7 @@ from minild.backend import (
 from minild.diffusion import SAMPLERS
 from minild.diffusion.guidance import guided
 from minild.errors import UserError
-from minild.pipelines.scheduler_config import DEFAULT_SAMPLER, scheduler_class, write_scheduler
+from minild.pipelines.scheduler_config import DEFAULT_SAMPLER, sampler_schedule, scheduler_class, write_scheduler
 
 INDEX, RECORD = "model_index.json", "minild.json"
 PARTS = {
@@ -131,7 +131,8 @@ class Pipeline:
             raise UserError(f"guidance must be a finite number, got {guidance_scale}")
         if seed < 0:
             raise UserError(f"seed must be 0 or more, got {seed}")
-        self.schedule.timesteps(steps)  # refuses a number of steps that cannot be
+        schedule, settings = sampler_schedule(self.schedule.given, sampler)
+        schedule.require_steps(steps)
         if latents is None:
             shape = self._latent_shape(size)
         elif size is not None:
@@ -154,7 +155,8 @@ class Pipeline:
             rows = slice(start, start + at_once)
             noise = standard_normal(generators[rows], shape) if latents is None else latents[rows]
             noise = to_device(noise.astype(self.dtype), self.device)
-            for z in self._sample(sampler, noise, context[rows], negative, steps, guidance_scale, generators[rows]):
+            predict = self._predictor(context[rows], negative, guidance_scale)
+            for z in SAMPLERS[sampler](predict, noise, schedule, steps, generators[rows], **settings):
                 bar.update(len(z))
             return self.decode(z)
 
@@ -168,11 +170,10 @@ class Pipeline:
             raise UserError(f"the model gave values that are no numbers in {self.dtype}: try float32, or other weights")
         return pictures
 
-    def _sample(self, sampler, noise, context, negative, steps, guidance_scale, generators):
+    def _predictor(self, context, negative, guidance_scale):
         if negative is not None:
-            negative = get_array_module(noise).concatenate([negative] * len(noise))
-        predict = guided(self.unet, context, negative, guidance_scale)
-        return SAMPLERS[sampler](predict, noise, self.schedule, steps, generators)
+            negative = get_array_module(context).concatenate([negative] * len(context))
+        return guided(self.unet, context, negative, guidance_scale)
 
     def _at_once(self, h, w):
         """How many pictures of h x w latent positions are computed together.

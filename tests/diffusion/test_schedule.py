@@ -106,8 +106,8 @@ def test_before_the_first_timestep():
 
 
 @pytest.mark.parametrize(("field", "value"), [
-    ("beta_schedule", "sigmoid"), ("timestep_spacing", "sideways"), ("prediction_type", "sample"),
-    ("trained_betas", [0.1]), ("rescale_betas_zero_snr", True), ("thresholding", True),
+    ("beta_schedule", "sigmoid"), ("timestep_spacing", "sideways"), ("prediction_type", "flow_prediction"),
+    ("trained_betas", [0.1]), ("final_sigmas_type", "middle"), ("thresholding", True),
 ])
 def test_a_setting_that_is_not_supported_is_refused(field, value):
     with pytest.raises(UserError, match=f"{field} = {re.escape(repr(value))} is not supported, use "):
@@ -117,4 +117,48 @@ def test_a_setting_that_is_not_supported_is_refused(field, value):
 def test_a_schedulers_other_fields_are_passed_over():
     """Stable Diffusion's file: most of it speaks to one sampler or another."""
     config = {"_class_name": "PNDMScheduler", "skip_prk_steps": True, "clip_sample": False, "trained_betas": None}
-    assert NoiseSchedule(config).config == NoiseSchedule.defaults
+    assert NoiseSchedule(config).config == NoiseSchedule.defaults | NoiseSchedule.options
+
+
+def test_trailing_and_linspace_timesteps():
+    trailing, linspace = (NoiseSchedule({"timestep_spacing": name}) for name in ("trailing", "linspace"))
+    np.testing.assert_array_equal(trailing.timesteps(10), range(999, 0, -100))
+    np.testing.assert_array_equal(trailing.timesteps(3), [999, 666, 332])  # 1000, 666.7 and 333.3, rounded, less 1
+    np.testing.assert_array_equal(linspace.timesteps(4), [999, 666, 333, 0])
+    np.testing.assert_array_equal(linspace.timesteps(3), [999, 500, 0])
+    for schedule in (trailing, linspace):
+        np.testing.assert_array_equal(schedule.timesteps(1000), range(999, -1, -1))
+        assert schedule.timesteps(1)[0] == (999 if schedule is trailing else 0)
+
+
+@pytest.mark.parametrize("config", SCHEDULES)
+def test_zero_terminal_snr(config):
+    """√ᾱ ends at exactly 0, begins as before, and in between is a linear function of what it was."""
+    before = np.sqrt(NoiseSchedule(config).alphas_cumprod)
+    after = np.sqrt(NoiseSchedule(config | {"rescale_betas_zero_snr": True}).alphas_cumprod)
+    assert after[-1] == 0 and after[0] == pytest.approx(before[0])
+    slope = before[0] / (before[0] - before[-1])
+    np.testing.assert_allclose(after, slope * (before - before[-1]), atol=1e-9)
+
+
+@pytest.mark.parametrize("alpha_bar", [0.9, 0.3])
+def test_every_prediction_tells_the_picture_and_the_noise(rng, alpha_bar):
+    z, noise = rng.standard_normal((2, 1, 4, 3, 2))
+    signal, spread = math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
+    z_t = signal * z + spread * noise
+    outputs = {"epsilon": noise, "sample": z, "v_prediction": signal * noise - spread * z}
+    for kind, output in outputs.items():
+        clean, epsilon = NoiseSchedule({"prediction_type": kind}).predictions(output, z_t, alpha_bar)
+        np.testing.assert_allclose(clean, z, atol=1e-12)
+        np.testing.assert_allclose(epsilon, noise, atol=1e-12)
+
+
+def test_only_v_tells_anything_at_the_ends(rng):
+    z, noise = rng.standard_normal((2, 1, 4, 3, 2))
+    velocity = NoiseSchedule({"prediction_type": "v_prediction"})
+    np.testing.assert_array_equal(velocity.predictions(-z, noise, 0.0), [z, noise])
+    np.testing.assert_array_equal(velocity.predictions(noise, z, 1.0), [z, noise])
+    np.testing.assert_array_equal(NoiseSchedule({"prediction_type": "sample"}).predictions(z, noise, 0.0), [z, noise])
+    for kind, alpha_bar in (("epsilon", 0.0), ("sample", 1.0)):
+        with pytest.raises(UserError, match=f"prediction_type = '{kind}' tells nothing where ᾱ is {alpha_bar:g}"):
+            NoiseSchedule({"prediction_type": kind}).predictions(z, noise, alpha_bar)

@@ -86,7 +86,7 @@ def test_weights_stored_in_half_are_computed_in_single(pipe, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "kind, sampler", [("DDIMScheduler", "ddim"), ("DDPMScheduler", "ddpm"), ("PNDMScheduler", "ddim")]
+    "kind, sampler", [("DDIMScheduler", "ddim"), ("DDPMScheduler", "ddpm"), ("PNDMScheduler", "pndm")]
 )
 def test_the_schedulers_class_chooses_the_sampler(folder, kind, sampler):
     edit(folder / "scheduler" / "scheduler_config.json", _class_name=kind)
@@ -162,8 +162,8 @@ DAMAGES = {
     "an unknown field": (_config("unet", colour=3), "unknown field 'colour'"),
     "a field of the wrong type": (_config("text_encoder", num_hidden_layers="two"), "text_encoder cannot be used"),
     "another prediction": (
-        _config("scheduler", "scheduler_config.json", prediction_type="sample"),
-        "prediction_type = 'sample'",
+        _config("scheduler", "scheduler_config.json", prediction_type="flow_prediction"),
+        "prediction_type = 'flow_prediction'",
     ),
     "betas of its own": (_config("scheduler", "scheduler_config.json", trained_betas=[0.1]), "trained_betas"),
     "a beta of letters": (_config("scheduler", "scheduler_config.json", beta_end="big"), "scheduler cannot be used"),

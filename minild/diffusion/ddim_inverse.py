@@ -1,0 +1,23 @@
+"""DDIM run backwards, from a picture's latents to the noise that DDIM makes it from (arXiv 2010.02502, section 4.3)."""
+
+import math
+
+from minild.errors import UserError
+
+
+def ddim_inverse(predict, latents, schedule, steps, generators=None):
+    """Yield the latents after each of `steps` steps of equation 12 the other way, (N, h, w, c), the last all noise.
+
+    z_t = √ᾱ_t ẑ_0 + √(1 - ᾱ_t) ε, with ẑ_0 and ε told from z_prev as if it were already at t: the two differ little
+    where the steps are small.
+
+    predict(latents, t) -> the model's output, like latents; latents: here of a picture; generators: not used.
+    """
+    if schedule.config["timestep_spacing"] == "linspace":
+        raise UserError("scheduler: timestep_spacing = 'linspace' is not for ddim-inverse, use 'leading' or 'trailing'")
+    stride = schedule.train_steps // steps
+    for t in reversed(schedule.timesteps(steps).tolist()):  # plain numbers: a NumPy scalar would promote float32
+        alpha_bar, previous = schedule.alpha_bar(t), schedule.alpha_bar(t - stride)
+        clean, epsilon = schedule.predictions(predict(latents, t), latents, previous)
+        latents = math.sqrt(alpha_bar) * clean + math.sqrt(1 - alpha_bar) * epsilon
+        yield latents

@@ -1,0 +1,84 @@
+"""The schedule as noise levels σ = √((1 - ᾱ) / ᾱ), for samplers that solve an equation in σ (arXiv 2206.00364).
+
+With x = z / √ᾱ the noising is x = z_0 + σ ε, and dx/dσ = ε is the probability flow. The model still takes
+z = x / √(σ² + 1), and ᾱ = 1 / (σ² + 1).
+"""
+
+import math
+
+import numpy as np
+
+RHO = 7  # of equation 5
+ALMOST_ZERO = 2.0**-24  # ᾱ_T of a schedule of zero terminal SNR, so that its σ is finite
+
+
+def training_sigmas(schedule):
+    """σ of every timestep, (T,) ascending."""
+    alpha_bar = np.where(schedule.alphas_cumprod == 0, ALMOST_ZERO, schedule.alphas_cumprod)
+    return np.sqrt((1 - alpha_bar) / alpha_bar)
+
+
+def karras_sigmas(highest, lowest, steps):
+    """`steps` levels equally far apart in σ^(1/ρ), equation 5 of arXiv 2206.00364."""
+    return np.linspace(highest ** (1 / RHO), lowest ** (1 / RHO), steps) ** RHO
+
+
+def timesteps_of(sigmas, schedule):
+    """The fractional t of each σ, log σ taken as linear between timesteps."""
+    return np.interp(np.log(sigmas), np.log(training_sigmas(schedule)), np.arange(schedule.train_steps))
+
+
+def final_sigma(schedule):
+    return 0.0 if schedule.config["final_sigmas_type"] == "zero" else float(training_sigmas(schedule)[0])
+
+
+def sigma_steps(schedule, steps):
+    """-> (timesteps, sigmas) as lists of numbers, N and N + 1 of them, for Euler's kin.
+
+    "linspace" keeps t fractional here. Karras' levels span those of the spacing.
+    """
+    timesteps = schedule.timesteps(steps)
+    if schedule.config["timestep_spacing"] == "linspace":
+        timesteps = np.linspace(0, schedule.train_steps - 1, steps)[::-1]
+    sigmas = np.interp(timesteps, np.arange(schedule.train_steps), training_sigmas(schedule))
+    if schedule.config["use_karras_sigmas"]:
+        sigmas = karras_sigmas(sigmas[0], sigmas[-1], steps)
+        timesteps = timesteps_of(sigmas, schedule)
+    return timesteps.tolist(), [*sigmas.tolist(), final_sigma(schedule)]
+
+
+def initial_scale(schedule, sigmas):
+    """What unit-variance noise is multiplied by. "leading" begins below T - 1, where a little of z_0 is still left."""
+    leading = schedule.config["timestep_spacing"] == "leading"
+    return math.hypot(sigmas[0], 1) if leading else sigmas[0]
+
+
+def denoise(predict, schedule, x, t, sigma):
+    """(ẑ_0, ε) of x = z_0 + σ ε, both like x."""
+    z = x / math.hypot(sigma, 1)
+    return schedule.predictions(predict(z, t), z, 1 / (sigma**2 + 1))
+
+
+def solver_steps(schedule, steps):
+    """-> (timesteps, sigmas) as lists of numbers, N and N + 1 of them, for the solvers of order two and more.
+
+    "leading" and "linspace" place N + 1 timesteps and drop the last. Karras' levels span the whole schedule, and the
+    model gets their timesteps rounded.
+    """
+    spacing = schedule.config["timestep_spacing"]
+    every = training_sigmas(schedule)
+    if spacing == "trailing":
+        timesteps = schedule.timesteps(steps)
+    else:
+        schedule.require_steps(steps, schedule.train_steps - 1)
+        timesteps = schedule.timesteps(steps + 1)[:-1]
+    sigmas = every[timesteps]
+    if schedule.config["use_karras_sigmas"]:
+        sigmas = karras_sigmas(every[-1], every[0], steps)
+        timesteps = timesteps_of(sigmas, schedule).round()
+    return timesteps.tolist(), [*sigmas.tolist(), final_sigma(schedule)]
+
+
+def signal_and_noise(sigma):
+    """(√ᾱ, √(1 - ᾱ)) of a level: α_t and σ_t of the DPM-Solver papers."""
+    return 1 / math.hypot(sigma, 1), sigma / math.hypot(sigma, 1)
