@@ -1,4 +1,4 @@
-"""Reading a pipeline folder, laid out as the reference's StableDiffusionPipeline."""
+"""Reading a pipeline: a folder laid out as the reference's StableDiffusionPipeline, or one file as first published."""
 
 import contextlib
 from pathlib import Path
@@ -7,15 +7,14 @@ from minild import pretrained
 from minild.backend import get_device
 from minild.data.location import data_path
 from minild.errors import UserError
-from minild.models import AutoencoderKL, CLIPTextModel, UNet2DConditionModel
 from minild.pipelines.pipeline import INDEX, PARTS, RECORD, Pipeline
 from minild.pipelines.scheduler_config import read_scheduler
+from minild.pipelines.single_file import MODELS, read_single_file
 from minild.tokenizer import CLIPTokenizer
 
 SHIPPED = ("emoji", "shapes")  # in data/pretrained
 DTYPES = ("float16", "float32", "float64")
-
-MODELS = {"vae": AutoencoderKL, "text_encoder": CLIPTextModel, "unet": UNet2DConditionModel}
+IGNORED = ("safety_checker", "feature_extractor", "image_encoder")  # parts of an index that change no picture
 
 
 def find_folder(name=None):
@@ -30,18 +29,24 @@ def find_folder(name=None):
         if (shipped / INDEX).is_file():
             return shipped
         raise UserError(f"this copy of minild has no pipeline {name or SHIPPED[0]!r}: name a folder, or train one")
-    raise UserError(f"{name} is no pipeline: expected a folder with {INDEX}, or one of {', '.join(SHIPPED)}")
+    raise UserError(f"{name} is no pipeline: expected a folder with {INDEX}, a file, or one of {', '.join(SHIPPED)}")
 
 
 def read_index(folder):
     """model_index.json of a whole pipeline folder. UserError names a part that is missing or not supported."""
     index = pretrained.read_json(folder / INDEX)
+    parts = {part: entry[1] for part, entry in index.items() if isinstance(entry, list) and len(entry) == 2}
     for part, (_, expected) in PARTS.items():
-        entry = index.get(part)
-        if not isinstance(entry, list) or len(entry) != 2:
+        kind = parts.get(part, expected)
+        if part != "scheduler" and str(kind).removesuffix("Fast") != expected:
+            raise UserError(f"{folder / INDEX}: {part} is {kind!r}, which is not supported, use {expected!r}")
+    for part, kind in parts.items():
+        if kind is not None and part not in PARTS and part not in IGNORED:
+            name = index.get("_class_name")
+            raise UserError(f"{folder / INDEX}: {name} with a part {part} is no Stable Diffusion 1.x, so not supported")
+    for part in PARTS:
+        if part not in parts:
             raise UserError(f"{folder / INDEX} names no {part}")
-        if part != "scheduler" and str(entry[1]).removesuffix("Fast") != expected:
-            raise UserError(f"{folder / INDEX}: {part} is {entry[1]!r}, which is not supported, use {expected!r}")
         if not (folder / part).is_dir():
             raise UserError(f"{folder} has no folder {part}: copy the whole pipeline")
     return index
@@ -55,26 +60,38 @@ def read_record(folder):
 def load(folder=None, dtype="float32", device="cpu"):
     """The Pipeline in a folder (see find_folder), computing in `dtype` on the device of that name.
 
-    UserError, in one line, for whatever is missing, broken or does not fit.
+    `folder` may also be a file that holds all of Stable Diffusion 1.x under its original keys. UserError, in one
+    line, for whatever is missing, broken or does not fit.
     """
     if dtype not in DTYPES:
         raise UserError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
     get_device(device)
-    folder = find_folder(folder)
-    read_index(folder)
-    parts = {}
-    for part, model in MODELS.items():
-        with usable(folder / part):
-            parts[part] = model.from_pretrained(folder / part, dtype, device)
-    with usable(folder / "tokenizer"):
-        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-    with usable(folder / "scheduler"):
-        schedule, sampler = read_scheduler(folder / "scheduler")
-    pipeline = Pipeline(**parts, tokenizer=tokenizer, schedule=schedule, record=read_record(folder), sampler=sampler)
+    if folder is not None and Path(folder).is_file():
+        folder = Path(folder)
+        with usable(folder):
+            parts = read_single_file(folder, dtype, device)
+    else:
+        folder = find_folder(folder)
+        parts = _read_folder(folder, dtype, device)
+    pipeline = Pipeline(**parts)
     faults = misfits(pipeline)
     if faults:
         raise UserError(f"{folder}: its parts do not fit: {'; '.join(faults)}")
     return pipeline
+
+
+def _read_folder(folder, dtype, device):
+    """What Pipeline takes, from a pipeline folder."""
+    read_index(folder)
+    parts = {"record": read_record(folder)}
+    for part, model in MODELS.items():
+        with usable(folder / part):
+            parts[part] = model.from_pretrained(folder / part, dtype, device)
+    with usable(folder / "tokenizer"):
+        parts["tokenizer"] = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    with usable(folder / "scheduler"):
+        parts["schedule"], parts["sampler"] = read_scheduler(folder / "scheduler")
+    return parts
 
 
 @contextlib.contextmanager
@@ -82,7 +99,7 @@ def usable(path):
     """What is read from `path` within, and makes no sense (a width that is a word, say), is the user's to mend."""
     try:
         yield
-    except (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, OSError, TypeError, ValueError) as error:
         raise UserError(f"{path} cannot be used: {type(error).__name__}: {error}") from None
 
 
