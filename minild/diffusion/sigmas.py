@@ -75,7 +75,7 @@ def solver_steps(schedule, steps):
     sigmas = every[timesteps]
     if schedule.config["use_karras_sigmas"]:
         sigmas = karras_sigmas(every[-1], every[0], steps)
-        timesteps = timesteps_of(sigmas, schedule).round()
+        timesteps = timesteps_of(sigmas, schedule).round().astype(int)
     return timesteps.tolist(), [*sigmas.tolist(), final_sigma(schedule)]
 
 

@@ -1,4 +1,7 @@
-"""DDPM and DDIM: on data whose best ε is known in closed form, and against a published figure."""
+"""Every sampler on data whose best ε is known in closed form, and DDIM by hand.
+
+(test_reference_sums.py holds them against the reference's figures.)
+"""
 
 import math
 
@@ -7,7 +10,9 @@ import pytest
 from device_double import count_synchronisations
 
 from minild.backend import image_generators, to_device, to_host
-from minild.diffusion import NoiseSchedule, ddim, ddpm
+from minild.diffusion import SAMPLERS, NoiseSchedule, ddim, ddpm
+from minild.diffusion.sigmas import training_sigmas
+from minild.errors import UserError
 
 MEAN, DEVIATION = 0.6, 0.5  # of the data, a Gaussian in every element
 LINEAR = {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02, "steps_offset": 0, "set_alpha_to_one": True}
@@ -92,14 +97,6 @@ def ddim_by_hand(z, betas, timesteps, last_alpha_bar, model):
     return np.reshape(result, z.shape)
 
 
-def test_ddim_gives_the_references_sum():
-    """diffusers' own test of its DDIM: model x · t / (t + 1), ten steps. (Its clipping of ẑ_0 never acts here.)"""
-    start = (np.arange(768) / 768).reshape(3, 8, 8, 4).transpose(3, 1, 2, 0).astype("f")
-    z = list(ddim(lambda x, t: x * (t / (t + 1)), start, NoiseSchedule(LINEAR), 10))[-1]
-    assert z.dtype == np.float32  # t is a plain number, which does not promote
-    assert np.abs(z).sum() == pytest.approx(172.0067, abs=1e-2)
-
-
 def test_ddim_by_hand_at_stable_diffusions_settings(rng):
     z = noise(rng, (2, 3, 2, 2))
     betas = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
@@ -129,7 +126,108 @@ def test_half_of_eta_is_half_the_deviation_of_the_added_noise(rng):
     assert spreads[1] == pytest.approx(spreads[0] / 2, rel=1e-6)
 
 
-@pytest.mark.parametrize(("sampler", "settings"), [(ddpm, {}), (ddim, {}), (ddim, {"eta": 0.7})])
+TRAILING = {**LINEAR, "timestep_spacing": "trailing"}  # begins at T - 1, where the flow is known to begin
+IN_SIGMA = ("lms", "euler", "heun")  # these begin with x = σ_T u, the others with z = u
+# The largest error at 10, 40 and 200 steps: the orders of the methods.
+ERRORS = {
+    "ddim": (0.35, 0.095, 0.02),
+    "euler": (0.35, 0.095, 0.02),
+    "pndm": (0.035, 0.003, 0.001),
+    "lms": (0.09, 4e-4, 1e-5),
+    "heun": (0.18, 0.017, 0.002),
+    "dpmpp-2m": (0.26, 0.005, 0.001),
+    "dpmpp-2m-karras": (0.15, 0.02, 5e-4),
+    "unipc": (0.25, 0.007, 0.001),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_more_steps_come_nearer_to_the_exact_flow(rng, name):
+    """For Gaussian data (x - MEAN) / √(DEVIATION² + σ²) never changes along the flow."""
+    schedule, u = NoiseSchedule(TRAILING), noise(rng, (1, 8, 6, 2))
+    sigma = float(training_sigmas(schedule)[-1])
+    x = u * (sigma if name in IN_SIGMA else math.hypot(sigma, 1))
+    exact = MEAN + (x - MEAN) * DEVIATION / math.hypot(DEVIATION, sigma)
+    errors = [abs(sample(SAMPLERS[name], schedule, u, steps) - exact).max() for steps in (10, 40, 200)]
+    assert all(error < bound for error, bound in zip(errors, ERRORS[name])), errors
+    assert errors[2] < errors[1] < errors[0] / 3
+
+
+@pytest.mark.parametrize("name", ["euler-a", "dpmpp-2m-sde"])
+def test_a_stochastic_sampler_draws_from_the_data(rng, name):
+    generators = image_generators(0, 2)
+    z = sample(SAMPLERS[name], NoiseSchedule(TRAILING), noise(rng), 400, generators=generators)
+    assert z.mean() == pytest.approx(MEAN, abs=0.015)
+    assert z.std() == pytest.approx(DEVIATION, abs=0.015)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+@pytest.mark.parametrize("name", sorted(set(SAMPLERS) - {"ddim-inverse"}))
+def test_all_end_at_the_only_picture_there_is(rng, name, spacing, prediction):
+    """Data of one point: the model knows it at once, and every sampler ends there, whatever it starts from."""
+    if name == "pndm" and (spacing == "linspace" or prediction == "v_prediction"):
+        pytest.skip("adds up v of several timesteps; steps T / N where linspace places T / (N - 1)")
+    point = noise(rng, (1, 4, 3, 2))
+    schedule = NoiseSchedule({**LINEAR, "timestep_spacing": spacing, "prediction_type": prediction})
+
+    def predict(latents, t):
+        # of fractional t as the samplers in σ see it
+        sigma = float(np.interp(t, np.arange(1000), training_sigmas(schedule)))
+        signal, spread = 1 / math.hypot(sigma, 1), sigma / math.hypot(sigma, 1)
+        epsilon = (latents - signal * point) / spread
+        return {"epsilon": epsilon, "sample": point, "v_prediction": signal * epsilon - spread * point}[prediction]
+
+    z = list(SAMPLERS[name](predict, noise(rng, (1, 4, 3, 2)), schedule, 12, image_generators(0, 1)))[-1]
+    karras = name == "dpmpp-2m-karras" and prediction != "sample"  # its timesteps are rounded, its σ are not
+    np.testing.assert_allclose(z, point, atol=0.06 if karras else 2e-2)
+
+
+def test_ddim_inverse_finds_the_noise_that_ddim_makes_the_picture_from(rng):
+    schedule, z = NoiseSchedule(LINEAR), noise(rng, (1, 6, 4, 3))
+    found = sample(SAMPLERS["ddim-inverse"], schedule, z, 500)
+    np.testing.assert_allclose(found, (z - MEAN) / DEVIATION, atol=0.05)
+    np.testing.assert_allclose(sample(ddim, schedule, found, 500), z, atol=0.03)
+
+
+def test_zero_terminal_snr_begins_with_nothing_but_noise(rng):
+    """v of one point at ᾱ = 0 is the point itself; ε tells nothing there, and its σ is only large."""
+    point, u = noise(rng, (2, 1, 4, 3, 2))
+    fields = {**TRAILING, "rescale_betas_zero_snr": True}
+    schedule = NoiseSchedule({**fields, "prediction_type": "v_prediction"})
+
+    def predict(latents, t):
+        signal, spread = (float(level[0, 0, 0, 0]) for level in schedule.noise_levels(np.array([t])))
+        return signal * (latents - signal * point) / spread - spread * point
+
+    for name in ("ddim", "euler", "dpmpp-2m", "unipc"):
+        z = list(SAMPLERS[name](predict, u, schedule, 10))[-1]
+        np.testing.assert_allclose(z, point, atol=2e-2)
+    with pytest.raises(UserError, match="tells nothing where ᾱ is 0"):
+        list(ddim(predict, u, NoiseSchedule(fields), 10))
+
+
+def test_lcm_by_hand(rng):
+    schedule, u = NoiseSchedule(), noise(rng, (1, 4, 3, 2))
+    generators = image_generators(3, 1)
+    z = list(SAMPLERS["lcm"](lambda x, t: 0.3 * x, u, schedule, 2, image_generators(3, 1)))[-1]
+    expected = u
+    for t, after in ((999, 499), (499, None)):
+        alpha_bar = schedule.alphas_cumprod[t]
+        clean = (expected - (1 - alpha_bar) ** 0.5 * 0.3 * expected) / alpha_bar**0.5
+        s = 10 * t
+        expected = 0.25 / (s**2 + 0.25) * expected + s / (s**2 + 0.25) ** 0.5 * clean
+        if after:
+            fresh = generators[0].standard_normal(u.shape[1:], np.float32)
+            alpha_bar = schedule.alphas_cumprod[after]
+            expected = alpha_bar**0.5 * expected + (1 - alpha_bar) ** 0.5 * fresh
+    np.testing.assert_allclose(z, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "settings"),
+    [(ddim, {"eta": 0.7}), (SAMPLERS["pndm"], {"skip_prk_steps": False}), *((each, {}) for each in SAMPLERS.values())],
+)
 def test_on_every_device_alone_or_in_a_batch(device, rng, sampler, settings):
     u = noise(rng, (3, 4, 6, 2)).astype("f")
     schedule = NoiseSchedule()
