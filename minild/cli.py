@@ -253,6 +253,8 @@ def _add_evaluate(commands):
     command.add_argument("--dataset", metavar="NAME", help="shapes, emoji or a folder (default: that of the training)")
     command.add_argument("--count", type=_at_least(1, int), help="how many pictures to draw and judge")
     command.add_argument("--seed", type=_at_least(0, int), default=0, help="of the random numbers (default: 0)")
+    command.add_argument("--steps", type=_at_least(1, int), default=50, help="DDIM steps (default: 50)")
+    command.add_argument("--guidance", type=float, help="guidance scale, 1 for none (default: the model's own, or 7.5)")
     command.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file, too")
     _add_computing(command)
 
@@ -271,7 +273,9 @@ def _evaluate(arguments):
     size = pipeline.record.get("size") or (pipeline.default_size or (32, 32))[0]
     train, test = (data.load(dataset, split=split, size=size) for split in ("train", "test"))
     tell_skipped(train)
-    figures = evaluation.evaluate(pipeline, train, test, count=arguments.count, seed=arguments.seed, progress=True)
+    figures = evaluation.evaluate(
+        pipeline, train, test, arguments.count, arguments.seed, arguments.steps, arguments.guidance, progress=True
+    )
     if arguments.json:
         with output.whole_file(arguments.json) as file:
             file.write(json.dumps(figures, indent=2).encode() + b"\n")

@@ -361,13 +361,13 @@ def test_evaluate_measures_on_the_dataset_of_the_record(run, module, model, tmp_
     loads = module("minild.data", load=lambda name, split, size: (name, split, size))
     assert run("evaluate", "MODEL", "--count", 5, "--seed", 2, "--json", "f.json") == (0, "report of 23.5\n", "")
     assert [call[1] for call in loads] == [{"split": "train", "size": 8}, {"split": "test", "size": 8}]
-    (pipeline, train, test), settings = evaluations[0]
+    (pipeline, train, test, *chosen), settings = evaluations[0]
     assert pipeline.record == tiny_pipeline.RECORD
     assert (train, test) == (("shapes", "train", 8), ("shapes", "test", 8))
-    assert settings == {"count": 5, "seed": 2, "progress": True}
+    assert chosen == [5, 2, 50, None] and settings == {"progress": True}
     assert json.loads((tmp_path / "f.json").read_text()) == figures
-    run("evaluate", "MODEL", "--dataset", "emoji")
-    assert evaluations[2][0][1] == ("emoji", "train", 8)
+    run("evaluate", "MODEL", "--dataset", "emoji", "--steps", 20, "--guidance", 2.5)
+    assert evaluations[2][0][1] == ("emoji", "train", 8) and evaluations[2][0][3:] == (None, 0, 20, 2.5)
     assert "cannot write no/f.json" in refused(run("evaluate", "MODEL", "--json", "no/f.json"))
     tiny_pipeline.make().save_pretrained(tmp_path / "untold")
     assert "does not say what it was trained on" in refused(run("evaluate", "untold"))

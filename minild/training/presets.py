@@ -109,6 +109,7 @@ EMOJI = Preset(
     diffusion=StagePreset(learning_rate=1e-3, batch_size=64),
     channels=(32, 64, 64),
     latent_channels=8,
+    guidance_scale=2.0,
 )
 PRESETS = {"shapes": SHAPES, "emoji": EMOJI}
 
