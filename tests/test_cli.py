@@ -1,5 +1,6 @@
 """The command line: what it writes and prints, and one line with exit status 2 for every mistake of the user."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -354,6 +355,7 @@ def test_train_hands_its_options_on(run, module, tmp_path):
 
 
 def test_evaluate_measures_on_the_dataset_of_the_record(run, module, model, tmp_path):
+    importlib.import_module("minild.data.pictures")  # before its package has a stand-in
     figures = {"PSNR": 23.5, "accuracy": 0.75}
     evaluations = module(
         "minild.evaluation", evaluate=lambda *a, **k: figures, format_report=lambda f: f"report of {f['PSNR']}"
