@@ -139,5 +139,8 @@ def _open_shards(index):
 def write_weights(path, state):
     """Write {key: host array} as safetensors, first beside the place and then in one move: never half a file."""
     beside = Path(path).with_suffix(".partial")
+    beside.touch()
+    mode = beside.stat().st_mode
     save_file(state, beside, metadata={"format": "pt"})
+    beside.chmod(mode)  # as any new file's: the library makes its own, for the owner alone
     os.replace(beside, path)

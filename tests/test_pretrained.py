@@ -126,6 +126,7 @@ def test_files_are_as_the_reference_writes_them(saved, tmp_path):
     _, folder = saved
     with safe_open(folder / TO_DISK, "np") as file:
         assert file.metadata() == {"format": "pt"}
+    assert (folder / TO_DISK).stat().st_mode == (folder / "config.json").stat().st_mode
     config = json.loads((folder / "config.json").read_text())
     assert config["_class_name"] == "AutoencoderKL" and config["block_out_channels"] == [4, 8]
     CLIPTextModel.from_config(TEXT).save_pretrained(tmp_path / "text")
