@@ -40,18 +40,17 @@ class TimestepEmbeddingCache(NamedTuple):
 def timestep_embedding(t, dim, flip_sin_to_cos=True, freq_shift=0, max_period=10000):
     """[cos(t ω_i) | sin(t ω_i)], ω_i = max_period^(-i / (dim/2 - freq_shift)), or [sin | cos] unless flip_sin_to_cos.
 
-    t (N,) floating-point timesteps -> y (N, dim). Vaswani et al. 2017, section 3.5; Ho et al. 2020, appendix B.
-    Raises ValueError for an odd dim.
+    t (N,) floating-point timesteps -> y (N, dim), whose last column is zero if dim is odd.
+    Vaswani et al. 2017, section 3.5; Ho et al. 2020, appendix B.
     """
     require_rank("t", t, 1, "(N,)")
-    if dim % 2:
-        raise ValueError(f"dim: expected an even width, got {dim}")
     xp = get_array_module(t)
     half = dim // 2
     exponents = xp.arange(half, dtype=t.dtype) * (-math.log(max_period) / (half - freq_shift))
     frequencies = xp.exp(exponents)
     angles = t[:, None] * frequencies
     parts = [xp.cos(angles), xp.sin(angles)] if flip_sin_to_cos else [xp.sin(angles), xp.cos(angles)]
+    parts += [xp.zeros_like(t)[:, None]] * (dim % 2)
     return xp.concatenate(parts, axis=1), TimestepEmbeddingCache(angles, frequencies, flip_sin_to_cos)
 
 
@@ -60,6 +59,6 @@ def timestep_embedding_backward(dy, cache):
     angles, frequencies, flip_sin_to_cos = cache
     xp = get_array_module(dy)
     half = angles.shape[1]
-    first, second = dy[:, :half], dy[:, half:]
+    first, second = dy[:, :half], dy[:, half : 2 * half]
     dcos, dsin = (first, second) if flip_sin_to_cos else (second, first)
     return (frequencies * (dsin * xp.cos(angles) - dcos * xp.sin(angles))).sum(axis=1)
