@@ -16,6 +16,7 @@ SAMPLER_NAMES = (
     "ddpm, ddim, ddim-inverse, pndm, lms, euler, euler-a, heun, dpmpp-2m, dpmpp-2m-karras, dpmpp-2m-sde, unipc or lcm"
 )
 LARGEST_SIDE = 16384  # pixels
+MOST_PICTURES = 10_000  # of one command
 
 
 class Parser(argparse.ArgumentParser):
@@ -34,6 +35,8 @@ def main(argv=None):
         return _refuse(error)
     except MemoryError as error:
         return _refuse(f"not enough memory ({error}): use a smaller --size or --count, or a smaller model")
+    except OSError as error:  # a full disk, a name too long: whatever the system refuses
+        return _refuse(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
     except KeyboardInterrupt:
         return 130
     return 0
@@ -141,6 +144,9 @@ def _txt2img(arguments):
             text.encode()
         except UnicodeEncodeError:  # bytes on the command line that are no UTF-8
             raise UserError(f"a prompt is not valid text: {text!r}") from None
+    wanted = len(arguments.prompts) * arguments.count
+    if wanted > MOST_PICTURES:
+        raise UserError(f"{wanted:,} pictures are too many for one command: ask for {MOST_PICTURES:,} at most")
     prompts = [prompt for prompt in arguments.prompts for _ in range(arguments.count)]
     latents = None
     if arguments.latents:
@@ -190,14 +196,16 @@ def _settings(arguments, pipeline, guidance):
 
 
 def _read_latents(path):
+    import tokenize
+
     import numpy as np
 
     try:
         latents = np.load(path, allow_pickle=False)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
-    except (EOFError, ValueError) as error:
-        raise UserError(f"{path} is no .npy file of numbers: {error}") from None
+    except (EOFError, SyntaxError, ValueError, tokenize.TokenError):  # all of them ways to say that the header is bad
+        raise UserError(f"{path} is no .npy file of numbers") from None
     if not isinstance(latents, np.ndarray) or latents.ndim != 4 or not len(latents):
         shape = getattr(latents, "shape", "several arrays")
         raise UserError(f"{path}: expected latents of shape (N, h, w, c), got {shape}")

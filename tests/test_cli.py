@@ -375,6 +375,15 @@ def test_evaluate_measures_on_the_dataset_of_the_record(run, module, model, tmp_
     assert "does not say what it was trained on" in refused(run("evaluate", "untold"))
 
 
+def test_what_the_system_refuses_is_one_line(run, model, tmp_path):
+    long_name = "a" * 300 + ".png"
+    assert "too long" in refused(run("txt2img", RED, "--model", model, "--steps", 1, "--output", long_name))
+    assert "are too many" in refused(run("txt2img", RED, "--model", model, "--count", 10**11))
+    (tmp_path / "header.npy").write_bytes(b"\x93NUMPY\x01\x00\x10\x00{((((((((((((((\n")
+    said = refused(run("txt2img", RED, "--model", model, "--latents", tmp_path / "header.npy"))
+    assert "header.npy is no .npy file of numbers" in said
+
+
 def test_help_and_mistakes_in_the_command_itself(run, capsys):
     for command in ([], ["txt2img"], ["train"], ["evaluate"], ["info"]):
         with pytest.raises(SystemExit) as caught:
