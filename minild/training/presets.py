@@ -97,7 +97,7 @@ class Preset:
 
 SHAPES = Preset(
     minutes=10,
-    autoencoder_share=0.3,
+    autoencoder_share=0.25,
     autoencoder=StagePreset(learning_rate=1.5e-3, batch_size=8),
     diffusion=StagePreset(learning_rate=1.5e-3, batch_size=64),
     pictures=12_288,

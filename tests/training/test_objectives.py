@@ -44,7 +44,7 @@ def test_the_loss_of_the_autoencoder_is_its_formula(rng):
     l1, mse = np.mean(np.abs(y - x)), np.mean((y - x) ** 2)
     kl = np.mean(0.5 * (posterior.mean**2 + np.exp(posterior.logvar) - 1 - posterior.logvar))
     losses = objective.work(model, batch, 0.5)
-    expected = {"loss": l1 + mse + 0.3 * kl, "l1": l1, "mse": mse, "kl": kl}
+    expected = {"loss": l1 + stage_one.SQUARED * mse + 0.3 * kl, "l1": l1, "mse": mse, "kl": kl}
     assert {name: 2 * float(loss) for name, loss in losses.items()} == pytest.approx(expected, rel=1e-5)
 
 
