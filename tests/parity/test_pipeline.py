@@ -6,7 +6,7 @@ import tiny_pipeline
 
 from minild import pipelines
 from minild.data.location import data_path
-from parity.reference import StableDiffusionPipeline, channels_first
+from parity.reference import StableDiffusionPipeline, channels_first, torch
 
 PROMPTS = ["a red circle above a blue square", "A crow's nest, in GREEN! " * 8]  # the second is cut
 SHIPPED = [index.parent for index in sorted(data_path("pretrained").glob("*/model_index.json"))]
@@ -41,6 +41,7 @@ def both_draw(folder, reference, side, negative_prompt, rng):
 
 def open_reference(folder):
     reference = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, local_files_only=True)
+    reference.to(torch.float32)  # it keeps the float16 of the shipped weights, in which not all of it computes
     assert type(reference.scheduler).__name__ == "DDIMScheduler"
     reference.set_progress_bar_config(disable=True)
     return reference
