@@ -157,10 +157,14 @@ class CLIPTextModel(Model):
         self.encoder = CLIPTextEncoder(layers, width, heads, inner, config["hidden_act"], eps)
         self.final_layer_norm = LayerNorm(width, eps)
 
-    def forward(self, token_ids):
+    def forward(self, token_ids, clip_skip=0):
+        """token_ids (N, L) -> (N, L, D). clip_skip leaves out that many of the last layers, but not the norm."""
+        count = len(self.encoder.layers)
+        if not 0 <= clip_skip <= count:
+            raise ValueError(f"clip_skip: expected 0 to the {count} layers, got {clip_skip}")
         h, embeddings = self.embeddings.forward(token_ids)
         layers = []
-        for layer in self.encoder.layers:
+        for layer in self.encoder.layers[: count - clip_skip]:
             h, cache = layer.forward(h)
             layers.append(cache)
         y, norm = self.final_layer_norm.forward(h)
@@ -170,6 +174,6 @@ class CLIPTextModel(Model):
         """dy (N, L, D); token ids have no gradient, so nothing is returned."""
         embeddings, layers, norm = cache
         dh = self.final_layer_norm.backward(dy, norm)
-        for layer, layer_cache in zip(reversed(self.encoder.layers), reversed(layers)):
+        for layer, layer_cache in zip(reversed(self.encoder.layers[: len(layers)]), reversed(layers)):
             dh = layer.backward(dh, layer_cache)
         self.embeddings.backward(dh, embeddings)
