@@ -1,22 +1,48 @@
-"""Classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598)."""
+"""Classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598), and its rescaling (Lin et al. 2023)."""
+
+import numpy as np
 
 from minild.backend import get_array_module
 
 
-def guided(model, context, negative_context, guidance_scale):
-    """predict(latents, t) -> ε_negative + s · (ε_context - ε_negative), both from one pass over [negative, context].
+def guided(model, context, negative_context, guidance_scale, rescale=0.0, passes=None):
+    """predict(latents, t) -> ε_negative + s · (ε_context - ε_negative), then `rescaled`.
 
     model(x, t, context) -> ε with t (N,); context and negative_context (N, L, D). At scale 1 the negative half cancels
-    and is not computed.
+    and is not computed. Both halves are one pass over [negative, context]; or two, made through `passes`, a map() that
+    may run them side by side.
     """
     xp = get_array_module(context)
+
+    def evaluate(latents, t, context):
+        return model(latents, xp.full((len(latents),), t, latents.dtype), context)
+
     if guidance_scale == 1:
-        return lambda latents, t: model(latents, xp.full((len(latents),), t, latents.dtype), context)
+        return lambda latents, t: evaluate(latents, t, context)
     both = xp.concatenate([negative_context, context])
 
     def predict(latents, t):
-        pair = xp.concatenate([latents, latents])
-        negative, positive = xp.split(model(pair, xp.full((len(pair),), t, latents.dtype), both), 2)
-        return negative + guidance_scale * (positive - negative)
+        if passes is None:
+            negative, positive = xp.split(evaluate(xp.concatenate([latents, latents]), t, both), 2)
+        else:
+            negative, positive = passes(lambda half: evaluate(latents, t, half), (negative_context, context))
+        epsilon = negative + guidance_scale * (positive - negative)
+        return rescaled(epsilon, positive, rescale) if rescale else epsilon
 
     return predict
+
+
+def rescaled(epsilon, positive, rescale):
+    """ε · (φ σ_positive / σ + 1 - φ): the guided ε gets back, by φ = `rescale`, the contrast of the positive half.
+
+    ε and positive (N, h, w, c) -> the same, σ over each picture; φ in [0, 1]. (Lin et al. 2023, arXiv 2305.08891,
+    section 3.4: of a large s the pictures are overexposed.)
+    """
+    sigma, sigma_positive = deviation(epsilon), deviation(positive)
+    ratio = sigma_positive / (sigma + np.finfo(sigma.dtype).tiny)  # zeros stay zeros
+    return epsilon * (rescale * ratio + (1 - rescale)).astype(epsilon.dtype, copy=False)
+
+
+def deviation(x):
+    """The standard deviation of each picture, (N, h, w, c) -> (N, 1, 1, 1), in float32 or better."""
+    return x.std(axis=(1, 2, 3), keepdims=True, dtype=np.promote_types(x.dtype, "float32"))

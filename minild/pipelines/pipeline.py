@@ -1,7 +1,6 @@
 """Pipeline: autoencoder, text encoder, U-Net and sampler put together (latent diffusion paper, section 3)."""
 
 import contextlib
-import math
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from minild.backend import (
 from minild.diffusion import SAMPLERS
 from minild.diffusion.guidance import guided
 from minild.errors import UserError
+from minild.pipelines.request import one_a_picture, require_clip_skip, require_guidance, require_sampler
 from minild.pipelines.scheduler_config import DEFAULT_SAMPLER, sampler_schedule, scheduler_class, write_scheduler
 
 INDEX, RECORD = "model_index.json", "minild.json"
@@ -32,6 +32,7 @@ PARTS = {
 FORMAT_VERSION = "0.40.0"  # the reference's release whose layout we write
 
 SMALL_POSITIONS = 1024  # latent positions of a picture that one core draws well alone
+SMALL_MAP = 16384  # numbers in a feature map up to which one pass over two pictures beats two passes on two cores
 GPU_POSITIONS = 16384  # latent positions computed at once on a GPU: four pictures of Stable Diffusion's 64 x 64
 
 
@@ -80,11 +81,14 @@ class Pipeline:
         height, width = (size, size) if isinstance(size, int) else size
         return height * self.vae.downsampling, width * self.vae.downsampling
 
-    def encode_prompts(self, prompts):
-        """A list of N texts -> context (N, L, D). Each text passes alone, so that no other changes its rounding."""
+    def encode_prompts(self, prompts, clip_skip=0):
+        """A list of N texts -> context (N, L, D), by all but the last `clip_skip` layers of the text encoder.
+
+        Each distinct text passes once, and alone, so that no other changes its rounding.
+        """
         distinct = list(dict.fromkeys(prompts))
         ids = to_device(self.tokenizer.encode(distinct), self.device)
-        contexts = {text: self.text_encoder(ids[i : i + 1]) for i, text in enumerate(distinct)}
+        contexts = {text: self.text_encoder(ids[i : i + 1], clip_skip) for i, text in enumerate(distinct)}
         return get_array_module(ids).concatenate([contexts[text] for text in prompts])
 
     def decode(self, latents):
@@ -108,29 +112,29 @@ class Pipeline:
         latents=None,
         size=None,
         progress=False,
+        clip_skip=0,
+        guidance_rescale=0.0,
     ):
         """Draw a picture for each prompt -> (N, H, W, 3) float32 in [0, 1].
 
-        prompts          a text or a list of N
-        negative_prompt  what guidance leads away from
-        guidance_scale   s of classifier-free guidance; 1 is none
-        sampler          a key of minild.diffusion.SAMPLERS; None for the folder's own
-        seed             picture i draws its numbers from seed + i, so it is the picture of seed + i alone
-        latents          the initial unit-variance noise (N, h, w, c), instead of drawing it; one prompt serves all N
-        size             (height, width) in pixels, default_size if None; not together with latents
-        progress         show a bar on stderr once it takes longer than a second
+        prompts           a text or a list of N
+        negative_prompt   what guidance leads away from, a text or a list of N
+        guidance_scale    s of classifier-free guidance; 1 is none
+        sampler           a key of minild.diffusion.SAMPLERS; None for the folder's own
+        seed              a list of N; or a number: picture i draws from seed + i, and is the picture of seed + i alone
+        latents           the initial unit-variance noise (N, h, w, c), instead of drawing it
+        size              (height, width) in pixels, default_size if None; not together with latents
+        progress          show a bar on stderr once it takes longer than a second
+        clip_skip         how many of the text encoder's last layers the prompts skip; negative prompts never do
+        guidance_rescale  φ in [0, 1]: how much of the contrast that guidance adds is taken back (diffusion.guidance)
 
-        A prompt longer than the context is cut: tokenizer.dropped tells what is lost. UserError for a size, a number
-        of steps, a seed or latents that cannot be used.
+        One prompt serves all of N latents or seeds. A prompt longer than the context is cut: tokenizer.dropped tells
+        what is lost. UserError for whatever cannot be used, or does not go together.
         """
-        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         sampler = sampler or self.sampler
-        if sampler not in SAMPLERS:
-            raise UserError(f"unknown sampler {sampler!r}: use one of {', '.join(SAMPLERS)}")
-        if not math.isfinite(guidance_scale):
-            raise UserError(f"guidance must be a finite number, got {guidance_scale}")
-        if seed < 0:
-            raise UserError(f"seed must be 0 or more, got {seed}")
+        require_sampler(sampler)
+        require_guidance(guidance_scale, guidance_rescale)
+        require_clip_skip(clip_skip, self.text_encoder.config["num_hidden_layers"])
         schedule, settings = sampler_schedule(self.schedule.given, sampler)
         schedule.require_steps(steps)
         if latents is None:
@@ -140,24 +144,22 @@ class Pipeline:
         else:
             latents = self._require_latents(latents)
             shape = latents.shape[1:]
-            prompts = prompts * len(latents) if len(prompts) == 1 else prompts
-            if len(prompts) != len(latents):
-                raise UserError(f"{len(prompts)} prompts do not go with {len(latents)} latents: give one, or as many")
-        if not prompts:
-            raise UserError("no prompt: give at least one")
+        prompts, negatives, seeds = one_a_picture(prompts, negative_prompt, seed, latents)
 
-        context = self.encode_prompts(prompts)
-        negative = self.encode_prompts([negative_prompt]) if guidance_scale != 1 else None
-        generators = image_generators(seed, len(prompts))
+        context = self.encode_prompts(prompts, clip_skip)
+        negative = self.encode_prompts(negatives) if guidance_scale != 1 else None
+        generators = [image_generators(number, 1)[0] for number in seeds]
         at_once = self._at_once(*shape[:2])
 
         def draw(start):
             rows = slice(start, start + at_once)
             noise = standard_normal(generators[rows], shape) if latents is None else latents[rows]
             noise = to_device(noise.astype(self.dtype), self.device)
-            predict = self._predictor(context[rows], negative, guidance_scale)
-            for z in SAMPLERS[sampler](predict, noise, schedule, steps, generators[rows], **settings):
-                bar.update(len(z))
+            with self._passes(*shape[:2], len(prompts), negative) as passes:
+                away = negative if negative is None else negative[rows]
+                predict = guided(self.unet, context[rows], away, guidance_scale, guidance_rescale, passes)
+                for z in SAMPLERS[sampler](predict, noise, schedule, steps, generators[rows], **settings):
+                    bar.update(len(z))
             return self.decode(z)
 
         # The bar waits a second, so that quick work and refusals leave stderr clean.
@@ -169,11 +171,6 @@ class Pipeline:
         if not np.isfinite(pictures).all():
             raise UserError(f"the model gave values that are no numbers in {self.dtype}: try float32, or other weights")
         return pictures
-
-    def _predictor(self, context, negative, guidance_scale):
-        if negative is not None:
-            negative = get_array_module(context).concatenate([negative] * len(context))
-        return guided(self.unet, context, negative, guidance_scale)
 
     def _at_once(self, h, w):
         """How many pictures of h x w latent positions are computed together.
@@ -190,6 +187,19 @@ class Pipeline:
         """
         small = self.device == "cpu" and h * w <= SMALL_POSITIONS
         return side_by_side() if small else contextlib.nullcontext(map)
+
+    def _passes(self, h, w, count, negative):
+        """How `guided` makes its two passes of the U-Net: a map(), or None for one pass over both.
+
+        On the CPU they are made apart where the feature maps are large enough to keep two cores busy, and side by side
+        unless other pictures do so. Whether apart or not is for the picture's size and the model alone to say: the
+        rounding of a matrix product depends on its number of rows.
+        """
+        values = h * w * self.unet.config["block_out_channels"][0]
+        if negative is None or self.device != "cpu" or values <= SMALL_MAP:
+            return contextlib.nullcontext()
+        busy = count > 1 and h * w <= SMALL_POSITIONS
+        return contextlib.nullcontext(map) if busy else side_by_side()
 
     def _latent_shape(self, size):
         """(h, w, c) of a size in pixels."""

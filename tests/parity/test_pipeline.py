@@ -6,6 +6,7 @@ import tiny_pipeline
 
 from minild import pipelines
 from minild.data.location import data_path
+from minild.models import CLIPTextModel
 from parity.reference import StableDiffusionPipeline, channels_first, torch
 
 PROMPTS = ["a red circle above a blue square", "A crow's nest, in GREEN! " * 8]  # the second is cut
@@ -14,27 +15,35 @@ SHIPPED = [index.parent for index in sorted(data_path("pretrained").glob("*/mode
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """The folder of a pipeline with random weights."""
+    """The folder of a pipeline with random weights, three layers in the text encoder."""
     folder = tmp_path_factory.mktemp("tiny")
-    tiny_pipeline.make(record=tiny_pipeline.RECORD).save_pretrained(folder)
+    pipe = tiny_pipeline.make(record=tiny_pipeline.RECORD)
+    pipe.text_encoder = CLIPTextModel.from_config(pipe.text_encoder.config | {"num_hidden_layers": 3})
+    rng = np.random.default_rng(1)
+    for parameter in pipe.text_encoder.parameters():  # at its own small weights every layer is nearly the identity
+        parameter.data = parameter.data + 0.3 * rng.standard_normal(parameter.data.shape, np.float32)
+    pipe.save_pretrained(folder)
     return folder
 
 
-def both_draw(folder, reference, side, negative_prompt, rng):
-    """(ours, theirs): the prompts' pictures in [0, 1], (N, H, W, 3), from latents (h, w) = side; DDIM, 8 steps."""
+def both_draw(folder, reference, side, rng, count=1, negative_prompt=("", ""), **settings):
+    """(ours, theirs): `count` pictures of each prompt in [0, 1], (N, H, W, 3), from latents (h, w) = side; 8 steps."""
     ours = pipelines.load(folder)
     f, c = ours.vae.downsampling, ours.vae.config["latent_channels"]
-    latents = rng.standard_normal((len(PROMPTS), *side, c), np.float32)
-    mine = ours.text_to_image(PROMPTS, negative_prompt, 8, 7.5, sampler="ddim", latents=latents)
+    latents = rng.standard_normal((count * len(PROMPTS), *side, c), np.float32)
+    settings = {"guidance_scale": 7.5, **settings}
+    several, negatives = ([text for text in texts for _ in range(count)] for texts in (PROMPTS, negative_prompt))
+    mine = ours.text_to_image(several, negatives, 8, sampler="ddim", latents=latents, **settings)
     theirs = reference(
         PROMPTS,
-        negative_prompt=[negative_prompt] * len(PROMPTS),
+        negative_prompt=list(negative_prompt),
+        num_images_per_prompt=count,
         num_inference_steps=8,
-        guidance_scale=7.5,
         latents=channels_first(latents),
         height=f * side[0],
         width=f * side[1],
         output_type="np",
+        **settings,
     )
     return mine, theirs.images
 
@@ -43,6 +52,8 @@ def open_reference(folder):
     reference = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, local_files_only=True)
     reference.to(torch.float32)  # it keeps the float16 of the shipped weights, in which not all of it computes
     assert type(reference.scheduler).__name__ == "DDIMScheduler"
+    if not hasattr(reference.text_encoder, "text_model"):  # transformers 5 has no such level; clip_skip still names it
+        object.__setattr__(reference.text_encoder, "text_model", reference.text_encoder)
     reference.set_progress_bar_config(disable=True)
     return reference
 
@@ -50,27 +61,54 @@ def open_reference(folder):
 def assert_same_pictures(mine, theirs):
     assert mine.shape == theirs.shape and mine.dtype == theirs.dtype == np.float32
     assert theirs.std() > 0.02  # there is something to compare
-    assert np.abs(mine - theirs).max() <= 2 / 255
+    error = np.abs(mine - theirs).max()
+    assert error <= 1e-4, f"off by {error:.3g}"
 
 
-@pytest.mark.parametrize("negative_prompt", ["", "blurry"])
-def test_a_tiny_pipeline_draws_the_references_picture(tiny, rng, negative_prompt):
-    mine, theirs = both_draw(tiny, open_reference(tiny), (8, 12), negative_prompt, rng)
-    assert mine.shape == (2, 16, 24, 3)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"negative_prompt": ("blurry", "blurry")},
+        {"negative_prompt": ("blurry", "a blue square")},
+        {"count": 2, "negative_prompt": ("blurry", "")},
+        {"clip_skip": 1},
+        {"clip_skip": 3, "negative_prompt": ("blurry", "")},
+        {"guidance_rescale": 0.7},
+        {"guidance_rescale": 1.0, "guidance_scale": 30.0},
+        {"count": 2, "clip_skip": 2, "guidance_rescale": 0.3, "guidance_scale": 3.0},
+    ],
+    ids=str,
+)
+def test_a_tiny_pipeline_draws_the_references_picture(tiny, rng, settings):
+    mine, theirs = both_draw(tiny, open_reference(tiny), (8, 12), rng, **settings)
+    assert mine.shape == (2 * settings.get("count", 1), 16, 24, 3)
     assert_same_pictures(mine, theirs)
+
+
+@pytest.mark.parametrize("settings", [{"clip_skip": 1}, {"clip_skip": 3}, {"guidance_rescale": 0.7}], ids=str)
+def test_those_settings_matter_to_the_reference(tiny, settings):
+    """So that the comparison above says something."""
+    reference, latents = open_reference(tiny), np.random.default_rng(3).standard_normal((1, 8, 12, 2), np.float32)
+
+    def draw(**settings):
+        latents_first = channels_first(latents)
+        return reference("a star", num_inference_steps=3, latents=latents_first, output_type="np", **settings).images
+
+    assert np.abs(draw(height=16, width=24) - draw(height=16, width=24, **settings)).max() > 0.01
 
 
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
 def test_a_shipped_pipeline_draws_the_references_picture(folder, rng):
     reference = open_reference(folder)
     side = reference.unet.config.sample_size
-    assert_same_pictures(*both_draw(folder, reference, (side, side), "", rng))
+    assert_same_pictures(*both_draw(folder, reference, (side, side), rng, clip_skip=1, guidance_rescale=0.5))
 
 
 def test_we_open_what_the_reference_writes(tiny, tmp_path, rng):
     """Its own folder differs: no vocab.json, no prefix to the text model's keys, a configuration with every field."""
     reference = open_reference(tiny)
     reference.save_pretrained(tmp_path)
-    assert_same_pictures(*both_draw(tmp_path, reference, (4, 4), "", rng))
+    assert_same_pictures(*both_draw(tmp_path, reference, (4, 4), rng))
     drawn = [pipelines.load(each).text_to_image("a star", steps=3) for each in (tiny, tmp_path)]
     np.testing.assert_array_equal(*drawn)

@@ -7,6 +7,7 @@ import tiny_pipeline
 from minild.backend import standard_normal
 from minild.diffusion import ddim
 from minild.errors import UserError
+from minild.pipelines import pipeline
 
 RED, GREEN = tiny_pipeline.CAPTIONS
 
@@ -39,13 +40,92 @@ def test_it_is_guided_ddim_then_the_decoder(pipe):
     np.testing.assert_allclose(drawn, expected, atol=2e-5)
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
-def test_a_picture_is_the_same_alone_and_in_a_batch(pipe, sampler):
+@pytest.mark.parametrize(("sampler", "small_map"), [("ddim", 16384), ("ddpm", 16384), ("ddpm", 0)])
+def test_a_picture_is_the_same_alone_and_in_a_batch(pipe, sampler, small_map, monkeypatch):
+    """With a SMALL_MAP of 0 guidance takes two passes of the U-Net: side by side for a picture that is alone."""
+    monkeypatch.setattr(pipeline, "SMALL_MAP", small_map)
     prompts = [RED, GREEN, RED]
     together = draw(pipe, prompts, seed=5, sampler=sampler)
     for i, prompt in enumerate(prompts):
         np.testing.assert_array_equal(draw(pipe, prompt, seed=5 + i, sampler=sampler)[0], together[i])
     assert abs(together[0] - together[2]).max() > 0.01  # one prompt, two seeds
+
+
+@pytest.mark.parametrize("small_positions", [0, 1024])
+def test_one_pass_or_two_is_a_matter_of_rounding(pipe, small_positions, monkeypatch):
+    expected = draw(pipe, [RED, GREEN], seed=5)
+    monkeypatch.setattr(pipeline, "SMALL_MAP", 0)
+    monkeypatch.setattr(pipeline, "SMALL_POSITIONS", small_positions)
+    np.testing.assert_allclose(draw(pipe, [RED, GREEN], seed=5), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(("small_map", "guidance_scale", "batches"), [(16384, 4, [2]), (0, 4, [1, 1]), (0, 1, [1])])
+def test_a_small_unet_sees_both_halves_at_once(pipe, small_map, guidance_scale, batches, monkeypatch):
+    monkeypatch.setattr(pipeline, "SMALL_MAP", small_map)
+    seen, forward = [], pipe.unet.forward
+    monkeypatch.setattr(pipe.unet, "forward", lambda x, *rest: (seen.append(len(x)), forward(x, *rest))[1])
+    draw(pipe, guidance_scale=guidance_scale, steps=3)
+    assert seen == 3 * batches
+
+
+def test_seeds_of_their_own(pipe):
+    pictures = draw(pipe, [RED, GREEN], seed=[7, 3], sampler="ddpm")
+    for picture, prompt, seed in zip(pictures, [RED, GREEN], [7, 3]):
+        np.testing.assert_array_equal(picture, draw(pipe, prompt, seed=seed, sampler="ddpm")[0])
+    several = draw(pipe, RED, seed=np.array([7, 9, 7]))  # one prompt for all
+    assert len(several) == 3
+    np.testing.assert_array_equal(several[:2], np.concatenate([draw(pipe, seed=7), draw(pipe, seed=9)]))
+    np.testing.assert_array_equal(several[0], several[2])
+
+
+def test_seeds_go_with_latents(pipe):
+    """They then decide the noise of every step, not the first."""
+    noise = np.repeat(standard_normal([np.random.default_rng(4)], (4, 4, 2)), 3, axis=0)
+    pictures = draw(pipe, latents=noise, seed=[5, 6, 5], sampler="ddpm")
+    np.testing.assert_array_equal(pictures[0], pictures[2])
+    assert abs(pictures[0] - pictures[1]).max() > 0.01
+
+
+def test_a_negative_prompt_for_each_picture(pipe):
+    pictures = draw(pipe, [RED, RED], negative_prompt=[GREEN, ""], seed=[1, 1])
+    np.testing.assert_array_equal(pictures[0], draw(pipe, RED, negative_prompt=GREEN, seed=1)[0])
+    np.testing.assert_array_equal(pictures[1], draw(pipe, RED, seed=1)[0])
+    assert abs(pictures[0] - pictures[1]).max() > 1e-3
+
+
+def test_a_negative_prompt_is_encoded_once(pipe, monkeypatch):
+    seen, forward = [], pipe.text_encoder.forward
+    monkeypatch.setattr(pipe.text_encoder, "forward", lambda x, *rest: (seen.append(len(x)), forward(x, *rest))[1])
+    draw(pipe, [RED] * 3, negative_prompt=GREEN)
+    assert seen == [1, 1]
+
+
+def test_clip_skip_leaves_out_layers_of_the_prompt_alone(pipe):
+    context, negative = pipe.encode_prompts([RED], clip_skip=1), pipe.encode_prompts([GREEN])
+    embeddings, norm = pipe.text_encoder.embeddings, pipe.text_encoder.final_layer_norm
+    np.testing.assert_array_equal(context, norm(embeddings(pipe.tokenizer.encode([RED]))))  # it has one layer
+
+    def predict(x, t):
+        t = np.full(1, t, np.float32)
+        positive, away = pipe.unet(x, t, context), pipe.unet(x, t, negative)
+        return away + 4 * (positive - away)
+
+    noise = standard_normal([np.random.default_rng(11)], (4, 4, 2))
+    *_, z = ddim(predict, noise, pipe.schedule, 3)
+    settings = {"negative_prompt": GREEN, "guidance_scale": 4, "seed": 11}
+    skipped = draw(pipe, clip_skip=1, **settings)
+    np.testing.assert_allclose(skipped, pipe.decode(z), atol=2e-5)
+    assert abs(skipped - draw(pipe, **settings)).max() > 1e-3
+
+
+def test_guidance_rescale(pipe):
+    settings = {"negative_prompt": GREEN, "seed": 11}
+    plain = draw(pipe, guidance_scale=9, **settings)
+    np.testing.assert_array_equal(draw(pipe, guidance_scale=9, guidance_rescale=0, **settings), plain)
+    some, full = (draw(pipe, guidance_scale=9, guidance_rescale=r, **settings) for r in (0.5, 1))
+    assert abs(some - plain).max() > 1e-3 and abs(full - some).max() > 1e-3
+    # of no guidance nothing is taken back
+    np.testing.assert_array_equal(draw(pipe, guidance_scale=1, guidance_rescale=1), draw(pipe, guidance_scale=1))
 
 
 def test_a_seed_repeats(pipe):
@@ -95,8 +175,6 @@ def test_size_and_the_size_of_latents(pipe, rng):
 
 
 def test_a_device_draws_the_same_pictures_in_bounded_batches(pipe, device, monkeypatch):
-    from minild.pipelines import pipeline
-
     monkeypatch.setattr(pipeline, "GPU_POSITIONS", 32)  # two of these pictures
     there = tiny_pipeline.make()
     for model in (there.vae, there.text_encoder, there.unet):
@@ -136,7 +214,19 @@ def test_no_bar_unless_it_is_asked_for(pipe, capsys):
         ({"steps": 1001}, "steps: expected 1 to 1000, got 1001"),
         ({"sampler": "magic"}, "unknown sampler 'magic': use one of ddpm, ddim"),
         ({"guidance_scale": float("nan")}, "guidance must be a finite number"),
-        ({"seed": -1}, "seed must be 0 or more"),
+        ({"guidance_rescale": 1.1}, "guidance rescale must be from 0 to 1, got 1.1"),
+        ({"guidance_rescale": float("nan")}, "guidance rescale must be from 0 to 1"),
+        ({"clip_skip": 2}, "clip skip must be from 0 to 1, the text encoder's layers, got 2"),
+        ({"clip_skip": -1}, "clip skip must be from 0 to 1"),
+        ({"clip_skip": 0.5}, "clip skip must be from 0 to 1"),
+        ({"seed": -1}, "seed must be a whole number from 0, got -1"),
+        ({"seed": [3, -1]}, "seed must be a whole number from 0, got -1"),
+        ({"seed": 1.5}, "seed must be a whole number from 0, got 1.5"),
+        ({"seed": []}, "no seed"),
+        ({"prompts": [RED, GREEN], "seed": [1, 2, 3]}, "2 prompts do not go with 3 seeds: give one, or as many"),
+        ({"seed": [1, 2], "latents": np.zeros((3, 4, 4, 2))}, "2 seeds do not go with 3 latents: give as many, or a"),
+        ({"prompts": [RED, GREEN], "negative_prompt": [""] * 3}, "3 negative prompts do not go with 2 prompts"),
+        ({"negative_prompt": []}, "0 negative prompts do not go with 1 prompt"),
         ({"size": (10, 8)}, "size 10 x 8 is not divisible by 4"),
         ({"size": (8, 0)}, "size 8 x 0 is not divisible by 4"),
         ({"size": (8, 8), "latents": np.zeros((1, 4, 4, 2))}, "not both"),
