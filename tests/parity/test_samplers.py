@@ -45,9 +45,10 @@ def reference_class(name):
 
 def reference_of(config, name, tmp_path, **fields):
     """The reference's scheduler of our sampler's name, in a pipeline folder with this scheduler_config.json."""
+    reference = reference_class(name)
     (tmp_path / "scheduler_config.json").write_text(json.dumps(config))
     own = getattr(diffusers, config["_class_name"]).from_pretrained(tmp_path)
-    return reference_class(name).from_config(own.config, **FIXED.get(name, {}), **fields)
+    return reference.from_config(own.config, **FIXED.get(name, {}), **fields)
 
 
 def our_model(x, t):
@@ -193,8 +194,7 @@ def test_a_whole_pipeline_draws_the_references_picture(name, folder, rng, monkey
     assert ours.sampler == "pndm"
     f, c = ours.vae.downsampling, ours.vae.config["latent_channels"]
     latents = rng.standard_normal((2, 8, 12, c), np.float32)
-    guidance = 1 if name == "ddim-inverse" else 7.5  # guidance would carry noise, taken for a picture, off all scales
-    mine = ours.text_to_image(prompts, "grey", STEPS, guidance, sampler=name, seed=3, latents=latents)
+    mine = ours.text_to_image(prompts, "grey", STEPS, 7.5, sampler=name, seed=3, latents=latents)
     theirs = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, local_files_only=True)
     theirs.set_progress_bar_config(disable=True)
     theirs.scheduler = reference_class(name).from_config(theirs.scheduler.config, **FIXED.get(name, {}))
@@ -203,11 +203,12 @@ def test_a_whole_pipeline_draws_the_references_picture(name, folder, rng, monkey
         prompts,
         negative_prompt=["grey"] * 2,
         num_inference_steps=STEPS,
-        guidance_scale=guidance,
+        guidance_scale=7.5,
         latents=channels_first(latents),
         height=8 * f,
         width=12 * f,
         output_type="np",
     ).images
     assert mine.shape == expected.shape and expected.std() > 0.02
-    assert np.abs(mine - expected).max() <= 1e-4
+    # Noise taken for a picture, and guided, is carried off all scales; rounding grows with it.
+    assert np.abs(mine - expected).max() <= (1e-3 if name == "ddim-inverse" else 1e-4)
