@@ -6,13 +6,16 @@ only through `to_device` and `to_host`, so that a crossing can be seen in the co
 
 import contextlib
 import ctypes
+import functools
+import math
 import os
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from minild.errors import UserError
 
@@ -92,16 +95,77 @@ def core_count():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+_thread = threading.local()  # .works_alone: it is one of several that share the cores; .workspace: its arrays
+
+
+@functools.cache
+def _blas():
+    return ThreadpoolController()  # found once: looking for the libraries takes longer than many an operation
+
+
 def blas_threads(count):
     """Context manager: BLAS uses `count` threads within (1 where replicas run on threads of their own)."""
-    return threadpool_limits(count, user_api="blas")
+    return _blas().limit(limits=count, user_api="blas")
+
+
+def _join_the_cores():
+    _thread.works_alone = True
+
+
+def worker_threads(count):
+    """A ThreadPoolExecutor of threads that share the cores: none of them spreads its work over the others."""
+    return ThreadPoolExecutor(count, initializer=_join_the_cores)
 
 
 @contextlib.contextmanager
 def side_by_side():
     """A map() for work on host arrays that runs on all cores at once, BLAS on one thread in each."""
-    with blas_threads(1), ThreadPoolExecutor(core_count()) as pool:
+    with blas_threads(1), worker_threads(core_count()) as pool:
         yield pool.map
+
+
+@functools.cache
+def _all_cores():
+    return worker_threads(core_count())
+
+
+def on_all_cores(function, items):
+    """Call function(item) for every item, on all cores at once; one after the other in a thread that works alone.
+
+    For the pieces of one large operation on host arrays. `function` writes its result where it belongs.
+    """
+    if len(items) < 2 or core_count() == 1 or getattr(_thread, "works_alone", False):
+        for item in items:
+            function(item)
+        return
+    with blas_threads(1):
+        for _ in _all_cores().map(function, items):
+            pass  # the results are None; to ask for them raises what a piece raised
+
+
+PIECE = 1 << 17  # elements worked on at a time: in float32 half a megabyte, so that a few arrays fit the L2 cache
+PIECE_ON_GPU = 1 << 27  # there only the memory is a limit
+
+
+def pieces(count, size, like, least=1):
+    """Slices that cover `count` rows of `size` elements: a piece each, but at least `least` rows."""
+    step = max((PIECE if isinstance(like, np.ndarray) else PIECE_ON_GPU) // max(size, 1), least)
+    return [slice(i, min(i + step, count)) for i in range(0, count, step)]
+
+
+def workspace(slot, shape, like):
+    """An uninitialised array of the shape, in the dtype and on the device of the array `like`.
+
+    On the host it is the same memory at every call of this thread with the same `slot`, a string: for what lives within
+    one operation on one piece of its work. To touch memory fresh from the kernel costs more than most arithmetic on it.
+    """
+    if not isinstance(like, np.ndarray):
+        return get_array_module(like).empty(shape, like.dtype)
+    arrays = vars(_thread).setdefault("workspace", {})
+    size = math.prod(shape)
+    if (slot, like.dtype) not in arrays or arrays[slot, like.dtype].size < size:
+        arrays[slot, like.dtype] = np.empty(size, like.dtype)
+    return arrays[slot, like.dtype][:size].reshape(shape)
 
 
 def keep_freed_memory():

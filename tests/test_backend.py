@@ -1,5 +1,8 @@
 """Devices, crossings, random numbers; and the CuPy double that keeps the others honest."""
 
+import threading
+import time
+
 import device_double
 import numpy as np
 import pytest
@@ -97,3 +100,41 @@ def test_double_counts_synchronisations():
         y.item()
         x[x > 1]
     assert counter.reasons == ["float", "bool", "get", "item", "boolean index"]
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_pieces_run_on_all_cores_or_in_a_worker_one_by_one(alone):
+    threads, done = set(), np.zeros(40, int)
+
+    def work(i):
+        threads.add(threading.get_ident())
+        done[i] += 1
+        time.sleep(0.002)  # long enough for every core to take one
+
+    if alone:
+        with backend.worker_threads(1) as pool:
+            pool.submit(backend.on_all_cores, work, range(40)).result()
+    else:
+        backend.on_all_cores(work, range(40))
+    assert (done == 1).all()
+    assert len(threads) == (1 if alone else backend.core_count())
+
+
+def test_what_a_piece_raises_is_raised():
+    def work(i):
+        if i == 3:
+            raise ValueError("piece 3")
+
+    with pytest.raises(ValueError, match="piece 3"):
+        backend.on_all_cores(work, range(5))
+
+
+def test_workspace_is_the_same_memory_again_within_a_thread():
+    like = np.empty(0, np.float32)
+    first = backend.workspace("test", (3, 4), like)
+    assert first.shape == (3, 4) and first.dtype == np.float32
+    assert np.shares_memory(first, backend.workspace("test", (2, 2), like))
+    assert not np.shares_memory(first, backend.workspace("test 2", (3, 4), like))
+    with backend.worker_threads(1) as pool:
+        other = pool.submit(backend.workspace, "test", (3, 4), like).result()
+    assert not np.shares_memory(first, other)

@@ -5,9 +5,7 @@ carry their part of a batch through a replica of their own run truly side by sid
 kept to one thread each. On a GPU there is one replica: the device is parallel inside.
 """
 
-from concurrent.futures import ThreadPoolExecutor
-
-from minild.backend import blas_threads, core_count, device_of
+from minild.backend import blas_threads, core_count, device_of, worker_threads
 from minild.training.optimizer import chunks, flatten_gradients
 
 
@@ -25,7 +23,7 @@ class Replicas:
 
     def __enter__(self):
         self._limits = blas_threads(1 if len(self.modules) > 1 else core_count())
-        self._pool = ThreadPoolExecutor(len(self.modules))
+        self._pool = worker_threads(len(self.modules))
         return self
 
     def __exit__(self, *exception):

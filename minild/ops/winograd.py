@@ -1,0 +1,140 @@
+"""Winograd's convolution F(4 x 4, 3 x 3): a 4 x 4 tile of outputs for 36 multiplications a channel instead of 144.
+
+(Lavin & Gray 2015, arXiv 1509.09308.) In one dimension, four outputs y_k = Σ_r d_(k+r) g_r of six inputs d and three
+taps g. Read g as the polynomial g_0 + g_1 x + g_2 x²: six values of it, at five points and at infinity, are G g. The
+transpose of "evaluate both factors, multiply value by value, interpolate the product" is then
+
+    y = Aᵀ [(G g) ⊙ (Bᵀ d)],
+
+with the powers of the points in A, and in B the polynomials that vanish at all points but one. In two dimensions each
+matrix acts on rows and on columns: as one matrix product with its Kronecker square, 36 x 36 for the inputs. What is
+left between the transforms, a product for each of the 36 values, sums over channels: 36 matrix products.
+
+The error grows with the points' powers. Of 0, ±a, ±b the textbook's a = 1, b = 2 gives fifteen times the error of
+direct convolution, a = 3/4, b = 3/2 three times.
+"""
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from minild.backend import on_all_cores, workspace
+from minild.ops.bands import band, bands
+
+TILE, TAPS = 4, 3
+POINTS = (0.0, 0.75, -0.75, 1.5, -1.5)
+SIDE = TILE + TAPS - 1  # of a tile of inputs
+VALUES = SIDE * SIDE
+LEAST_CHANNELS = 32  # with fewer, the transforms cost more than the products save
+LEAST_TILES = 32  # with fewer, so does the transform of the weights
+TILES_AT_ONCE = 64  # at least, or the 36 matrices of a piece have too few rows to be multiplied fast
+
+
+def _transforms():
+    """(Aᵀ (4, 6), G (6, 3), Bᵀ (6, 6)) in float64."""
+    points = np.array(POINTS)
+    A_T, G, B_T = np.zeros((TILE, SIDE)), np.zeros((SIDE, TAPS)), np.zeros((SIDE, SIDE))
+    for i, point in enumerate(points):
+        others = np.delete(points, i)
+        A_T[:, i] = point ** np.arange(TILE)
+        G[i] = point ** np.arange(TAPS) / np.prod(point - others)
+        B_T[i, :-1] = np.poly(others)[::-1]
+    A_T[-1, -1] = G[-1, -1] = 1  # at infinity a polynomial is its highest coefficient
+    B_T[-1] = np.poly(points)[::-1]
+    # A value may be scaled in one factor and back in the other. Equal sizes keep the rounding small.
+    balance = np.sqrt(abs(B_T).sum(axis=1) / abs(G).sum(axis=1))[:, None]
+    return A_T, G * balance, B_T / balance
+
+
+A_T, G, B_T = (np.kron(matrix, matrix) for matrix in _transforms())  # (16, 36), (36, 9), (36, 36)
+_MATRICES = {np.dtype(t): [m.astype(t) for m in (A_T, G, B_T)] for t in (np.float32, np.float64)}
+
+
+def _tiles(size):
+    return -(-size // TILE)
+
+
+def pays(x_shape, weight_shape, margins):
+    """Whether this is the fastest convolution: with enough channels and tiles, and few pixels beyond the edge."""
+    N, H, W, _ = x_shape
+    kH, kW, Cin, Cout = weight_shape
+    if (kH, kW) != (TAPS, TAPS) or min(Cin, Cout) < LEAST_CHANNELS:
+        return False
+    Ho, Wo = H + sum(margins[0]) - TAPS + 1, W + sum(margins[1]) - TAPS + 1
+    tiles = N * _tiles(Ho) * _tiles(Wo)
+    return tiles >= LEAST_TILES and tiles * TILE * TILE <= 1.5 * N * Ho * Wo
+
+
+def _pieces(x, y):
+    """(images, rows of tiles) that are worked on at once."""
+    N, Ho, Wo, _ = y.shape
+    size = VALUES * max(x.shape[3], y.shape[3])
+    return bands(N, _tiles(Ho), _tiles(Wo), size, x, TILES_AT_ONCE)
+
+
+def correlate(x, weight, bias, margins, y):
+    """y[...] = x ⋆ weight + bias at stride 1, for a 3 x 3 kernel, as minild.ops.conv.conv2d has them."""
+    Cin, Cout = weight.shape[2:]
+    A_T, G, _ = _MATRICES[x.dtype]
+    U = (G @ weight.reshape(TAPS * TAPS, Cin * Cout)).reshape(VALUES, Cin, Cout)
+
+    def multiply(piece):
+        V = _transform_inputs(x, piece, margins, y)
+        M = workspace("products", (len(V), VALUES, Cout), x)
+        np.matmul(V.swapaxes(0, 1), U, out=M.swapaxes(0, 1))
+        outputs = np.matmul(A_T, M, out=workspace("outputs", (len(M), TILE * TILE, Cout), x))
+        if bias is not None:
+            outputs += bias
+        _scatter(outputs, y, piece)
+
+    on_all_cores(multiply, _pieces(x, y))
+
+
+def weight_gradient(x, dy, margins):
+    """dweight (3, 3, Cin, Cout): the transposes of the same transforms, dU = Σ_tiles V dM with dM = A dy Aᵀ."""
+    Cin, Cout = x.shape[3], dy.shape[3]
+    A_T, G, _ = _MATRICES[x.dtype]
+    dU = np.zeros((VALUES, Cin, Cout), x.dtype)
+    for piece in _pieces(x, dy):
+        V = _transform_inputs(x, piece, margins, dy)
+        tiles = _gather(dy, piece, ((0, 0), (0, 0)), dy, TILE)
+        dM = np.matmul(A_T.T, tiles, out=workspace("products", (len(tiles), VALUES, Cout), x))
+        dU += np.matmul(V.transpose(1, 2, 0), dM.swapaxes(0, 1), out=workspace("dU", dU.shape, x))
+    return (G.T @ dU.reshape(VALUES, -1)).reshape(TAPS, TAPS, Cin, Cout)
+
+
+def _transform_inputs(x, piece, margins, y):
+    """V = Bᵀ d B of the tiles of a piece: (tiles, 36, Cin), in workspace."""
+    tiles = _gather(x, piece, margins, y, SIDE)
+    return np.matmul(_MATRICES[x.dtype][2], tiles, out=workspace("values", tiles.shape, x))
+
+
+def _gather(x, piece, margins, y, side):
+    """The side x side pixels at every fourth pixel of a piece: (tiles, side², C), in workspace."""
+    images, rows = piece
+    down, across, C = rows.stop - rows.start, _tiles(y.shape[2]), x.shape[3]
+    (top, _), (left, _) = margins
+    height, width = TILE * (down - 1) + side, TILE * (across - 1) + side
+    area = band(x, images, TILE * rows.start - top, height, -left, width)
+    step_n, step_h, step_w, step_c = area.strides
+    overlapping = as_strided(
+        area,
+        (len(area), down, across, side, side, C),
+        (step_n, TILE * step_h, TILE * step_w, step_h, step_w, step_c),
+        writeable=False,
+    )
+    tiles = workspace("tiles", overlapping.shape, x)
+    tiles[...] = overlapping
+    return tiles.reshape(-1, side * side, C)
+
+
+def _scatter(outputs, y, piece):
+    """Put outputs (tiles, 16, Cout) in their places in y; what is beyond its edge is dropped."""
+    images, rows = piece
+    target = y[images, TILE * rows.start : TILE * rows.stop]
+    N, height, width, Cout = target.shape
+    down, across = rows.stop - rows.start, _tiles(width)
+    tiles = outputs.reshape(N, down, across, TILE, TILE, Cout).swapaxes(2, 3)  # N,down,TILE,across,TILE,Cout
+    if (height, width) == (TILE * down, TILE * across):
+        target.reshape(N, down, TILE, across, TILE, Cout)[...] = tiles
+    else:
+        target[...] = tiles.reshape(N, TILE * down, TILE * across, Cout)[:, :height, :width]
