@@ -28,6 +28,15 @@ def device(request):
     return request.param
 
 
+@pytest.fixture(params=["whole", "in pieces"])
+def work(request, monkeypatch):
+    """How an operation goes about its work: all at once, as with arrays this small, or in many pieces."""
+    if request.param == "in pieces":
+        monkeypatch.setattr(backend, "PIECE", 10)
+        monkeypatch.setattr(backend, "PIECE_ON_GPU", 10)
+    return request.param
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(7)

@@ -7,37 +7,67 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.polynomial import chebyshev
 
-from minild.backend import get_array_module
+from minild.backend import get_array_module, on_all_cores, pieces, workspace
+from minild.ops.reduce import sum_columns
 
 
-def sigmoid(x):
-    """σ(x) = 1 / (1 + exp(-x)), written with tanh, which cannot overflow."""
-    y = get_array_module(x).tanh(x * 0.5)
+def _sigmoid(x, sharpness, out):
+    """σ(sharpness · x) for σ(x) = 1 / (1 + exp(-x)), written with tanh, which cannot overflow."""
+    xp = get_array_module(x)
+    y = xp.multiply(x, 0.5 * sharpness, out=out)
+    xp.tanh(y, out=y)
     y *= 0.5
     y += 0.5
     return y
 
 
-class SiluCache(NamedTuple):
-    x: Any
-    gate: Any  # σ(x): a tanh costs more than keeping it
+class GatedCache(NamedTuple):
+    x: Any  # the gate σ is computed again: that takes as long as fetching it from memory
+
+
+def _gated(x, sharpness):
+    """y = x · σ(sharpness · x)."""
+    xp = get_array_module(x)
+    rows = x.reshape(-1, x.shape[-1])
+    y = xp.empty_like(rows)
+
+    def multiply(part):
+        gate = _sigmoid(rows[part], sharpness, out=y[part])
+        gate *= rows[part]
+
+    on_all_cores(multiply, pieces(*rows.shape, x))
+    return y.reshape(x.shape), GatedCache(x)
+
+
+def _gated_backward(dy, cache, sharpness):
+    """dx = dy · σ · (1 + sharpness · x · (1 - σ))."""
+    (x,) = cache
+    xp = get_array_module(x)
+    rows, drows = x.reshape(-1, x.shape[-1]), dy.reshape(-1, x.shape[-1])
+    dx = xp.empty_like(rows)
+
+    def differentiate(part):
+        gate = _sigmoid(rows[part], sharpness, out=workspace("gate", rows[part].shape, x))
+        slope = xp.subtract(1, gate, out=dx[part])
+        slope *= rows[part]
+        if sharpness != 1:
+            slope *= sharpness
+        slope += 1
+        slope *= gate
+        slope *= drows[part]
+
+    on_all_cores(differentiate, pieces(*rows.shape, x))
+    return dx.reshape(x.shape)
 
 
 def silu(x):
     """y = x · σ(x), element by element (Elfwing et al. 2017, arXiv 1702.03118)."""
-    gate = sigmoid(x)
-    return x * gate, SiluCache(x, gate)
+    return _gated(x, 1.0)
 
 
 def silu_backward(dy, cache):
     """dx = dy · σ(x) · (1 + x · (1 - σ(x)))."""
-    x, gate = cache
-    dx = 1 - gate
-    dx *= x
-    dx += 1
-    dx *= gate
-    dx *= dy
-    return dx
+    return _gated_backward(dy, cache, 1.0)
 
 
 @functools.cache
@@ -57,74 +87,79 @@ def _erfc_polynomial(degree, largest):
     return chebyshev.cheb2poly(chebyshev.chebinterpolate(smooth_part, degree)).tolist(), t_low
 
 
-def erf(x):
+def erf(x, out=None):
     """The error function, to 3e-7 in float32 and 1e-15 in float64. NumPy has none."""
     xp = get_array_module(x)
     largest = 6.0  # erf is 1 to the last bit of a float64 from here on
     coefficients, t_low = _erfc_polynomial(8 if x.dtype.itemsize <= 4 else 20, largest)
-    z = xp.minimum(abs(x), largest)
-    t = 2 / (2 + z)
-    u = t * (2 / (1 - t_low))
+    z = xp.abs(x, out=workspace("erf z", x.shape, x))
+    xp.minimum(z, largest, out=z)
+    t = xp.add(z, 2, out=workspace("erf t", x.shape, x))
+    xp.divide(2, t, out=t)
+    u = xp.multiply(t, 2 / (1 - t_low), out=workspace("erf u", x.shape, x))
     u -= 2 * t_low / (1 - t_low) + 1
-    exponent = u * coefficients[-1]
+    exponent = xp.multiply(u, coefficients[-1], out=workspace("erf exponent", x.shape, x))
     for coefficient in coefficients[-2:0:-1]:
         exponent += coefficient
         exponent *= u
     exponent += coefficients[0]
     z *= z
     exponent -= z
-    erfc = xp.exp(exponent)
+    erfc = xp.exp(exponent, out=exponent)
     erfc *= t
-    return xp.copysign(1 - erfc, x)
+    return xp.copysign(xp.subtract(1, erfc, out=erfc), x, out=out)
+
+
+def _normal_cdf(x, out=None):
+    """Φ(x) = (1 + erf(x / √2)) / 2, the normal distribution function."""
+    scaled = get_array_module(x).multiply(x, math.sqrt(0.5), out=workspace("scaled", x.shape, x))
+    cdf = erf(scaled, out=out)
+    cdf += 1
+    cdf *= 0.5
+    return cdf
+
+
+def _gelu_slope(x, cdf):
+    """gelu'(x) = Φ(x) + x · φ(x), φ the normal density; in workspace."""
+    xp = get_array_module(x)
+    slope = xp.multiply(x, x, out=workspace("slope", x.shape, x))
+    slope *= -0.5
+    xp.exp(slope, out=slope)
+    slope *= 1 / math.sqrt(2 * math.pi)
+    slope *= x
+    slope += cdf
+    return slope
 
 
 class GeluCache(NamedTuple):
     x: Any
-    cdf: Any  # Φ(x), the normal distribution function
+    cdf: Any  # Φ(x)
 
 
 def gelu(x):
     """y = x · Φ(x), Φ(x) = (1 + erf(x / √2)) / 2, exactly (Hendrycks & Gimpel 2016, arXiv 1606.08415)."""
-    cdf = erf(x * math.sqrt(0.5))
-    cdf += 1
-    cdf *= 0.5
+    cdf = _normal_cdf(x)
     return x * cdf, GeluCache(x, cdf)
 
 
 def gelu_backward(dy, cache):
     """dx = dy · (Φ(x) + x · φ(x)), φ the normal density."""
-    x, cdf = cache
-    dx = x * x
-    dx *= -0.5
-    dx = get_array_module(x).exp(dx)
-    dx *= 1 / math.sqrt(2 * math.pi)
-    dx *= x
-    dx += cdf
-    dx *= dy
-    return dx
+    return dy * _gelu_slope(*cache)
 
 
 def quick_gelu(x):
     """y = x · σ(1.702 x), CLIP's approximation of GELU."""
-    gate = sigmoid(x * 1.702)
-    return x * gate, SiluCache(x, gate)
+    return _gated(x, 1.702)
 
 
 def quick_gelu_backward(dy, cache):
     """dx = dy · σ · (1 + 1.702 · x · (1 - σ)), σ = σ(1.702 x)."""
-    x, gate = cache
-    dx = 1 - gate
-    dx *= x
-    dx *= 1.702
-    dx += 1
-    dx *= gate
-    dx *= dy
-    return dx
+    return _gated_backward(dy, cache, 1.702)
 
 
 class GegluCache(NamedTuple):
-    hidden: Any
-    gelu: GeluCache
+    x: Any
+    cdf: Any  # Φ(gate): the error function costs more than keeping it
 
 
 def geglu(x):
@@ -134,21 +169,39 @@ def geglu(x):
     """
     if x.shape[-1] % 2:
         raise ValueError(f"x: expected an even last axis, got shape {x.shape}")
+    xp = get_array_module(x)
     half = x.shape[-1] // 2
-    hidden = x[..., :half]
-    activated, cache = gelu(x[..., half:])
-    activated *= hidden
-    return activated, GegluCache(hidden, cache)
+    rows = x.reshape(-1, 2 * half)
+    y, cdf = xp.empty((len(rows), half), x.dtype), xp.empty((len(rows), half), x.dtype)
+
+    def multiply(part):
+        hidden, gate = rows[part, :half], rows[part, half:]
+        xp.multiply(gate, _normal_cdf(gate, out=cdf[part]), out=y[part])
+        y[part] *= hidden
+
+    on_all_cores(multiply, pieces(len(rows), half, x))
+    shape = (*x.shape[:-1], half)
+    return y.reshape(shape), GegluCache(x, cdf.reshape(shape))
 
 
 def geglu_backward(dy, cache):
     """dy (..., D) -> dx (..., 2D): dhidden = dy · gelu(gate), dgate = gelu'(gate) · (dy · hidden)."""
-    hidden, gelu_cache = cache
-    half = hidden.shape[-1]
-    dx = get_array_module(dy).empty((*dy.shape[:-1], 2 * half), dy.dtype)
-    dx[..., :half] = dy * (gelu_cache.x * gelu_cache.cdf)
-    dx[..., half:] = gelu_backward(dy * hidden, gelu_cache)
-    return dx
+    x, cdf = cache
+    xp = get_array_module(x)
+    half = x.shape[-1] // 2
+    rows, dy, cdf = x.reshape(-1, 2 * half), dy.reshape(-1, half), cdf.reshape(-1, half)
+    dx = xp.empty_like(rows)
+
+    def differentiate(part):
+        hidden, gate = rows[part, :half], rows[part, half:]
+        dhidden, dgate = dx[part, :half], dx[part, half:]
+        xp.multiply(gate, cdf[part], out=dhidden)
+        dhidden *= dy[part]
+        xp.multiply(dy[part], hidden, out=dgate)
+        dgate *= _gelu_slope(gate, cdf[part])
+
+    on_all_cores(differentiate, pieces(len(rows), half, x))
+    return dx.reshape(x.shape)
 
 
 class SoftmaxCache(NamedTuple):
@@ -157,15 +210,29 @@ class SoftmaxCache(NamedTuple):
 
 def softmax(x):
     """y_i = exp(x_i - max x) / Σ_j exp(x_j - max x) over the last axis, which must hold a finite value."""
-    xp = get_array_module(x)
-    y = xp.exp(x - x.max(axis=-1, keepdims=True))
-    y /= y.sum(axis=-1, keepdims=True)
+    y = exp_shifted(x)
+    y /= sum_columns(y)
     return y, SoftmaxCache(y)
+
+
+HARMLESS = 64.0  # exp(±64) is far from the ends of float32, and so is a sum of as many as there can be
+
+
+def exp_shifted(x, out=None):
+    """exp(x - s) with one s for each row, such that none overflows and no row vanishes. `out` may be x itself.
+
+    s is the row's maximum, or 0 if no value is large: on the host, looking for that is much faster than row by row.
+    """
+    xp = get_array_module(x)
+    if isinstance(x, np.ndarray) and x.max() <= HARMLESS and x.min() >= -HARMLESS and x.dtype != np.float16:
+        return xp.exp(x, out=out)
+    shifted = xp.subtract(x, x.max(axis=-1, keepdims=True), out=out)
+    return xp.exp(shifted, out=shifted)
 
 
 def softmax_backward(dy, cache):
     """dx = y · (dy - Σ_j dy_j y_j)."""
     (y,) = cache
     dx = y * dy
-    dx -= y * dx.sum(axis=-1, keepdims=True)
+    dx -= y * sum_columns(dx)
     return dx

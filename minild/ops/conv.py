@@ -16,6 +16,7 @@ import numpy as np
 from minild.backend import get_array_module, on_all_cores, workspace
 from minild.ops import winograd
 from minild.ops.bands import band, bands
+from minild.ops.reduce import sum_rows
 from minild.ops.validate import require_like, require_rank, require_shape
 
 LEAST_ROWS = 256  # of the patches multiplied at once: with fewer, reading the weights takes longer than the product
@@ -83,7 +84,7 @@ def conv2d_backward(dy, cache):
     """
     x, weight, stride, margins, has_bias = cache
     dweight = _weight_gradient(x, weight, dy, stride, margins)
-    dbias = dy.reshape(-1, dy.shape[3]).sum(axis=0) if has_bias else None
+    dbias = sum_rows(dy.reshape(-1, dy.shape[3])) if has_bias else None
     if stride != 1:
         return _fold_input_gradient(x, weight, dy, stride, margins), dweight, dbias
     kH, kW = weight.shape[:2]

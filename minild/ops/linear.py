@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+from minild.ops.reduce import sum_rows
 from minild.ops.validate import require_like, require_shape
 
 
@@ -33,5 +34,5 @@ def linear_backward(dy, cache):
     rows, drows = x.reshape(-1, weight.shape[0]), dy.reshape(-1, weight.shape[1])
     dx = (drows @ weight.T).reshape(x.shape)
     dweight = rows.T @ drows
-    dbias = drows.sum(axis=0) if has_bias else None
+    dbias = sum_rows(drows) if has_bias else None
     return dx, dweight, dbias

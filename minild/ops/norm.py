@@ -2,7 +2,9 @@
 
 from typing import Any, NamedTuple
 
-from minild.backend import get_array_module
+from minild.backend import get_array_module, on_all_cores, pieces, workspace
+from minild.ops.bands import bands
+from minild.ops.reduce import sum_rows
 from minild.ops.validate import require_like, require_shape
 
 
@@ -22,6 +24,20 @@ def _over_groups(per_channel, groups):
     return get_array_module(per_channel).broadcast_to(total, by_group.shape).reshape(N, 1, C)
 
 
+def _sum_pixels(rows, parts, function):
+    """(N, C): the sums over the pixels of rows (N, P, C) of what `function` gives for each of its parts (images, P)."""
+    sums = [None] * len(parts)
+
+    def add_up(i):
+        sums[i] = sum_rows(function(parts[i]))
+
+    on_all_cores(add_up, range(len(parts)))
+    total = get_array_module(rows).zeros((rows.shape[0], rows.shape[2]), rows.dtype)
+    for (images, _), part in zip(parts, sums):
+        total[images] += part
+    return total
+
+
 def group_norm(x, gamma, beta, groups, eps=1e-5):
     """y = γ · (x - mean) / sqrt(var + eps) + β, mean and variance over the pixels and channels of each group.
 
@@ -34,15 +50,28 @@ def group_norm(x, gamma, beta, groups, eps=1e-5):
     require_shape("gamma", gamma, (C,))
     require_shape("beta", beta, (C,))
     require_like("gamma", gamma, "x", x)
+    xp = get_array_module(x)
     rows = x.reshape(N, -1, C)
     count = rows.shape[1] * (C // groups)
-    mean = _over_groups(rows.sum(axis=1), groups) / count
-    centred = rows - mean
-    var = _over_groups((centred * centred).sum(axis=1), groups) / count
-    rstd = 1 / get_array_module(x).sqrt(var + eps)
-    y = centred  # our own array: the rest is written over it
-    y *= rstd * gamma
-    y += beta
+    parts = bands(N, rows.shape[1], 1, C, x)
+
+    def squares(part):
+        centred = xp.subtract(rows[part], mean[part[0]], out=workspace("centred", rows[part].shape, x))
+        centred *= centred
+        return centred
+
+    mean = _over_groups(_sum_pixels(rows, parts, lambda part: rows[part]), groups) / count
+    rstd = 1 / xp.sqrt(_over_groups(_sum_pixels(rows, parts, squares), groups) / count + eps)
+    scale = rstd * gamma
+    y = xp.empty_like(rows)
+
+    def normalise(part):
+        images = part[0]
+        xp.subtract(rows[part], mean[images], out=y[part])
+        y[part] *= scale[images]
+        y[part] += beta
+
+    on_all_cores(normalise, parts)
     return y.reshape(x.shape), GroupNormCache(x, gamma, mean, rstd, groups)
 
 
@@ -54,16 +83,30 @@ def group_norm_backward(dy, cache):
     Only sums over pixels are taken of whole arrays; the rest is on (N, C).
     """
     x, gamma, mean, rstd, groups = cache
+    xp = get_array_module(x)
     N, C = x.shape[0], x.shape[-1]
     rows, drows = x.reshape(N, -1, C), dy.reshape(N, -1, C)
     count = rows.shape[1] * (C // groups)
-    dy_sum = drows.sum(axis=1)  # N,C
-    dy_xhat_sum = ((drows * rows).sum(axis=1) - mean[:, 0] * dy_sum) * rstd[:, 0]
+    parts = bands(N, rows.shape[1], 1, C, x)
+
+    def products(part):
+        return xp.multiply(drows[part], rows[part], out=workspace("products", rows[part].shape, x))
+
+    dy_sum = _sum_pixels(drows, parts, lambda part: drows[part])  # N,C
+    dy_xhat_sum = (_sum_pixels(drows, parts, products) - mean[:, 0] * dy_sum) * rstd[:, 0]
     through_mean = _over_groups(gamma * dy_sum, groups) / count
     through_variance = _over_groups(gamma * dy_xhat_sum, groups) / count
-    dx = drows * (rstd * gamma)
-    dx -= rows * (rstd * rstd * through_variance)
-    dx += rstd * (mean * rstd * through_variance - through_mean)
+    dy_factor, x_factor = rstd * gamma, rstd * rstd * through_variance
+    constant = rstd * (mean * rstd * through_variance - through_mean)
+    dx = xp.empty_like(rows)
+
+    def differentiate(part):
+        images = part[0]
+        xp.multiply(drows[part], dy_factor[images], out=dx[part])
+        dx[part] -= xp.multiply(rows[part], x_factor[images], out=workspace("products", rows[part].shape, x))
+        dx[part] += constant[images]
+
+    on_all_cores(differentiate, parts)
     return dx.reshape(x.shape), dy_xhat_sum.sum(axis=0), dy_sum.sum(axis=0)
 
 
@@ -78,28 +121,36 @@ def layer_norm(x, gamma, beta, eps=1e-5):
 
     x (..., D), gamma and beta (D,) -> y like x. Raises ValueError for a shape or dtype that does not fit.
     """
-    require_shape("gamma", gamma, (x.shape[-1],))
-    require_shape("beta", beta, (x.shape[-1],))
+    D = x.shape[-1]
+    require_shape("gamma", gamma, (D,))
+    require_shape("beta", beta, (D,))
     require_like("gamma", gamma, "x", x)
-    xhat = x - x.mean(axis=-1, keepdims=True)
-    var = (xhat * xhat).mean(axis=-1, keepdims=True)
-    rstd = 1 / get_array_module(x).sqrt(var + eps)
-    xhat *= rstd
-    y = xhat * gamma
-    y += beta
-    return y, LayerNormCache(xhat, gamma, rstd)
+    xp = get_array_module(x)
+    rows = x.reshape(-1, D)
+    y, xhat, rstd = xp.empty_like(rows), xp.empty_like(rows), xp.empty((len(rows), 1), x.dtype)
+    mean_of_row = xp.full((D, 1), 1 / D, x.dtype)
+
+    def normalise(part):
+        xp.subtract(rows[part], rows[part] @ mean_of_row, out=xhat[part])
+        squares = xp.multiply(xhat[part], xhat[part], out=y[part])
+        rstd[part] = 1 / xp.sqrt(squares @ mean_of_row + eps)
+        xhat[part] *= rstd[part]
+        xp.multiply(xhat[part], gamma, out=y[part])
+        y[part] += beta
+
+    on_all_cores(normalise, pieces(len(rows), D, x))
+    return y.reshape(x.shape), LayerNormCache(xhat.reshape(x.shape), gamma, rstd.reshape(*x.shape[:-1], 1))
 
 
 def layer_norm_backward(dy, cache):
     """dy like x -> dx = rstd · (dx̂ - mean(dx̂) - x̂ · mean(dx̂ · x̂)), dgamma (D,), dbeta (D,)."""
     xhat, gamma, rstd = cache
     dy_xhat = dy * xhat
-    dgamma = dy_xhat.reshape(-1, dy.shape[-1]).sum(axis=0)
-    dbeta = dy.reshape(-1, dy.shape[-1]).sum(axis=0)
-    dxhat = dy * gamma
-    through_mean = dxhat.mean(axis=-1, keepdims=True)
+    dgamma = sum_rows(dy_xhat.reshape(-1, dy.shape[-1]))
+    dbeta = sum_rows(dy.reshape(-1, dy.shape[-1]))
+    through_mean = (dy @ gamma)[..., None] / dy.shape[-1]
     through_variance = (dy_xhat @ gamma)[..., None] / dy.shape[-1]
-    dx = dxhat
+    dx = dy * gamma
     dx -= through_mean
     dx -= xhat * through_variance
     dx *= rstd

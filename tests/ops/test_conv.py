@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from minild.gradcheck import check
+from minild.ops import conv
 from minild.ops.conv import col2im, conv2d, conv2d_backward, im2col
+
+
+@pytest.fixture(autouse=True)
+def few_rows(monkeypatch):
+    monkeypatch.setattr(conv, "LEAST_ROWS", 1)  # so that "in pieces" holds here, too
+
 
 CASES = [  # kernel, stride, padding
     ((3, 3), 1, 1),
@@ -36,18 +43,18 @@ def plain_conv2d(x, weight, bias, stride, padding):
 
 
 @pytest.mark.parametrize(("kernel", "stride", "padding"), CASES)
-def test_gradient(device, rng, kernel, stride, padding):
+def test_gradient(device, work, rng, kernel, stride, padding):
     inputs = {"x": rng.standard_normal((2, 7, 5, 3)), "weight": rng.standard_normal((*kernel, 3, 4)),
               "bias": rng.standard_normal(4)}
     check(conv2d, conv2d_backward, inputs, stride=stride, padding=padding, device=device)
 
 
-def test_gradient_without_bias(device, rng):
+def test_gradient_without_bias(device, work, rng):
     inputs = {"x": rng.standard_normal((2, 4, 5, 3)), "weight": rng.standard_normal((3, 3, 3, 2)), "bias": None}
     check(conv2d, conv2d_backward, inputs, stride=2, padding=1, device=device)
 
 
-def test_gradient_where_the_stride_leaves_pixels_unseen(device, rng):
+def test_gradient_where_the_stride_leaves_pixels_unseen(device, work, rng):
     inputs = {"x": rng.standard_normal((2, 6, 8, 1)), "weight": rng.standard_normal((3, 3, 1, 2)), "bias": None}
     check(conv2d, conv2d_backward, inputs, stride=2, device=device)
 
