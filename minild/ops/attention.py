@@ -9,6 +9,7 @@ from minild.ops.reduce import sum_columns
 from minild.ops.validate import require_like, require_rank, require_shape
 
 KEPT = 1 << 21  # scores that a call may keep for its backward: more than that are computed again, slice by slice
+LEAST_QUERIES = 256  # in a slice: with fewer, reading the keys takes longer than the product
 
 
 class AttentionCache(NamedTuple):
@@ -70,7 +71,7 @@ def causal_mask(scores, first=0):
 def _slices(q, k):
     """(n, head, queries) for which the scores are one piece of work."""
     N, heads, Lq, _ = q.shape
-    return [(n, head, part) for n in range(N) for head in range(heads) for part in pieces(Lq, k.shape[2], q)]
+    return [(n, head, part) for n in range(N) for head in range(heads) for part in pieces(Lq, k.shape[2], q, LEAST_QUERIES)]
 
 
 def _exp_scores(q, k, index, causal):

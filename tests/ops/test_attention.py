@@ -13,6 +13,7 @@ def scores(work, monkeypatch):
     """Whether the scores are kept for the backward, or computed two queries at a time and once more."""
     if work == "in pieces":
         monkeypatch.setattr(attention_file, "KEPT", 0)
+        monkeypatch.setattr(attention_file, "LEAST_QUERIES", 1)
 
 
 def tokens(rng, Lq, Lk, D, N=2):
