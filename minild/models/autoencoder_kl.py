@@ -5,9 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minild.backend import device_of, get_array_module, standard_normal, to_device
-from minild.models.model import Model, require_block_types
-from minild.nn.autoencoder_blocks import Decoder, Encoder
-from minild.nn.layers import Conv2d
+from minild.models.autoencoder import Autoencoder
 
 LOGVAR_RANGE = (-30.0, 20.0)
 
@@ -41,53 +39,21 @@ def reparameterize_backward(dz, cache):
     return dz, dz * cache.noise * cache.deviation * 0.5
 
 
-class AutoencoderKL(Model):
+class AutoencoderKL(Autoencoder):
     """Picture x (N, H, W, 3) in [-1, 1] <-> latent z (N, H/f, W/f, c), f = 2^(blocks - 1)."""
 
-    defaults = {
-        "in_channels": 3,
-        "out_channels": 3,
-        "down_block_types": ["DownEncoderBlock2D"],
-        "up_block_types": ["UpDecoderBlock2D"],
-        "block_out_channels": [64],
-        "layers_per_block": 1,
-        "latent_channels": 4,
-        "norm_num_groups": 32,
-        "sample_size": 32,
-        "scaling_factor": 0.18215,
-        "mid_block_add_attention": True,
-    }
-    only = {
-        "act_fn": ["silu", "swish"],
+    defaults = Autoencoder.defaults | {"latent_channels": 4}
+    only = Autoencoder.only | {
         "shift_factor": [None],
         "latents_mean": [None],
         "latents_std": [None],
         "use_quant_conv": [True],
         "use_post_quant_conv": [True],
     }
-    inert = frozenset({"force_upcast"})
-    old_keys = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
-
-    @classmethod
-    def complete_config(cls, config):
-        """As of every Model; the lists of block types may be left out, for there is one type."""
-        channels = config.get("block_out_channels", cls.defaults["block_out_channels"])
-        types = {field: cls.defaults[field] * len(channels) for field in ("down_block_types", "up_block_types")}
-        complete = super().complete_config(types | config)
-        for field in types:
-            require_block_types(cls.__name__, complete, field, cls.defaults[field])
-        return complete
 
     def __init__(self, config):
-        super().__init__(config)
-        channels, c = list(config["block_out_channels"]), config["latent_channels"]
-        layers, groups = config["layers_per_block"], config["norm_num_groups"]
-        attention = config["mid_block_add_attention"]
-        self.encoder = Encoder(config["in_channels"], 2 * c, channels, layers, groups, attention)
-        self.decoder = Decoder(c, config["out_channels"], channels, layers, groups, attention)
-        self.quant_conv = Conv2d(2 * c, 2 * c, kernel_size=1, padding=0)
-        self.post_quant_conv = Conv2d(c, c, kernel_size=1, padding=0)
-        self.downsampling = 2 ** (len(channels) - 1)
+        c = config["latent_channels"]
+        super().__init__(config, encoded=2 * c, quantized=2 * c, latent=c)
 
     def _moments(self, moments):
         c = self.config["latent_channels"]

@@ -15,7 +15,7 @@ class Parameter:
 
     `layout` says how the interchange format turns it: "conv" (kH, kW, Cin, Cout) is stored as OIHW, "linear"
     (Cin, Cout) as (Cout, Cin), None as it is. `init` is "fan_in" (uniform within ±1/√fan_in, PyTorch's default for
-    linear and convolution weights), a number (every element) or ("normal", deviation).
+    linear and convolution weights), a number (every element), ("normal", deviation) or ("uniform", bound).
     """
 
     def __init__(self, shape, init, layout=None):
@@ -27,13 +27,13 @@ class Parameter:
     def initialise(self, rng):
         """Draw the value anew from the numpy.random.Generator `rng`; a number takes nothing from it."""
         shape, dtype = self.data.shape, self.data.dtype
-        if self.init == "fan_in":
-            bound = float(np.prod(shape[:-1])) ** -0.5
-            self.data = rng.uniform(-bound, bound, shape).astype(dtype)
-        elif isinstance(self.init, tuple):
-            self.data = (rng.standard_normal(shape) * self.init[1]).astype(dtype)
+        init = ("uniform", float(np.prod(shape[:-1])) ** -0.5) if self.init == "fan_in" else self.init
+        if not isinstance(init, tuple):
+            self.data = np.full(shape, init, dtype)
+        elif init[0] == "uniform":
+            self.data = rng.uniform(-init[1], init[1], shape).astype(dtype)
         else:
-            self.data = np.full(shape, self.init, dtype)
+            self.data = (rng.standard_normal(shape) * init[1]).astype(dtype)
 
     def accumulate(self, gradient):
         """Add to .grad. The gradient must be an array of the caller's own making: it is kept if it is the first."""

@@ -7,8 +7,8 @@ from device_double import count_synchronisations
 from minild.backend import to_device, to_host
 from minild.diffusion.loss import epsilon_loss, epsilon_loss_backward
 from minild.diffusion.schedule import NoiseSchedule
-from minild.models import AutoencoderKL, CLIPTextModel, UNet2DConditionModel
-from models.tiny import AUTOENCODER, TEXT, UNET, UNET_2, autoencoder_inputs, unet_inputs
+from minild.models import AutoencoderKL, CLIPTextModel, UNet2DConditionModel, VQModel
+from models.tiny import AUTOENCODER, TEXT, UNET, UNET_2, VQ, autoencoder_inputs, unet_inputs
 
 
 def trained(model):
@@ -20,7 +20,7 @@ def trained(model):
 
 
 def flat(y):
-    """The arrays of an output, which may be (reconstruction, posterior)."""
+    """The arrays of an output, which may be (reconstruction, posterior) or (reconstruction, loss)."""
     return [array for part in y for array in flat(part)] if isinstance(y, tuple) else [y]
 
 
@@ -33,15 +33,18 @@ def run(model, inputs, device):
         outputs = flat(y)
         dys = [1 + 0 * part for part in outputs]
         for i, dy in enumerate(dys):
-            dy[0] *= -0.3 * i - 0.7
+            if dy.ndim:
+                dy[0] *= -0.3 * i - 0.7
         if isinstance(model, AutoencoderKL):
             gradients = model.backward(dys[0], (dys[1], dys[2]), cache)
+        elif isinstance(model, VQModel):
+            gradients = model.backward(dys[0], dys[1], cache)
         else:
             gradients = model.backward(dys[0], cache)
         inferred = flat(model(*inputs))
     gradients = gradients if isinstance(gradients, tuple) else (gradients,)
     arrays = [*outputs, *inferred, *(g for g in gradients if g is not None), *(p.grad for p in model.parameters())]
-    return [to_host(array) for array in arrays], waits.reasons
+    return [np.asarray(a) if isinstance(a, np.generic) else to_host(a) for a in arrays], waits.reasons
 
 
 def single(inputs):
@@ -54,6 +57,7 @@ CASES = {
     "unet": (UNet2DConditionModel, UNET, lambda rng: single(unet_inputs(rng, 3))),
     "unet 2": (UNet2DConditionModel, UNET_2, lambda rng: single(unet_inputs(rng, 5))),
     "autoencoder": (AutoencoderKL, AUTOENCODER, lambda rng: single(autoencoder_inputs(rng))),
+    "vq": (VQModel, VQ, lambda rng: single(autoencoder_inputs(rng))[:1]),
     "text": (CLIPTextModel, TEXT, lambda rng: [rng.integers(0, 11, (2, 5))]),
     "text gelu": (CLIPTextModel, TEXT | {"hidden_act": "gelu"}, lambda rng: [rng.integers(0, 11, (2, 5))]),
 }

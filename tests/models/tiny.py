@@ -30,6 +30,11 @@ AUTOENCODER = {
     "down_block_types": ["DownEncoderBlock2D"] * 2,
     "up_block_types": ["UpDecoderBlock2D"] * 2,
 }
+VQ = AUTOENCODER | {  # codes are wider than the latent that the encoder gives
+    "latent_channels": 3,
+    "vq_embed_dim": 4,
+    "num_vq_embeddings": 12,
+}
 TEXT = {
     "vocab_size": 11,
     "hidden_size": 8,
