@@ -8,7 +8,7 @@ import pytest
 import tiny_pipeline
 
 from minild import pipelines
-from minild.models import AutoencoderKL, CLIPTextModel, UNet2DConditionModel
+from minild.models import AutoencoderKL, CLIPTextModel, UNet2DConditionModel, VQModel
 from minild.pipelines import Pipeline, single_file
 from parity.reference import REFERENCES, StableDiffusionPipeline, diffusers, torch
 
@@ -150,7 +150,7 @@ def test_the_original_keys_are_those_that_the_reference_converts(tmp_path):
         np.testing.assert_array_equal(theirs[part][ours].reshape(-1), state[key].reshape(-1), key)
 
 
-@pytest.mark.parametrize("model", [UNet2DConditionModel, AutoencoderKL])
+@pytest.mark.parametrize("model", [UNet2DConditionModel, AutoencoderKL, VQModel])
 def test_every_field_of_the_references_config_is_known_with_its_default(model):
     signature = inspect.signature(REFERENCES[model.__name__].__init__)
     defaults = {name: p.default for name, p in signature.parameters.items() if name != "self"}
