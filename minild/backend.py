@@ -80,6 +80,11 @@ def to_host(x):
     return x if isinstance(x, np.ndarray) else _devices[device_of(x)].to_host(x)
 
 
+def compute_dtype(x):
+    """The dtype to compute in with the array `x`: its own, but float32 for float16 on the host."""
+    return np.dtype(np.float32) if isinstance(x, np.ndarray) and x.dtype == np.float16 else x.dtype
+
+
 def image_generators(seed, count):
     """One random generator an image: picture i of a batch draws as the picture of seed + i does alone."""
     return [np.random.default_rng(seed + i) for i in range(count)]

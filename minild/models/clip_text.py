@@ -84,7 +84,7 @@ class CLIPTextEmbeddings(Module):
 
     def forward(self, token_ids):
         tokens, cache = self.token_embedding.forward(token_ids)
-        return tokens + self.position_embedding.weight.data[: token_ids.shape[1]], cache
+        return tokens + self.position_embedding.weight.value[: token_ids.shape[1]], cache
 
     def backward(self, dy, cache):
         self.token_embedding.backward(dy, cache)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from minild import pretrained
-from minild.backend import device_of
+from minild.backend import compute_dtype, device_of
 from minild.errors import UserError
 from minild.nn.module import Module
 
@@ -96,7 +96,8 @@ class Model(Module):
 
     @property
     def dtype(self):
-        return self.parameters()[0].data.dtype
+        """What it computes in: float32 on the host even where its weights are stored in float16."""
+        return compute_dtype(self.parameters()[0].data)
 
     @property
     def device(self):

@@ -19,7 +19,7 @@ class VectorQuantizer(Module):
         self.embedding = Codebook(count, width)
 
     def forward(self, z):
-        y, cache = quantize(z, self.embedding.weight.data)
+        y, cache = quantize(z, self.embedding.weight.value)
         return y, keep(cache)
 
     def backward(self, dy, cache):

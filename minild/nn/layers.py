@@ -19,7 +19,7 @@ class Linear(Module):
         self.bias = Parameter((out_features,), 0.0) if bias else None
 
     def forward(self, x):
-        y, cache = linear(x, self.weight.data, self.bias.data if self.bias else None)
+        y, cache = linear(x, self.weight.value, self.bias.value if self.bias else None)
         return y, keep(cache)
 
     def backward(self, dy, cache):
@@ -39,7 +39,7 @@ class Conv2d(Module):
         self.stride, self.padding = stride, padding
 
     def forward(self, x):
-        y, cache = conv2d(x, self.weight.data, self.bias.data, self.stride, self.padding)
+        y, cache = conv2d(x, self.weight.value, self.bias.value, self.stride, self.padding)
         return y, keep(cache)
 
     def backward(self, dy, cache):
@@ -57,7 +57,7 @@ class GroupNorm(Module):
         self.groups, self.eps = groups, eps
 
     def forward(self, x):
-        y, cache = group_norm(x, self.weight.data, self.bias.data, self.groups, self.eps)
+        y, cache = group_norm(x, self.weight.value, self.bias.value, self.groups, self.eps)
         return y, keep(cache)
 
     def backward(self, dy, cache):
@@ -75,7 +75,7 @@ class LayerNorm(Module):
         self.eps = eps
 
     def forward(self, x):
-        y, cache = layer_norm(x, self.weight.data, self.bias.data, self.eps)
+        y, cache = layer_norm(x, self.weight.value, self.bias.value, self.eps)
         return y, keep(cache)
 
     def backward(self, dy, cache):
@@ -92,7 +92,7 @@ class Embedding(Module):
         self.weight = Parameter((vocabulary, width), ("normal", deviation))
 
     def forward(self, ids):
-        y, cache = token_embedding(ids, self.weight.data)
+        y, cache = token_embedding(ids, self.weight.value)
         return y, keep(cache)
 
     def backward(self, dy, cache):

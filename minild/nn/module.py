@@ -5,7 +5,7 @@ import threading
 
 import numpy as np
 
-from minild.backend import to_device
+from minild.backend import compute_dtype, to_device
 
 _mode = threading.local()
 
@@ -23,6 +23,11 @@ class Parameter:
         self.grad = None
         self.init = init
         self.layout = layout
+
+    @property
+    def value(self):
+        """The array to compute with: .data; of float16 on the host a copy in float32, for its cores have no other."""
+        return self.data.astype(compute_dtype(self.data), copy=False)
 
     def initialise(self, rng):
         """Draw the value anew from the numpy.random.Generator `rng`; a number takes nothing from it."""

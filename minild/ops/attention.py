@@ -71,7 +71,8 @@ def causal_mask(scores, first=0):
 def _slices(q, k):
     """(n, head, queries) for which the scores are one piece of work."""
     N, heads, Lq, _ = q.shape
-    return [(n, head, part) for n in range(N) for head in range(heads) for part in pieces(Lq, k.shape[2], q, LEAST_QUERIES)]
+    parts = pieces(Lq, k.shape[2], q, LEAST_QUERIES)
+    return [(n, head, part) for n in range(N) for head in range(heads) for part in parts]
 
 
 def _exp_scores(q, k, index, causal):

@@ -122,9 +122,9 @@ def test_the_timestep_is_embedded_exactly_in_float16(device, rng):
     seen = []
     forward = temb.forward
     temb.forward = lambda embedded: (seen.append(to_host(embedded)), forward(embedded))[1]
-    y = model(*(to_device(a, device) for a in (x.astype("e"), t, context.astype("e"))))
+    y = model(*(to_device(a, device) for a in (x.astype(model.dtype), t, context.astype(model.dtype))))
     i = np.arange(4)
     angles = t[:, None] * 10000.0 ** (-i / 4)
     np.testing.assert_allclose(seen[0], np.concatenate([np.cos(angles), np.sin(angles)], axis=1), atol=1e-3)
-    assert seen[0].dtype == np.float16 and y.dtype == np.float16
+    assert seen[0].dtype == model.dtype and y.dtype == model.dtype
     np.testing.assert_allclose(to_host(y).astype("f"), exact, atol=0.03 * np.abs(exact).max())

@@ -82,7 +82,16 @@ def test_weights_stored_in_half_are_computed_in_single(pipe, tmp_path):
     assert again.dtype == np.float32
     name, expected = next(iter(pipe.unet.state_dict().items()))
     np.testing.assert_array_equal(again.unet.state_dict()[name], expected.astype(np.float16).astype(np.float32))
-    assert pipelines.load(tmp_path, dtype="float16").dtype == np.float16
+
+
+def test_weights_kept_in_half_on_the_host_are_computed_in_single(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path, dtype="float16")
+    half, single = pipelines.load(tmp_path, dtype="float16"), pipelines.load(tmp_path)
+    for model in (half.vae, half.text_encoder, half.unet):
+        assert {p.data.dtype for p in model.parameters()} == {np.dtype("float16")}
+    assert half.dtype == np.float32
+    drawn = [p.text_to_image("a red circle", steps=2) for p in (half, single)]
+    np.testing.assert_array_equal(*drawn)
 
 
 @pytest.mark.parametrize(
