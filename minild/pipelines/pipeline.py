@@ -169,7 +169,9 @@ class Pipeline:
         ):
             pictures = np.concatenate(list(workers(draw, range(0, len(prompts), at_once))))
         if not np.isfinite(pictures).all():
-            raise UserError(f"the model gave values that are no numbers in {self.dtype}: try float32, or other weights")
+            wider = "float32, " if self.dtype == np.float16 else ""
+            remedies = f"{wider}less guidance, latents of unit variance, or other weights"
+            raise UserError(f"the model gave values that are no numbers in {self.dtype}: try {remedies}")
         return pictures
 
     def _at_once(self, h, w):
