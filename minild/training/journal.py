@@ -25,6 +25,7 @@ class Journal:
         return self
 
     def __exit__(self, *exception):
+        self._move_bar()
         self.bar.close()
         self.file.close()
 
@@ -40,8 +41,11 @@ class Journal:
             self.file.write(json.dumps(line | {"images_per_second": round(speed, 1)}) + "\n")
             self.file.flush()
             self.bar.set_postfix_str(f"step {self.budget.taken}, loss {means['loss']:.4f}, {speed:.0f} images/s", False)
-            self.bar.update(self.budget.progress - self.bar.n)
+            self._move_bar()
             self.sums, self.count, self.last_time = None, 0, now
+
+    def _move_bar(self):
+        self.bar.update(self.budget.progress - self.bar.n)
 
 
 def draw_sheet(path, pictures, labels, columns=8):

@@ -125,9 +125,11 @@ def clip_by_global_norm(gradient, largest):
     return norm
 
 
-def learning_rate_at(progress, peak, warm_up=0.03, final=0.0):
-    """Linear from 0 to `peak` over the first `warm_up` share of a training, then half a cosine down to `final`·peak."""
+def learning_rate_at(progress, peak, warm_up=0.03, initial=0.01, final=0.0):
+    """Linear from `initial`·peak to `peak` over the first `warm_up` share of a training, then half a cosine down to
+    `final`·peak. At an `initial` of 0 the first step of all would move nothing.
+    """
     if progress < warm_up:
-        return peak * (progress / warm_up)
+        return peak * (initial + (1 - initial) * progress / warm_up)
     fallen = 0.5 * (1 - math.cos(math.pi * min(1.0, (progress - warm_up) / (1 - warm_up))))
     return peak * (1 - (1 - final) * fallen)

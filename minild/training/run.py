@@ -6,10 +6,12 @@ metrics.jsonl, the sample sheets, and a plot of the losses at the end.
 
 import contextlib
 import datetime
+import os
 import time
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
 
 from minild import data, pretrained
 from minild.backend import get_device, keep_freed_memory, side_by_side, standard_normal
@@ -45,7 +47,8 @@ def train(dataset, output, minutes=None, steps=None, seed=0, device="cpu", resum
     resume   go on with what `output` holds, as it was begun; a new `minutes` or `steps` moves the end
 
     Ctrl-C saves before KeyboardInterrupt is passed on. UserError for an unknown data set or device, an output that
-    cannot be written, one that holds a training already, or none to resume.
+    cannot be written, one that holds a training already, or none to resume. Where the disk fills up on the way, what
+    was saved last stays whole.
     """
     get_device(device)
     keep_freed_memory()
@@ -58,9 +61,25 @@ def train(dataset, output, minutes=None, steps=None, seed=0, device="cpu", resum
         _refuse_size(size, preset)
         run = Run(output, _first_state(str(dataset), size, seed, minutes, steps), device, preset)
         run.begin()
-    run.train_autoencoder()
-    run.train_diffusion()
-    plot_losses(run.folder / "metrics.jsonl", run.folder / "loss.png")
+    try:
+        run.train_autoencoder()
+        run.train_diffusion()
+        plot_losses(run.folder / "metrics.jsonl", run.folder / "loss.png")
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot write to {output}: {reason}; make room: {what_is_saved(output)}") from None
+
+
+def what_is_saved(output):
+    """What a training that stopped has left in `output`, and how to go on, in words."""
+    path = Path(output) / "training" / STATE
+    if not path.is_file():
+        return "nothing was saved: give the same command again"
+    taken = pretrained.read_json(path)["taken"]
+    if not any(taken.values()):
+        return f"nothing was saved in {output} yet: add --resume to begin again"
+    steps = " and ".join(f"{taken[stage]:,} of {stage}" for stage in STAGES)
+    return f"saved in {output} are the steps {steps}: add --resume to go on"
 
 
 def _first_state(dataset, size, seed, minutes, steps):
@@ -192,13 +211,24 @@ class Run:
             def save():
                 state["taken"][stage], state["elapsed"][stage] = budget.taken, budget.elapsed
                 state["generator"] = generator.bit_generator.state
-                pretrained.write_weights(self.folder / WEIGHTS, trainer.state_dict())
-                pretrained.write_json(self.folder / STATE, state)
+                self._save_state(trainer.state_dict())
                 if stage == STAGES[1]:
                     with trainer.averaged():
                         self._save_pipeline()
 
             run_stage(stage, trainer, budget, self.folder, draw, save)
+
+    def _save_state(self, weights):
+        """Write both files beside their places, and only then move them there, for each is of use with the other."""
+        new = {name: self.folder / f"next-{name}" for name in (WEIGHTS, STATE)}
+        try:
+            pretrained.write_weights(new[WEIGHTS], weights)
+            pretrained.write_json(new[STATE], self.state)
+            for name, path in new.items():
+                os.replace(path, self.folder / name)
+        finally:
+            for path in self.folder.glob("next-*"):  # half of one, which may be what fills the disk
+                path.unlink()
 
     def _load(self, trainer):
         try:

@@ -79,7 +79,7 @@ def test_every_tenth_step_writes_means_and_only_it_waits_for_the_device(tmp_path
     }
     assert second == first | {"step": 40, "seconds": 17.0, "loss": 14.5, "l1": 29.0}
     shown = capsys.readouterr().err
-    assert "diffusion" in shown and "step 40, loss 14.5000, 12 images/s" in shown and "80%" in shown
+    assert "diffusion" in shown and "step 40, loss 14.5000, 12 images/s" in shown and "90%" in shown
 
 
 def test_a_journal_adds_to_what_is_there(tmp_path, clock):
@@ -89,6 +89,15 @@ def test_a_journal_adds_to_what_is_there(tmp_path, clock):
                 clock.now += 1
                 journal.note({"loss": 1.0})
     assert [line["stage"] for line in lines(tmp_path / "metrics.jsonl")] == ["autoencoder", "diffusion"]
+
+
+def test_a_stage_of_a_few_steps_ends_at_all_of_it(tmp_path, clock, capsys):
+    budget = Budget(steps=3)
+    with Journal(tmp_path, "diffusion", budget, 1) as journal:
+        for _ in range(3):
+            budget.taken += 1
+            journal.note({"loss": 1.0})
+    assert "diffusion 100%" in capsys.readouterr().err.split("\r")[-1]
 
 
 def pixels(path):

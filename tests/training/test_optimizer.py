@@ -165,15 +165,15 @@ def test_clipping_leaves_a_zero_gradient_zero(device):
 
 def test_learning_rate_rises_to_its_peak_and_falls():
     def rate(progress):
-        return learning_rate_at(progress, 2.0, warm_up=0.2, final=0.1)
+        return learning_rate_at(progress, 2.0, warm_up=0.2, initial=0.01, final=0.1)
 
-    assert rate(0) == 0
-    assert rate(0.1) == pytest.approx(1.0)
+    assert rate(0) == pytest.approx(0.02)  # the first step moves
+    assert rate(0.1) == pytest.approx(0.02 + 1.98 / 2)
     assert rate(0.2) == pytest.approx(2.0)
     assert rate(0.4) == pytest.approx(0.2 + 1.8 * 0.5 * (1 + math.cos(math.pi / 4)))
     assert rate(0.6) == pytest.approx(1.1)
     assert rate(1) == rate(1.5) == pytest.approx(0.2)
-    assert learning_rate_at(1.0, 2.0) == pytest.approx(0, abs=1e-12)
+    assert learning_rate_at(1.0, 2.0) == pytest.approx(0, abs=1e-12) and learning_rate_at(0.0, 2.0) > 0.01
     rates = np.array([rate(p) for p in np.linspace(0, 1, 201)])
     slopes = np.diff(rates)
     assert (slopes[:40] > 0).all() and (slopes[40:] < 0).all()
