@@ -1,0 +1,1 @@
+"""minild beside PyTorch on the same weights: `python -m tests.benchmarks` from the repository's root."""

@@ -1,0 +1,121 @@
+"""minild's side: training as minild.training does it, inference as minild.pipelines does."""
+
+import contextlib
+
+import numpy as np
+from threadpoolctl import threadpool_info
+
+from minild import models, pretrained
+from minild.backend import (
+    blas_threads,
+    core_count,
+    get_device,
+    keep_freed_memory,
+    side_by_side,
+    to_device,
+    to_host,
+    worker_threads,
+)
+from minild.ops.loss import mse, mse_backward
+from minild.training.autoencoder import AutoencoderObjective
+from minild.training.optimizer import AdamW, flatten_parameters
+from minild.training.replicas import Replicas
+
+from .side import Side
+from .works import KL_WEIGHT, LEARNING_RATE, inputs
+
+ALONE = "alone"  # on one thread: for a profile
+
+
+class Minild(Side):
+    """Ways: "replicas" to train; "whole" or, on the CPU, in "parts" of the batch side by side to infer; ALONE."""
+
+    def open(self, work, folder):
+        self.work, self.stack = work, contextlib.ExitStack()
+        self.model = getattr(models, work.model).from_pretrained(folder, device=self.device)
+        self.given = inputs(work)
+        if work.does == "train":
+            keep_freed_memory()
+            self.weights = flatten_parameters(self.model)
+            self.optimizer = AdamW(self.model, self.weights)
+            return ["replicas"]
+        return ["parts", "whole"] if self.device == "cpu" and work.batch > 1 else ["whole"]
+
+    def prepare(self, way):
+        self.stack.close()
+        if self.work.does == "train":
+            self.replicas = self.stack.enter_context(Replicas(self.model, 1 if way == ALONE else None))
+            self.run = self._train
+        elif way == "parts":
+            self.run = self._parts(self.stack.enter_context(side_by_side()), core_count())
+        elif way == ALONE:
+            self.run = self._parts(self.stack.enter_context(worker_threads(1)).map, 1)
+        else:
+            self.run = self._parts(map, 1)
+        if way == ALONE:
+            self.stack.enter_context(blas_threads(1))
+
+    def _gradient(self):
+        if self.work.model == "AutoencoderKL":
+            objective = AutoencoderObjective(None, None, KL_WEIGHT)  # the batch is given
+            return self.replicas.gradient(objective.work, (self.given["pictures"], self.given["noise"]))
+        return self.replicas.gradient(_noise_loss, tuple(self.given[name] for name in ("x", "t", "context", "noise")))
+
+    def _train(self):
+        gradient, _ = self._gradient()
+        self.optimizer.step(gradient, LEARNING_RATE, self.replicas.map)
+
+    def _parts(self, workers, count):
+        """-> function() that runs the model on `count` parts of the batch through a map() -> their outputs."""
+        model = self.model.decode if self.work.does == "decode" else self.model
+        arrays = [np.array_split(x, min(count, self.work.batch)) for x in self.given.values()]
+        parts = [tuple(to_device(x, self.device) for x in part) for part in zip(*arrays)]
+        return lambda: list(workers(lambda part: model(*part), parts))
+
+    def results(self):
+        if self.work.does != "train":
+            return {"output": np.concatenate([to_host(y) for y in self.run()])}
+        _, losses = self._gradient()
+        loss = sum(float(part["loss"]) for part in losses)
+        return {"loss": np.float32(loss), **pretrained.gradient_dict(self.replicas.modules[0])}
+
+    def synchronise(self):
+        if self.device == "cuda":
+            get_device("cuda").xp.cuda.Device().synchronize()
+
+    def multiply(self, size):
+        x = to_device(np.random.default_rng(1).standard_normal((size, size), dtype=np.float32), self.device)
+
+        def product():
+            with blas_threads(core_count()):
+                return x @ x
+
+        return product
+
+    def device_memory(self):
+        return get_device("cuda").xp.get_default_memory_pool().total_bytes() if self.device == "cuda" else None
+
+    def facts(self):
+        """What it stands on."""
+        blas = [
+            f"{library['internal_api']} {library['version']}, {library['num_threads']} threads, "
+            f"{library.get('architecture', 'unknown')} kernels"
+            for library in threadpool_info()
+            if library["user_api"] == "blas"
+        ]
+        return {"NumPy": f"{np.__version__}, {'; '.join(blas)}"} | self._gpu()
+
+    def _gpu(self):
+        if self.device != "cuda":
+            return {}
+        cupy = get_device("cuda").xp
+        return {"CuPy": cupy.__version__, "GPU": cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()}
+
+
+def _noise_loss(unet, part, share):
+    """Forward and backward of the ε loss, as Replicas.gradient wants it; z_t is given."""
+    x, t, context, noise = (to_device(array, unet.device) for array in part)
+    predicted, cache = unet.forward(x, t, context)
+    loss, mse_cache = mse(predicted, noise)
+    unet.backward(mse_backward(share, mse_cache)[0], cache)
+    return {"loss": share * loss}
