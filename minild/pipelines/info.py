@@ -1,64 +1,99 @@
-"""What a pipeline folder holds, told without loading its weights."""
+"""What a pipeline folder or file holds, told without loading its weights."""
 
 import math
+from pathlib import Path
+
+import numpy as np
 
 from minild import pretrained
+from minild.diffusion import NoiseSchedule
 from minild.pipelines.folder import MODELS, find_folder, read_index, read_record, usable
-from minild.pipelines.scheduler_config import read_scheduler
+from minild.pipelines.pipeline import INDEX
+from minild.pipelines.scheduler_config import DEFAULT_SAMPLER, read_scheduler
+from minild.pipelines.single_file import CONFIGS, open_single_file
 from minild.tokenizer import CLIPTokenizer
+from minild.weights import DTYPES
 
+STATE = "training/state.json"  # what minild.training.run keeps of a training
 DTYPE_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
-def weights_summary(folder, name):
-    """(number of parameters, names of their dtypes, bytes on disk) of the weights called `name` in a model's folder."""
-    tensors = pretrained.open_weights(folder, name).tensors.values()
-    count = sum(math.prod(tensor.shape) for tensor in tensors)
-    dtypes = sorted({DTYPE_NAMES.get(tensor.kind, tensor.kind) for tensor in tensors})
-    return count, dtypes, sum(path.stat().st_size for path in {tensor.path for tensor in tensors})
+def weights_summary(weights):
+    """(number of parameters, names of their dtypes, bytes) of Weights; whole numbers, as of positions, are none."""
+    tensors = [tensor for tensor in weights.tensors.values() if tensor.kind in DTYPE_NAMES]
+    dtypes = sorted({tensor.kind for tensor in tensors}, key=list(DTYPE_NAMES).index)
+    size = sum(math.prod(tensor.shape) * np.dtype(DTYPES[tensor.kind]).itemsize for tensor in tensors)
+    return sum(math.prod(tensor.shape) for tensor in tensors), [DTYPE_NAMES[kind] for kind in dtypes], size
 
 
 def describe(name=None):
-    """Lines of text on the pipeline `name` (see find_folder): its training, parts, sizes and schedule."""
+    """Lines of text on the pipeline `name` (see find_folder, load): its training, parts, sizes and schedule.
+
+    Of a training that was stopped before it wrote a pipeline: how far it came, and how to go on.
+    """
+    path = Path(name or "")
+    if name is not None and path.is_file():
+        with usable(path):
+            return _describe_file(path)
+    if name is not None and (path / STATE).is_file() and not (path / INDEX).is_file():
+        with usable(path / STATE):
+            return _describe_unfinished(path)
     folder = find_folder(name)
     read_index(folder)
     with usable(folder):
-        return _describe(folder)
+        return _describe_folder(folder)
 
 
-def _describe(folder):
-    record = read_record(folder)
-    lines = [f"folder        {folder}", *_training(record)]
-    total = 0
+def _describe_folder(folder):
+    head = [f"folder        {folder}", *_training(read_record(folder))]
+    weights = {part: pretrained.open_weights(folder / part, model.weights_name) for part, model in MODELS.items()}
+    configs = {part: pretrained.read_json(folder / part / "config.json") for part in MODELS}
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    schedule, sampler = read_scheduler(folder / "scheduler")
+    return head + _parts(weights, configs, tokenizer, schedule, sampler)
+
+
+def _describe_file(path):
+    weights, tokenizer = open_single_file(path)
+    return [f"file          {path}", *_parts(weights, CONFIGS, tokenizer, NoiseSchedule(), DEFAULT_SAMPLER)]
+
+
+def _describe_unfinished(folder):
+    state = pretrained.read_json(folder / STATE)
+    stages = {stage: {"steps": state["taken"][stage], "seconds": state["elapsed"][stage]} for stage in state["taken"]}
+    return [
+        f"folder        {folder}, no pipeline yet: its training was stopped, or still runs",
+        *_training({"dataset": state["dataset"], "size": state["size"], "stages": stages}),
+        f"to go on      minild train {state['dataset']} --output {folder} --resume",
+    ]
+
+
+def _parts(weights, configs, tokenizer, schedule, sampler):
+    lines, total = [], 0
     for part, model in MODELS.items():
-        count, dtypes, size = weights_summary(folder / part, model.weights_name)
+        count, dtypes, size = weights_summary(weights[part])
         total += count
         kind = f"{model.__name__}, {count:,} parameters, {' and '.join(dtypes)}, {size / 1e6:.1f} MB"
         lines.append(f"{part:<14}{kind}")
-    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-    schedule, sampler = read_scheduler(folder / "scheduler")
     fields = schedule.config
-    lines += [
+    return [
+        *lines,
         f"in all        {total:,} parameters",
-        *_picture(folder),
+        _picture(*(MODELS[part].complete_config(configs[part]) for part in ("vae", "unet"))),
         f"tokenizer     {len(tokenizer):,} tokens, {tokenizer.max_length} to a prompt",
         f"schedule      {fields['num_train_timesteps']} steps, {fields['beta_schedule']} betas from "
         f"{fields['beta_start']} to {fields['beta_end']}; sampler {sampler}",
     ]
-    return lines
 
 
-def _picture(folder):
-    """The sizes of pictures and of latents."""
-    vae, unet = (
-        MODELS[part].complete_config(pretrained.read_json(folder / part / "config.json")) for part in ("vae", "unet")
-    )
+def _picture(vae, unet):
+    """The sizes of pictures and of latents, of two configs."""
     size = unet["sample_size"]
     f, c = 2 ** (len(vae["block_out_channels"]) - 1), vae["latent_channels"]
     if size is None:
-        return [f"pictures      of no size given; latents of {c} channels, f = {f}"]
+        return f"pictures      of no size given; latents of {c} channels, f = {f}"
     h, w = (size, size) if isinstance(size, int) else size
-    return [f"pictures      {h * f} x {w * f} pixels; latents {h} x {w} x {c}, f = {f}"]
+    return f"pictures      {h * f} x {w * f} pixels; latents {h} x {w} x {c}, f = {f}"
 
 
 def _training(record):

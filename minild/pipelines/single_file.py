@@ -124,8 +124,11 @@ def our_key(part, key):
     return names[start] + key[len(start) :] if start else key
 
 
-def read_single_file(path, dtype, device):
-    """{part: what Pipeline takes for it} of such a file. UserError for a file of another family, or no tokenizer."""
+def open_single_file(path):
+    """({part: the Weights of that model, under our keys}, the CLIPTokenizer beside) of such a file.
+
+    UserError for a file of another family, one that is not whole, or no tokenizer.
+    """
     weights = open_safetensors(path)
     for start, family in OTHER_FAMILIES.items():
         if any(key.startswith(start) for key in weights):
@@ -136,8 +139,14 @@ def read_single_file(path, dtype, device):
     folder = path.parent / "tokenizer"
     if not folder.is_dir():
         raise UserError(f"{path} needs a tokenizer: put Stable Diffusion's folder `tokenizer` beside it, as {folder}")
-    parts = {"tokenizer": CLIPTokenizer.from_pretrained(folder), "schedule": NoiseSchedule()}
+    parts = {part: weights.renamed(lambda key, part=part: our_key(part, key)) for part in MODELS}
+    return parts, CLIPTokenizer.from_pretrained(folder)
+
+
+def read_single_file(path, dtype, device):
+    """{part: what Pipeline takes for it} of such a file. UserError as open_single_file, and for weights of no fit."""
+    weights, tokenizer = open_single_file(path)
+    parts = {"tokenizer": tokenizer, "schedule": NoiseSchedule()}
     for part, model in MODELS.items():
-        mine = weights.renamed(lambda key, part=part: our_key(part, key))
-        parts[part] = model.from_weights(CONFIGS[part], mine, path, dtype, device)
+        parts[part] = model.from_weights(CONFIGS[part], weights[part], path, dtype, device)
     return parts
