@@ -166,9 +166,9 @@ def _metadata_entry(folder, line, place, number):
         if field not in fields:
             raise UserError(f"{place} has no {field!r}: add it")
         if not isinstance(fields[field], str):
-            raise UserError(f"{place}: {field!r} must be a text, got {str(fields[field])[:60]}")
+            raise UserError(f"{place}: {field!r} must be a text, got a {type(fields[field]).__name__}")
     name = Path(fields["file_name"])
-    if not name.parts or name.anchor or ".." in name.parts:
+    if not name.parts or name.anchor or ".." in name.parts or "\0" in fields["file_name"]:
         raise UserError(f"{place}: file_name {fields['file_name']!r} is not a path within the folder")
     return Entry(folder / name, _caption(fields["text"], place), f"line {number} of {METADATA}")
 

@@ -210,6 +210,10 @@ def refusal(folder, **settings):
         ('{"file_name": "../a.png", "text": "a cat"}', "not a path within the folder"),
         ('{"file_name": "/a.png", "text": "a cat"}', "not a path within the folder"),
         ('{"file_name": "", "text": "a cat"}', "not a path within the folder"),
+        ('{"file_name": "a\\u0000.png", "text": "a cat"}', r"'a\x00.png' is not a path within the folder"),
+        pytest.param('{"file_name": "a.png", "text": %s}' % ("[" * 900 + "]" * 900), "got a list", id="deep"),
+        ('{"file_name": 1e999, "text": "a cat"}', "'file_name' must be a text, got a float"),
+        pytest.param('{"file_name": %s, "text": "a cat"}' % ("9" * 5000), "line 2", id="huge number"),
     ],
 )
 def test_a_broken_line_is_named(tmp_path, line, told):
