@@ -24,9 +24,9 @@ LINES = {
     "guidance_scale": ("guidance scale", "{:g}"),
     "seed": ("seed", "{}"),
     "drawn": ("pictures drawn", "{:,}"),
-    "candidates": ("real pictures compared with", "{:,}"),
-    "top1": ("nearest is of the caption asked for", "{:.1%}"),
-    "top5": (f"one of the {NEAREST} nearest is", "{:.1%}"),
+    "candidates": ("distinct real pictures compared with", "{:,}"),
+    "top1": ("nearest is of the caption asked for", "{:.2%}"),
+    "top5": (f"one of the {NEAREST} nearest is", "{:.2%}"),
     "chance": ("nearest would be, by chance", "{:.2%}"),
     "background": ("background as asked for", "{:.1%}"),
     "shapes": ("shapes as asked for", "{:.1%}"),
@@ -126,7 +126,7 @@ def evaluate(pipeline, train, test, count=None, seed=0, steps=50, guidance_scale
     Reconstruction: PSNR and SSIM of the test pictures through the autoencoder (SSIM where they are 11 pixels or more).
     Shapes: the share of the pictures drawn for the test captions that minild.data.judge finds to follow them.
     Other sets: pictures are drawn for the captions of random train pictures; how often the nearest of all the set's
-    distinct pictures, and one of the five nearest, has the caption asked for.
+    distinct pictures, and one of the five nearest (where there are more than five), has the caption asked for.
 
     count           pictures to draw, and at most that many to rebuild; None for 300 (shapes and rebuilding: all)
     seed            of the random choice, and of the first picture drawn
@@ -178,11 +178,12 @@ def _retrieval(draw, train, test, count, seed):
     asked = [first_captions[row][0] for row in rows]
     found = nearest(draw(asked), candidates, NEAREST)
     right = np.array([[caption in names[j] for j in row] for caption, row in zip(asked, found)])
+    top5 = {"top5": float(right.any(axis=1).mean())} if len(candidates) > NEAREST else {}
     return {
         "drawn": len(asked),
         "candidates": len(candidates),
         "top1": float(right[:, 0].mean()),
-        "top5": float(right.any(axis=1).mean()),
+        **top5,
         "chance": float(np.mean([sum(caption in several for several in names) for caption in asked])) / len(names),
     }
 

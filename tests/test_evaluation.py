@@ -213,6 +213,7 @@ def test_a_real_pipeline_of_small_pictures(tmp_path):
         Image.new("RGB", (8, 8), name.split()[1]).save(tmp_path / name / "1.png")
     folder = data.load(tmp_path, size=8)
     figures = evaluate(tiny_pipeline.make(), folder, folder, count=2, steps=2, progress=False)
+    assert "top5" not in figures and figures["candidates"] == 2  # of which any five are all
     assert "ssim" not in figures and np.isfinite(figures["psnr"]) and figures["drawn"] == 2
     assert json.loads(json.dumps(figures)) == figures
 
@@ -220,7 +221,7 @@ def test_a_real_pipeline_of_small_pictures(tmp_path):
 def test_the_report_is_aligned_and_has_units():
     figures = {"rebuilt": 1377, "psnr": 27.346, "ssim": 0.9213, "guidance_scale": 4.0, "top1": 0.8133, "chance": 7e-4}
     lines = format_report(figures).splitlines()
-    values = ["1,377", "27.35 dB", "0.921", "4", "81.3%", "0.07%"]
+    values = ["1,377", "27.35 dB", "0.921", "4", "81.33%", "0.07%"]  # chance as its neighbours
     assert [line.rsplit("  ", 1)[1] for line in lines] == values
     assert len({len(line) - len(value) for line, value in zip(lines, values)}) == 1
     assert lines[1].startswith("PSNR  ")
