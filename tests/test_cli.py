@@ -2,10 +2,12 @@
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 import types
 
+import narrow_sd1
 import numpy as np
 import pytest
 import tiny_pipeline
@@ -13,7 +15,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from minild import cli
-from minild.pipelines import load
+from minild.pipelines import info, load
 
 RED, GREEN = tiny_pipeline.CAPTIONS
 
@@ -117,6 +119,21 @@ def test_options_reach_the_pipeline(draw, tmp_path, model, rng):
     assert np.load(tmp_path / "half.npy").dtype == np.float32
 
 
+def test_clip_skip_rescale_and_a_seed_for_each_picture(draw, tmp_path, model):
+    options = ["--clip-skip", 1, "--guidance-rescale", 0.7, "--seed", "7,12,3"]
+    assert draw(RED, GREEN, RED, *options, "--output", "p.npy")[0] == 0
+    expected = load(model).text_to_image([RED, GREEN, RED], steps=2, seed=[7, 12, 3], clip_skip=1, guidance_rescale=0.7)
+    np.testing.assert_array_equal(np.load(tmp_path / "p.npy"), expected)
+    assert draw(RED, "--count", 3, *options, "--output", "P.PNG")[1] == "P-0.PNG\nP-1.PNG\nP-2.PNG\n"
+    for i, seed in enumerate(("7", "12", "3")):
+        with Image.open(tmp_path / f"P-{i}.PNG") as image:
+            text = image.text
+        assert (text["seed"], text["clip_skip"], text["guidance_rescale"]) == (seed, "1", "0.7")
+    assert np.array_equal(pixels(tmp_path / "P-2.PNG"), np.rint(expected[2] * 255))
+    assert "2 seeds for 1 picture" in refused(draw(RED, "--seed", "1,2"))
+    assert "2 seeds for 3 pictures" in refused(draw(RED, "--count", 3, "--seed", "1,2"))
+
+
 def test_a_prompt_in_any_script_names_the_file_and_is_kept(draw, tmp_path):
     assert draw("赤い 丸!")[1] == "赤い-丸.png\n"
     with Image.open(tmp_path / "赤い-丸.png") as image:
@@ -127,8 +144,10 @@ def test_a_prompt_in_any_script_names_the_file_and_is_kept(draw, tmp_path):
 def test_a_prompt_too_long_is_drawn_and_told(draw, tmp_path):
     status, out, err = draw(RED + " and zzz", RED + " and zzz", "--output", "p.png")
     assert (status, out) == (0, "p-0.png\np-1.png\n")
-    assert err.startswith("minild: the prompt is longer than the 14 tokens that fit; left out: ")
-    assert err.endswith("zzz\n") and err.count("\n") == 1
+    assert err == "minild: a prompt is longer than the 14 tokens that fit: left out are 2 words, 'd zzz'\n"
+    _, _, err = draw(RED + " and" + " red" * 300, "--output", "p.png")
+    assert err.endswith("left out are 301 words, 'd red red red red' ...\n")
+    assert len(draw(RED + " and " + "z" * 9000, "--output", "p.png")[2]) < 200
 
 
 def damaged(model, folder, damage):
@@ -192,15 +211,23 @@ def test_a_broken_model_is_refused_and_nothing_is_written(run, model, tmp_path, 
         (["--steps", "many"], "--steps: expected a whole number from 1, got 'many'"),
         (["--count", "0"], "--count: expected a whole number from 1, got '0'"),
         (["--seed", "-1"], "--seed: expected a whole number from 0, got '-1'"),
+        (["--seed", "1,"], "--seed: expected a whole number from 0, got ''"),
+        (["--clip-skip", "-1"], "--clip-skip: expected a whole number from 0, got '-1'"),
+        (["--clip-skip", "2"], "clip skip must be from 0 to 1"),
+        (["--guidance-rescale", "1.5"], "guidance rescale must be from 0 to 1, got 1.5"),
+        (["--guidance-rescale", "nan"], "guidance rescale must be from 0 to 1, got nan"),
         (["--guidance", "inf"], "guidance must be a finite number"),
         (["--guidance", "strong"], "--guidance: invalid float value: 'strong'"),
         (["--sampler", "magic"], "unknown sampler 'magic': use one of ddpm, ddim"),
         (["--size", "10"], "size 10 x 10 is not divisible by 4"),
         (["--size", "0"], "--size: expected a size such as 64"),
         (["--size", "8x8x8"], "--size: expected a size such as 64"),
+        (["--size", "4096"], "--size: expected a size such as 64 or 48x64 (height x width, up to 2048)"),
         (["--size", "99999999999"], "--size: expected a size such as 64"),
         (["--dtype", "int8"], "dtype: expected one of"),
         (["--device", "tpu"], "unknown device 'tpu': use cpu or cuda"),
+        (["--model", ""], "--model: expected a name, got an empty text"),
+        (["--output", ""], "--output: expected a name, got an empty text"),
         (["--output", "p.jpg"], "output p.jpg: expected a name that ends in .png or .npy"),
         (["--output", "nowhere/p.png"], "cannot write nowhere/p.png: No such file or directory"),
         (["--latents", "nowhere.npy"], "cannot read nowhere.npy: No such file or directory"),
@@ -292,6 +319,14 @@ def test_a_gpu_that_is_not_there(draw, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_numbers_too_large_are_one_line_too(draw, tmp_path, monkeypatch):
+    """In the threads that draw, NumPy would warn of them, and pytest turn that into a fault."""
+    monkeypatch.setattr("minild.pipelines.Pipeline.decode", lambda self, z: np.full((1, 8, 8, 3), 1e38, "f") * z.size)
+    said = refused(draw(RED, GREEN))
+    assert "no numbers in float32: try less guidance, latents of unit variance, or other weights" in said
+    assert not list(tmp_path.iterdir())
+
+
 def test_interrupted_and_out_of_memory(draw, monkeypatch):
     def interrupt(*arguments, **settings):
         raise KeyboardInterrupt
@@ -311,6 +346,23 @@ def test_info(run, model):
     assert out.startswith(f"folder        {model}\n")
     assert "trained on    shapes at 8 x 8 pixels\n" in out
     assert "nowhere is no pipeline" in refused(run("info", "nowhere"))
+
+
+def test_info_of_a_single_file(run, tmp_path, monkeypatch):
+    pipe = narrow_sd1.make()
+    narrow_sd1.write(pipe, tmp_path / "sd1.safetensors", "float16")
+    monkeypatch.setattr(info, "CONFIGS", {part: getattr(pipe, part).config for part in info.CONFIGS})
+    status, out, err = run("info", "sd1.safetensors")
+    assert (status, err) == (0, "") and out.startswith("file          sd1.safetensors\n")
+    for part in ("vae", "text_encoder", "unet"):
+        model = getattr(pipe, part)
+        assert f"{part:<14}{type(model).__name__}, {model.parameter_count():,} parameters, float16, " in out
+    assert "pictures      64 x 64 pixels; latents 8 x 8 x 4, f = 8\n" in out
+    assert "14 to a prompt\n" in out
+    (tmp_path / "tokenizer").rename(tmp_path / "elsewhere")
+    assert "sd1.safetensors needs a tokenizer" in refused(run("info", "sd1.safetensors"))
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "sd1.safetensors").read_bytes()[:999])
+    assert "cut.safetensors is not a whole safetensors file" in refused(run("info", "cut.safetensors"))
 
 
 @pytest.fixture
@@ -398,6 +450,34 @@ def test_help_and_mistakes_in_the_command_itself(run, capsys):
 def test_help_imports_no_array_module():
     program = "import sys, minild.cli; minild.cli._parser(); sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.fixture
+def shell(tmp_path):
+    """shell(command) -> (status, stdout, stderr) of bash, in which $MINILD is the command."""
+
+    def call(command):
+        environment = {**os.environ, "MINILD": f"{sys.executable} -m minild"}
+        environment.pop("PYTHONUNBUFFERED", None)
+        done = subprocess.run(
+            ["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    return call
+
+
+@pytest.mark.skipif(os.name != "posix", reason="of pipes and devices")
+def test_a_stdout_that_takes_nothing(shell, model):
+    for arguments in ("--help", f"info {model}"):
+        # the reader has gone before the writer begins
+        assert shell(f"{{ sleep 0.2; $MINILD {arguments}; echo $? >&2; }} | true") == (0, "", "141\n")
+    if os.path.exists("/dev/full"):
+        for arguments in ("--help", f"info {model}"):
+            said = refused(shell(f"$MINILD {arguments} >/dev/full"))
+            assert said == "minild: cannot write to stdout: No space left on device\n"
+    said = refused(shell(f"PYTHONIOENCODING=latin-1 $MINILD txt2img 赤い --model {model} --steps 1"))
+    assert said == "minild: done, but stdout, in latin-1, has no '\\u8d64\\u3044': set PYTHONIOENCODING=utf-8\n"
 
 
 def test_python_m_minild_is_the_command(model, tmp_path):

@@ -22,12 +22,12 @@ def default_name(prompt):
 def output_paths(output, count):
     """The files that `count` pictures go to: one .npy holds all; of .png, several get the endings -0, -1, ..."""
     output = Path(output)
-    if output.suffix not in (".png", ".npy"):
+    if output.suffix.lower() not in (".png", ".npy"):
         raise UserError(f"output {output}: expected a name that ends in .png or .npy")
-    if output.suffix == ".npy" or count == 1:
+    if output.suffix.lower() == ".npy" or count == 1:
         return [output]
     digits = len(str(count - 1))
-    return [output.with_name(f"{output.stem}-{i:0{digits}}.png") for i in range(count)]
+    return [output.with_name(f"{output.stem}-{i:0{digits}}{output.suffix}") for i in range(count)]
 
 
 def require_writable(path):

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from minild import backend, cli, training
@@ -19,11 +20,13 @@ from minild.data.pictures import gather, to_signed
 from minild.data.shapes import Shapes
 from minild.errors import UserError
 from minild.pipelines import load
+from minild.pipelines.info import describe
 from minild.training import budget, replicas, run, stage
 from minild.training.autoencoder import AutoencoderObjective
 from minild.training.latent_diffusion import Denoiser, DiffusionObjective
 from minild.training.optimizer import flatten_parameters
 from minild.training.presets import PRESETS, StagePreset
+from minild.training.run import what_is_saved
 
 PRESET = dataclasses.replace(
     PRESETS["shapes"],
@@ -264,12 +267,69 @@ def test_the_command_trains_on_a_folder_stops_and_resumes(command, tmp_path):
     with interrupt_at("diffusion", 1):
         status, out, err = command(folder, "--output", "out", "--steps", 2, "--seed", 7)
     assert (status, out) == (130, "")
-    assert err.splitlines()[-1] == "minild: stopped, and saved in out: add --resume to go on"
+    saved = "saved in out are the steps 2 of autoencoder and 1 of diffusion: add --resume to go on"
+    assert err.splitlines()[-1] == f"minild: stopped; {saved}"
     status, out, _ = command(folder, "--output", "out", "--resume")
     assert (status, out) == (0, "out\n")
     record = load("out").record
     assert record["dataset"] == str(folder) and record["seed"] == 7 and record["pictures"] == 2
     assert record["command"] == f"minild train {folder} --steps 2 --size 32 --seed 7 --output out"
+
+
+@pytest.mark.parametrize("begun, words", [(False, "nothing was saved: give"), (True, "nothing was saved in out yet")])
+def test_an_interrupt_before_anything_was_saved(command, monkeypatch, begun, words):
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run.Run, "train_autoencoder" if begun else "__init__", stop)
+        status, out, err = command("shapes", "--output", "out", "--steps", 2)
+    assert (status, out) == (130, "") and f"minild: stopped; {words}" in err
+    if begun:
+        assert what_is_saved("out") in err
+        assert command("shapes", "--output", "out", "--resume")[:2] == (0, "out\n")
+
+
+def test_info_on_a_training_that_wrote_no_pipeline_yet(tmp_path):
+    with interrupt_at("autoencoder", 5), pytest.raises(KeyboardInterrupt):
+        train(tmp_path)
+    lines = describe(tmp_path)
+    assert lines[0].startswith(f"folder        {tmp_path}, no pipeline yet")
+    assert "trained on    shapes at 32 x 32 pixels" in lines
+    assert any(line.startswith("stage         autoencoder: 5 steps in") for line in lines)
+    assert lines[-1] == f"to go on      minild train shapes --output {tmp_path} --resume"
+
+
+@pytest.mark.parametrize(
+    "full, function",
+    [
+        (OSError(28, "No space left on device"), "write_json"),
+        (SafetensorError("I/O error: No space left on device"), "write_weights"),
+    ],
+)
+def test_a_full_disk_is_one_line_and_leaves_the_state_before(command, whole, tmp_path, monkeypatch, full, function):
+    with interrupt_at("autoencoder", 5):
+        command("shapes", "--output", "out", "--steps", STEPS, "--seed", 4)
+    before = tree(tmp_path / "here" / "out" / "training")
+
+    def write(path, value):
+        path.write_text("half")
+        raise full
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run.pretrained, function, write)
+        status, out, err = command("shapes", "--output", "out", "--resume")
+    assert (status, out) == (2, "") and "Traceback" not in err
+    said = err.splitlines()[-1]
+    assert "cannot write to out: " in said and "No space left on device; make room: " in said
+    assert said.endswith("saved in out are the steps 5 of autoencoder and 0 of diffusion: add --resume to go on")
+    after = tree(tmp_path / "here" / "out" / "training")
+    assert {name: after[name] for name in ("state.json", "state.safetensors")} == {
+        name: before[name] for name in ("state.json", "state.safetensors")
+    }
+    assert not any("next" in name for name in after)
+    command("shapes", "--output", "out", "--resume")
+    require_same_weights(tmp_path / "here" / "out", whole)
 
 
 def mistakes(whole):
