@@ -1,5 +1,6 @@
 """Group normalisation (Wu & He 2018, arXiv 1803.08494) and layer normalisation (Ba et al. 2016, arXiv 1607.06450)."""
 
+import math
 from typing import Any, NamedTuple
 
 from minild.backend import get_array_module, on_all_cores, pieces, workspace
@@ -7,25 +8,35 @@ from minild.ops.bands import bands
 from minild.ops.reduce import sum_rows
 from minild.ops.validate import require_like, require_shape
 
+WIDE = 256  # elements along the last axis, at least, where that can be had
+
 
 class GroupNormCache(NamedTuple):
     x: Any
     gamma: Any
-    mean: Any  # N,1,C: the group's mean, repeated for each of its channels
-    rstd: Any  # N,1,C
+    mean: Any  # N,1,W: the group's mean, repeated for each channel of the pixels in a row
+    rstd: Any  # N,1,W
     groups: int
 
 
-def _over_groups(per_channel, groups):
-    """(N, C) sums by channel -> (N, 1, C): each channel gets the sum over its group."""
-    N, C = per_channel.shape
-    by_group = per_channel.reshape(N, groups, C // groups)
-    total = by_group.sum(axis=2, keepdims=True)
-    return get_array_module(per_channel).broadcast_to(total, by_group.shape).reshape(N, 1, C)
+def _pixels_in_a_row(P, C):
+    """How many pixels are worked on as one of as many times the channels: NumPy is slow along short last axes."""
+    together = 1
+    while 2 * together * C <= WIDE and P % (2 * together) == 0:
+        together *= 2
+    return together
+
+
+def _over_groups(per_channel, groups, C):
+    """(N, W) sums by channel -> (N, 1, W): each channel gets the sum over its group; W is a multiple of C."""
+    N, W = per_channel.shape
+    by_group = per_channel.reshape(N, W // C, groups, C // groups)
+    total = by_group.sum(axis=(1, 3), keepdims=True)
+    return get_array_module(per_channel).broadcast_to(total, by_group.shape).reshape(N, 1, W)
 
 
 def _sum_pixels(rows, parts, function):
-    """(N, C): the sums over the pixels of rows (N, P, C) of what `function` gives for each of its parts (images, P)."""
+    """(N, W): the sums over the rows of (N, P, W) of what `function` gives for each of its parts (images, P)."""
     sums = [None] * len(parts)
 
     def add_up(i):
@@ -51,25 +62,27 @@ def group_norm(x, gamma, beta, groups, eps=1e-5):
     require_shape("beta", beta, (C,))
     require_like("gamma", gamma, "x", x)
     xp = get_array_module(x)
-    rows = x.reshape(N, -1, C)
-    count = rows.shape[1] * (C // groups)
-    parts = bands(N, rows.shape[1], 1, C, x)
+    P = math.prod(x.shape[1:-1])
+    W = _pixels_in_a_row(P, C) * C
+    rows = x.reshape(N, -1, W)
+    count = P * (C // groups)
+    parts = bands(N, rows.shape[1], 1, W, x)
 
     def squares(part):
         centred = xp.subtract(rows[part], mean[part[0]], out=workspace("centred", rows[part].shape, x))
         centred *= centred
         return centred
 
-    mean = _over_groups(_sum_pixels(rows, parts, lambda part: rows[part]), groups) / count
-    rstd = 1 / xp.sqrt(_over_groups(_sum_pixels(rows, parts, squares), groups) / count + eps)
-    scale = rstd * gamma
+    mean = _over_groups(_sum_pixels(rows, parts, lambda part: rows[part]), groups, C) / count
+    rstd = 1 / xp.sqrt(_over_groups(_sum_pixels(rows, parts, squares), groups, C) / count + eps)
+    scale, shift = rstd * xp.tile(gamma, W // C), xp.tile(beta, W // C)
     y = xp.empty_like(rows)
 
     def normalise(part):
         images = part[0]
         xp.subtract(rows[part], mean[images], out=y[part])
         y[part] *= scale[images]
-        y[part] += beta
+        y[part] += shift
 
     on_all_cores(normalise, parts)
     return y.reshape(x.shape), GroupNormCache(x, gamma, mean, rstd, groups)
@@ -80,23 +93,24 @@ def group_norm_backward(dy, cache):
 
     With x̂ = (x - mean)·rstd and dx̂ = γ·dy:
     dx = rstd · (dx̂ - mean(dx̂) - x̂ · mean(dx̂ · x̂)), the means over the group.
-    Only sums over pixels are taken of whole arrays; the rest is on (N, C).
+    Only sums over pixels are taken of whole arrays; the rest is on (N, W).
     """
     x, gamma, mean, rstd, groups = cache
     xp = get_array_module(x)
-    N, C = x.shape[0], x.shape[-1]
-    rows, drows = x.reshape(N, -1, C), dy.reshape(N, -1, C)
-    count = rows.shape[1] * (C // groups)
-    parts = bands(N, rows.shape[1], 1, C, x)
+    N, C, W = x.shape[0], x.shape[-1], mean.shape[-1]
+    rows, drows = x.reshape(N, -1, W), dy.reshape(N, -1, W)
+    count = rows.shape[1] * W // groups
+    parts = bands(N, rows.shape[1], 1, W, x)
+    gammas = xp.tile(gamma, W // C)
 
     def products(part):
         return xp.multiply(drows[part], rows[part], out=workspace("products", rows[part].shape, x))
 
-    dy_sum = _sum_pixels(drows, parts, lambda part: drows[part])  # N,C
+    dy_sum = _sum_pixels(drows, parts, lambda part: drows[part])  # N,W
     dy_xhat_sum = (_sum_pixels(drows, parts, products) - mean[:, 0] * dy_sum) * rstd[:, 0]
-    through_mean = _over_groups(gamma * dy_sum, groups) / count
-    through_variance = _over_groups(gamma * dy_xhat_sum, groups) / count
-    dy_factor, x_factor = rstd * gamma, rstd * rstd * through_variance
+    through_mean = _over_groups(gammas * dy_sum, groups, C) / count
+    through_variance = _over_groups(gammas * dy_xhat_sum, groups, C) / count
+    dy_factor, x_factor = rstd * gammas, rstd * rstd * through_variance
     constant = rstd * (mean * rstd * through_variance - through_mean)
     dx = xp.empty_like(rows)
 
@@ -107,7 +121,8 @@ def group_norm_backward(dy, cache):
         dx[part] += constant[images]
 
     on_all_cores(differentiate, parts)
-    return dx.reshape(x.shape), dy_xhat_sum.sum(axis=0), dy_sum.sum(axis=0)
+    dgamma, dbeta = (per_channel.reshape(-1, C).sum(axis=0) for per_channel in (dy_xhat_sum, dy_sum))
+    return dx.reshape(x.shape), dgamma, dbeta
 
 
 class LayerNormCache(NamedTuple):
