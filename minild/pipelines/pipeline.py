@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from minild import pretrained
 from minild.backend import (
+    core_count,
     get_array_module,
     image_generators,
     side_by_side,
@@ -194,14 +195,15 @@ class Pipeline:
         """How `guided` makes its two passes of the U-Net: a map(), or None for one pass over both.
 
         On the CPU they are made apart where the feature maps are large enough to keep two cores busy, and side by side
-        unless other pictures do so. Whether apart or not is for the picture's size and the model alone to say: the
-        rounding of a matrix product depends on its number of rows.
+        unless other pictures do so, or there are more cores than two passes can use: these are for each operation to
+        spread over. Whether apart or not is for the picture's size and the model alone to say: the rounding of a matrix
+        product depends on its number of rows.
         """
         values = h * w * self.unet.config["block_out_channels"][0]
         if negative is None or self.device != "cpu" or values <= SMALL_MAP:
             return contextlib.nullcontext()
-        busy = count > 1 and h * w <= SMALL_POSITIONS
-        return contextlib.nullcontext(map) if busy else side_by_side()
+        idle = count == 1 if h * w <= SMALL_POSITIONS else core_count() <= 2
+        return side_by_side() if idle else contextlib.nullcontext(map)
 
     def _latent_shape(self, size):
         """(h, w, c) of a size in pixels."""

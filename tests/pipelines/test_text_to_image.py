@@ -51,8 +51,9 @@ def test_a_picture_is_the_same_alone_and_in_a_batch(pipe, sampler, small_map, mo
     assert abs(together[0] - together[2]).max() > 0.01  # one prompt, two seeds
 
 
-@pytest.mark.parametrize("small_positions", [0, 1024])
-def test_one_pass_or_two_is_a_matter_of_rounding(pipe, small_positions, monkeypatch):
+@pytest.mark.parametrize(("small_positions", "cores"), [(0, 2), (0, 4), (1024, 2)])
+def test_one_pass_or_two_is_a_matter_of_rounding(pipe, small_positions, cores, monkeypatch):
+    monkeypatch.setattr(pipeline, "core_count", lambda: cores)
     expected = draw(pipe, [RED, GREEN], seed=5)
     monkeypatch.setattr(pipeline, "SMALL_MAP", 0)
     monkeypatch.setattr(pipeline, "SMALL_POSITIONS", small_positions)
