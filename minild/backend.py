@@ -19,6 +19,9 @@ from threadpoolctl import ThreadpoolController
 
 from minild.errors import UserError
 
+# .works_alone: it is one of several that share the cores; .workspace: its arrays; .inference: it keeps no caches
+_thread = threading.local()
+
 
 class Device(NamedTuple):
     xp: Any  # the array module
@@ -85,6 +88,20 @@ def compute_dtype(x):
     return np.dtype(np.float32) if isinstance(x, np.ndarray) and x.dtype == np.float16 else x.dtype
 
 
+@contextlib.contextmanager
+def inference():
+    """Within it, nothing that this thread computes will be asked for its gradient: caches need not be kept."""
+    outer, _thread.inference = in_inference(), True
+    try:
+        yield
+    finally:
+        _thread.inference = outer
+
+
+def in_inference():
+    return getattr(_thread, "inference", False)
+
+
 def image_generators(seed, count):
     """One random generator an image: picture i of a batch draws as the picture of seed + i does alone."""
     return [np.random.default_rng(seed + i) for i in range(count)]
@@ -100,7 +117,6 @@ def core_count():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-_thread = threading.local()  # .works_alone: it is one of several that share the cores; .workspace: its arrays
 
 
 @functools.cache

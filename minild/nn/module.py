@@ -1,13 +1,10 @@
 """Parameter and Module: what a model is made of."""
 
 import copy
-import threading
 
 import numpy as np
 
-from minild.backend import compute_dtype, to_device
-
-_mode = threading.local()
+from minild.backend import compute_dtype, in_inference, inference, to_device
 
 
 class Parameter:
@@ -64,12 +61,8 @@ class Module:
         raise TypeError(f"{type(self).__name__} defines no forward")
 
     def __call__(self, *args, **kwargs):
-        outer = getattr(_mode, "inference", False)
-        _mode.inference = True
-        try:
+        with inference():
             return self.forward(*args, **kwargs)[0]
-        finally:
-            _mode.inference = outer
 
     def children(self):
         """(name, module) of the modules held directly, a list's by index, in the order of definition."""
@@ -126,7 +119,7 @@ class Module:
 
 def keep(cache):
     """The cache in training, None in inference: what a layer's forward returns beside y."""
-    return None if getattr(_mode, "inference", False) else cache
+    return None if in_inference() else cache
 
 
 def add_gradients(first, second):

@@ -26,14 +26,16 @@ class GatedCache(NamedTuple):
 
 
 def _gated(x, sharpness):
-    """y = x · σ(sharpness · x)."""
+    """y = x · σ(sharpness · x) = h + h · tanh(sharpness · h), h = x / 2: tanh cannot overflow."""
     xp = get_array_module(x)
     rows = x.reshape(-1, x.shape[-1])
     y = xp.empty_like(rows)
 
     def multiply(part):
-        gate = _sigmoid(rows[part], sharpness, out=y[part])
-        gate *= rows[part]
+        half = xp.multiply(rows[part], 0.5, out=workspace("half", rows[part].shape, x))
+        doubled = xp.tanh(half if sharpness == 1 else sharpness * half, out=y[part])  # 2 σ - 1
+        doubled += 1
+        doubled *= half
 
     on_all_cores(multiply, pieces(*rows.shape, x))
     return y.reshape(x.shape), GatedCache(x)

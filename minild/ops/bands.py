@@ -1,6 +1,6 @@
-"""Pieces of a feature map: a few pictures, or a band of rows of one, with the zeros around it."""
+"""Pieces of a feature map: a few pictures, or a band of rows of one, with the zeros around it; and windows of it."""
 
-from minild.backend import pieces, workspace
+from minild.backend import get_array_module, pieces, workspace
 
 
 def bands(N, rows, columns, size, like, least=1):
@@ -31,3 +31,21 @@ def band(x, images, top, height, left, width):
     padded.fill(0)
     padded[:, first - top : last - top, start - left : stop - left] = inside
     return padded
+
+
+def windows(x, kernel, step, slot):
+    """The windows of kH x kW pixels at every `step`-th pixel down and across: (N, Ho, Wo, kH, kW, C), in workspace.
+
+    x (N, H, W, C). One copy, out of a view in which the windows overlap, along rows of kW · C numbers.
+    """
+    N, H, W, C = x.shape
+    kH, kW = kernel
+    step_n, step_h, step_w, step_c = x.strides
+    overlapping = get_array_module(x).lib.stride_tricks.as_strided(
+        x,
+        (N, (H - kH) // step + 1, (W - kW) // step + 1, kH, kW, C),
+        (step_n, step * step_h, step * step_w, step_h, step_w, step_c),
+    )
+    copy = workspace(slot, overlapping.shape, x)
+    copy[...] = overlapping
+    return copy

@@ -9,25 +9,30 @@ quarter of the multiplications in `ops/winograd.py`, at a few times the rounding
 """
 
 import contextlib
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from minild.backend import get_array_module, on_all_cores, workspace
+from minild.backend import get_array_module, in_inference, on_all_cores
 from minild.ops import winograd
-from minild.ops.bands import band, bands
+from minild.ops.bands import band, bands, windows
 from minild.ops.reduce import sum_rows
 from minild.ops.validate import require_like, require_rank, require_shape
 
 LEAST_ROWS = 256  # of the patches multiplied at once: with fewer, reading the weights takes longer than the product
 
 
+KEPT = 1 << 22  # elements of Winograd's values that a call may keep for its backward, in place of x
+
+
 class Conv2dCache(NamedTuple):
-    x: Any  # unfolded again in backward: keeping the patches would take kH·kW times the memory
+    x: Any  # unfolded again in backward: keeping the patches would take kH·kW times the memory. None where values are
     weight: Any
     stride: int
     margins: Any
     has_bias: bool
+    values: Any  # Winograd's transform of x, of twice its size, where that is not much
 
 
 _exact = False
@@ -70,8 +75,12 @@ def conv2d(x, weight, bias=None, stride=1, padding=0):
     if bias is not None:
         require_shape("bias", bias, (weight.shape[3],))
         require_like("bias", bias, "x", x)
-    y = _correlate(x, weight, bias, stride, margins)
-    return y, Conv2dCache(x, weight, stride, margins, bias is not None)
+    values = None
+    if algorithm(x, weight, stride, margins) == "winograd" and not in_inference():
+        shape = winograd.values_shape(x.shape, margins)
+        values = np.empty(shape, x.dtype) if math.prod(shape) <= KEPT else None
+    y = _correlate(x, weight, bias, stride, margins, values)
+    return y, Conv2dCache(x if values is None else None, weight, stride, margins, bias is not None, values)
 
 
 def conv2d_backward(dy, cache):
@@ -82,8 +91,11 @@ def conv2d_backward(dy, cache):
     a convolution again, of dy with the kernel turned by 180° and its channels exchanged; the kernel "rotates"
     because the tap that looked down and right is looked back at from up and left.
     """
-    x, weight, stride, margins, has_bias = cache
-    dweight = _weight_gradient(x, weight, dy, stride, margins)
+    x, weight, stride, margins, has_bias, values = cache
+    if values is not None:
+        dweight = winograd.weight_gradient(x, dy, margins, values)
+    else:
+        dweight = _weight_gradient(x, weight, dy, stride, margins)
     dbias = sum_rows(dy.reshape(-1, dy.shape[3])) if has_bias else None
     if stride != 1:
         return _fold_input_gradient(x, weight, dy, stride, margins), dweight, dbias
@@ -94,7 +106,7 @@ def conv2d_backward(dy, cache):
     return _correlate(dy, rotated, None, 1, back), dweight, dbias
 
 
-def _correlate(x, weight, bias, stride, margins):
+def _correlate(x, weight, bias, stride, margins, values=None):
     N, H, W, Cin = x.shape
     kH, kW, _, Cout = weight.shape
     chosen = algorithm(x, weight, stride, margins)
@@ -106,7 +118,7 @@ def _correlate(x, weight, bias, stride, margins):
     Ho, Wo = ((size + sum(m) - k) // stride + 1 for size, m, k in zip((H, W), margins, (kH, kW)))
     y = get_array_module(x).empty((N, Ho, Wo, Cout), x.dtype)
     if chosen == "winograd":
-        winograd.correlate(x, weight, bias, margins, y)
+        winograd.correlate(x, weight, bias, margins, y, values)
         return y
     matrix = weight.reshape(-1, Cout)
 
@@ -136,14 +148,7 @@ def im2col(padded, kernel, stride):
 
     In workspace: good until the next call.
     """
-    N, H, W, C = padded.shape
-    kH, kW = kernel
-    Ho, Wo = (H - kH) // stride + 1, (W - kW) // stride + 1
-    columns = workspace("columns", (N, Ho, Wo, kH, kW, C), padded)
-    for a in range(kH):
-        for b in range(kW):
-            columns[:, :, :, a, b] = padded[:, a : a + stride * Ho : stride, b : b + stride * Wo : stride]
-    return columns
+    return windows(padded, kernel, stride, "columns")
 
 
 def col2im(columns, padded_shape, stride):

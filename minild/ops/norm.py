@@ -75,14 +75,14 @@ def group_norm(x, gamma, beta, groups, eps=1e-5):
 
     mean = _over_groups(_sum_pixels(rows, parts, lambda part: rows[part]), groups, C) / count
     rstd = 1 / xp.sqrt(_over_groups(_sum_pixels(rows, parts, squares), groups, C) / count + eps)
-    scale, shift = rstd * xp.tile(gamma, W // C), xp.tile(beta, W // C)
+    scale = rstd * xp.tile(gamma, W // C)
+    shift = xp.tile(beta, W // C) - mean * scale
     y = xp.empty_like(rows)
 
     def normalise(part):
         images = part[0]
-        xp.subtract(rows[part], mean[images], out=y[part])
-        y[part] *= scale[images]
-        y[part] += shift
+        xp.multiply(rows[part], scale[images], out=y[part])
+        y[part] += shift[images]
 
     on_all_cores(normalise, parts)
     return y.reshape(x.shape), GroupNormCache(x, gamma, mean, rstd, groups)

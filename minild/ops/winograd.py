@@ -15,10 +15,9 @@ direct convolution, a = 3/4, b = 3/2 three times.
 """
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
 from minild.backend import on_all_cores, workspace
-from minild.ops.bands import band, bands
+from minild.ops.bands import band, bands, windows
 
 TILE, TAPS = 4, 3
 POINTS = (0.0, 0.75, -0.75, 1.5, -1.5)
@@ -53,6 +52,13 @@ def _tiles(size):
     return -(-size // TILE)
 
 
+def values_shape(x_shape, margins):
+    """The shape of all transformed tiles of x: (tiles, 36, Cin)."""
+    N, H, W, Cin = x_shape
+    down, across = (_tiles(size + sum(margin) - TAPS + 1) for size, margin in zip((H, W), margins))
+    return N * down * across, VALUES, Cin
+
+
 def pays(x_shape, weight_shape, margins):
     """Whether this is the fastest convolution: with enough channels and tiles, and few pixels beyond the edge."""
     N, H, W, _ = x_shape
@@ -60,26 +66,36 @@ def pays(x_shape, weight_shape, margins):
     if (kH, kW) != (TAPS, TAPS) or min(Cin, Cout) < LEAST_CHANNELS:
         return False
     Ho, Wo = H + sum(margins[0]) - TAPS + 1, W + sum(margins[1]) - TAPS + 1
-    tiles = N * _tiles(Ho) * _tiles(Wo)
+    tiles = values_shape(x_shape, margins)[0]
     return tiles >= LEAST_TILES and tiles * TILE * TILE <= 1.5 * N * Ho * Wo
 
 
-def _pieces(x, y):
+def _pieces(Cin, y):
     """(images, rows of tiles) that are worked on at once."""
-    N, Ho, Wo, _ = y.shape
-    size = VALUES * max(x.shape[3], y.shape[3])
-    return bands(N, _tiles(Ho), _tiles(Wo), size, x, TILES_AT_ONCE)
+    N, Ho, Wo, Cout = y.shape
+    return bands(N, _tiles(Ho), _tiles(Wo), VALUES * max(Cin, Cout), y, TILES_AT_ONCE)
 
 
-def correlate(x, weight, bias, margins, y):
-    """y[...] = x ⋆ weight + bias at stride 1, for a 3 x 3 kernel, as minild.ops.conv.conv2d has them."""
+def _numbers(piece, y):
+    """The slice of all tiles that the tiles of a piece are."""
+    images, rows = piece
+    down, across = _tiles(y.shape[1]), _tiles(y.shape[2])
+    start = (images.start * down + rows.start) * across
+    return slice(start, start + (images.stop - images.start) * (rows.stop - rows.start) * across)
+
+
+def correlate(x, weight, bias, margins, y, values=None):
+    """y[...] = x ⋆ weight + bias at stride 1, for a 3 x 3 kernel, as minild.ops.conv.conv2d has them.
+
+    `values`, an array of values_shape, takes the transformed tiles of x, for weight_gradient to use again.
+    """
     Cin, Cout = weight.shape[2:]
     A_T, G, _ = _MATRICES[x.dtype]
     U = (G @ weight.reshape(TAPS * TAPS, Cin * Cout)).reshape(VALUES, Cin, Cout)
     biases = None if bias is None else np.tile(bias, TILE * TILE)  # one long row for each tile is added faster
 
     def multiply(piece):
-        V = _transform_inputs(x, piece, margins, y)
+        V = _transform_inputs(x, piece, margins, y, values)
         M = workspace("products", (len(V), VALUES, Cout), x)
         np.matmul(V.swapaxes(0, 1), U, out=M.swapaxes(0, 1))
         outputs = np.matmul(A_T, M, out=workspace("outputs", (len(M), TILE * TILE, Cout), x))
@@ -88,45 +104,41 @@ def correlate(x, weight, bias, margins, y):
             by_tile += biases
         _scatter(outputs, y, piece)
 
-    on_all_cores(multiply, _pieces(x, y))
+    on_all_cores(multiply, _pieces(Cin, y))
 
 
-def weight_gradient(x, dy, margins):
-    """dweight (3, 3, Cin, Cout): the transposes of the same transforms, dU = Σ_tiles V dM with dM = A dy Aᵀ."""
-    Cin, Cout = x.shape[3], dy.shape[3]
-    A_T, G, _ = _MATRICES[x.dtype]
-    dU = np.zeros((VALUES, Cin, Cout), x.dtype)
-    for piece in _pieces(x, dy):
-        V = _transform_inputs(x, piece, margins, dy)
+def weight_gradient(x, dy, margins, values=None):
+    """dweight (3, 3, Cin, Cout): the transposes of the same transforms, dU = Σ_tiles V dM with dM = A dy Aᵀ.
+
+    From x, or from the `values` that correlate made of it.
+    """
+    Cin, Cout = (x if values is None else values).shape[-1], dy.shape[3]
+    A_T, G, _ = _MATRICES[dy.dtype]
+    dU = np.zeros((VALUES, Cin, Cout), dy.dtype)
+    for piece in _pieces(Cin, dy):
+        V = _transform_inputs(x, piece, margins, dy) if values is None else values[_numbers(piece, dy)]
         tiles = _gather(dy, piece, ((0, 0), (0, 0)), dy, TILE)
-        dM = np.matmul(A_T.T, tiles, out=workspace("products", (len(tiles), VALUES, Cout), x))
-        dU += np.matmul(V.transpose(1, 2, 0), dM.swapaxes(0, 1), out=workspace("dU", dU.shape, x))
+        dM = np.matmul(A_T.T, tiles, out=workspace("products", (len(tiles), VALUES, Cout), dy))
+        dU += np.matmul(V.transpose(1, 2, 0), dM.swapaxes(0, 1), out=workspace("dU", dU.shape, dy))
     return (G.T @ dU.reshape(VALUES, -1)).reshape(TAPS, TAPS, Cin, Cout)
 
 
-def _transform_inputs(x, piece, margins, y):
-    """V = Bᵀ d B of the tiles of a piece: (tiles, 36, Cin), in workspace."""
+def _transform_inputs(x, piece, margins, y, values=None):
+    """V = Bᵀ d B of the tiles of a piece: (tiles, 36, Cin), in its place in `values`, or in workspace."""
     tiles = _gather(x, piece, margins, y, SIDE)
-    return np.matmul(_MATRICES[x.dtype][2], tiles, out=workspace("values", tiles.shape, x))
+    V = workspace("values", tiles.shape, x) if values is None else values[_numbers(piece, y)]
+    return np.matmul(_MATRICES[x.dtype][2], tiles, out=V)
 
 
 def _gather(x, piece, margins, y, side):
     """The side x side pixels at every fourth pixel of a piece: (tiles, side², C), in workspace."""
     images, rows = piece
-    down, across, C = rows.stop - rows.start, _tiles(y.shape[2]), x.shape[3]
+    down, across = rows.stop - rows.start, _tiles(y.shape[2])
     (top, _), (left, _) = margins
     height, width = TILE * (down - 1) + side, TILE * (across - 1) + side
     area = band(x, images, TILE * rows.start - top, height, -left, width)
-    step_n, step_h, step_w, step_c = area.strides
-    overlapping = as_strided(
-        area,
-        (len(area), down, across, side, side, C),
-        (step_n, TILE * step_h, TILE * step_w, step_h, step_w, step_c),
-        writeable=False,
-    )
-    tiles = workspace("tiles", overlapping.shape, x)
-    tiles[...] = overlapping
-    return tiles.reshape(-1, side * side, C)
+    tiles = windows(area, (side, side), TILE, "tiles")
+    return tiles.reshape(-1, side * side, x.shape[3])
 
 
 def _scatter(outputs, y, piece):
