@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from benchmarks import __main__ as benchmarks
-from benchmarks import profile, report, timing, works
+from benchmarks import machine, profile, report, timing, works
 
 from minild import models
 from minild.errors import UserError
@@ -173,6 +173,16 @@ def test_without_a_gpu_it_says_so_and_measures_nothing(capsys, monkeypatch):
     assert capsys.readouterr().out == "nothing measured: no GPU found for --device cuda: use --device cpu\n"
 
 
+def test_a_busy_machine_is_told(monkeypatch):
+    monkeypatch.setattr(machine.os, "nice", lambda step: 0)
+    monkeypatch.setattr(machine, "load", lambda: 0.1)
+    assert machine.warning() is None
+    monkeypatch.setattr(machine.os, "nice", lambda step: 19)
+    assert machine.warning() == "this process gives way to others (nice 19)"
+    monkeypatch.setattr(machine, "load", lambda: 3.14)
+    assert "busy, 3.1 processes" in machine.warning()
+
+
 def test_the_figures_are_written_with_the_machines(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(timing, "gemm_peaks", lambda device: ({"minild": 1e12, "PyTorch": 9e11}, {"NumPy": "2"}))
     monkeypatch.setattr(timing, "compare", lambda *given: RESULT)
@@ -180,5 +190,5 @@ def test_the_figures_are_written_with_the_machines(capsys, tmp_path, monkeypatch
     assert benchmarks.main(["--works", "W1", "--json", str(path)]) == 0
     figures = json.loads(path.read_text(encoding="utf-8"))
     assert figures["works"] == [RESULT] and figures["gemm"]["minild"] == 1e12
-    assert set(figures["machine"]) == {"processor", "system", "minild", "NumPy"}
+    assert set(figures["machine"]) == {"processor", "system", "minild", "load before", "NumPy"}
     assert "| W9 " in capsys.readouterr().out

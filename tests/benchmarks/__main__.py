@@ -82,8 +82,12 @@ def _compare(given):
             return
     from . import timing
 
-    peaks, facts = timing.gemm_peaks(given.device)
-    facts = machine.facts() | facts
+    warning = machine.warning()
+    if warning:
+        print(f"benchmarks: {warning}", file=sys.stderr)
+    facts = machine.facts()  # now: what follows adds to the load
+    peaks, libraries = timing.gemm_peaks(given.device)
+    facts |= libraries
     print(report.heading(facts, peaks), flush=True)
     results = []
     for work in tqdm(chosen, unit="work"):
