@@ -165,5 +165,5 @@ def test_a_step_on_a_device_is_the_hosts_and_only_the_batch_crosses(case, crossi
             for name, array in device.state_dict().items():
                 own = host.state_dict()[name]
                 # AdamW steps as far along a gradient that is only rounding (of a key's bias) as along any other.
-                assert np.linalg.norm(array - own) <= 5e-4 * np.linalg.norm(own), name
+                assert np.linalg.norm(array - own) <= 2e-3 * np.linalg.norm(own), name
             back.clear()
