@@ -59,12 +59,15 @@ def row(result, peak):
     )
 
 
-def heading(facts, peaks):
-    """The lines above the tables."""
-    lines = [f"{what}: {which}" for what, which in facts.items()]
-    rates = ", ".join(f"{library} {peak / 1e9:.0f} GFLOP/s" for library, peak in peaks.items())
-    lines.append(f"float32 matrix product: {rates}; shares are of the greater, by PyTorch's count of operations")
-    return "\n".join(lines)
+def heading(facts):
+    """The lines above all."""
+    return "\n".join(f"{what}: {which}" for what, which in facts.items())
+
+
+def peaks(rates):
+    """The line above the table: what its shares are of."""
+    each = ", ".join(f"{library} {rate / 1e9:.0f} GFLOP/s" for library, rate in rates.items())
+    return f"float32 matrix product: {each}; shares are of the greater, by PyTorch's count of operations"
 
 
 def footnote(results):
