@@ -97,11 +97,14 @@ class Model(Module):
     @property
     def dtype(self):
         """What it computes in: float32 on the host even where its weights are stored in float16."""
-        return compute_dtype(self.parameters()[0].data)
+        return compute_dtype(self._first_parameter().data)
 
     @property
     def device(self):
-        return device_of(self.parameters()[0].data)
+        return device_of(self._first_parameter().data)
+
+    def _first_parameter(self):
+        return next(self.named_parameters())[1]
 
     def state_dict(self):
         """{key: host array in the interchange layout} of every parameter."""

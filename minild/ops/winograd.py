@@ -23,7 +23,7 @@ TILE, TAPS = 4, 3
 POINTS = (0.0, 0.75, -0.75, 1.5, -1.5)
 SIDE = TILE + TAPS - 1  # of a tile of inputs
 VALUES = SIDE * SIDE
-LEAST_CHANNELS = 32  # with fewer, the transforms cost more than the products save
+LEAST_CHANNELS = 16  # with fewer, the transforms cost more than the products save
 LEAST_TILES = 32  # with fewer, so does the transform of the weights
 TILES_AT_ONCE = 64  # at least, or the 36 matrices of a piece have too few rows to be multiplied fast
 
