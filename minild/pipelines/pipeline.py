@@ -19,6 +19,7 @@ from minild.backend import (
 from minild.diffusion import SAMPLERS
 from minild.diffusion.guidance import guided
 from minild.errors import UserError
+from minild.pipelines import tiling
 from minild.pipelines.request import one_a_picture, require_clip_skip, require_guidance, require_sampler
 from minild.pipelines.scheduler_config import DEFAULT_SAMPLER, sampler_schedule, scheduler_class, write_scheduler
 
@@ -96,10 +97,16 @@ class Pipeline:
         """latents (N, h, w, c) -> pictures (N, H, W, 3) in [0, 1], float32 on the host."""
         at_once = self._at_once(*latents.shape[1:3])
         scale = self.vae.config["scaling_factor"]
-        pictures = [
-            to_host(self.vae.decode(latents[i : i + at_once] / scale)).astype(np.float32)
-            for i in range(0, len(latents), at_once)
-        ]
+
+        def decode(z):
+            return to_host(self.vae.decode(z / scale)).astype(np.float32)
+
+        def decode_large(z):
+            return tiling.decode_in_tiles(decode, z, self.vae.downsampling)
+
+        whole = latents.shape[1] * latents.shape[2] <= tiling.WHOLE
+        parts = [latents[i : i + at_once] for i in range(0, len(latents), at_once)]
+        pictures = [decode(z) if whole else decode_large(z) for z in parts]
         return np.clip(np.concatenate(pictures) / 2 + 0.5, 0, 1)
 
     def text_to_image(
