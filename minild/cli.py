@@ -12,6 +12,7 @@ import warnings
 from pathlib import Path
 
 from minild import __version__
+from minild.course import command as course
 from minild.errors import UserError
 
 MODEL_HELP = "a pipeline folder, or emoji or shapes for those that come with minild"
@@ -97,6 +98,7 @@ def _parser():
     _add_txt2img(commands)
     _add_evaluate(commands)
     _add_info(commands)
+    _add_course(commands)
     return parser
 
 
@@ -389,3 +391,9 @@ def _info(arguments):
     from minild.pipelines.info import describe
 
     _answer(*describe(arguments.model))
+
+
+def _add_course(commands):
+    for name, run, summary, details, add_arguments in course.COMMANDS:
+        command = _add_command(commands, name, lambda a, run=run: _answer(*run(a)), summary, details)
+        add_arguments(command, _path, _at_least)

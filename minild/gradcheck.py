@@ -166,9 +166,10 @@ class _Meter:
         worst = int(np.argmax(np.where(np.isnan(error), np.inf, error)))
         if not error[worst] <= self.tolerance:  # so that NaN fails
             index = tuple(int(i) for i in np.unravel_index(chosen[worst], shape))
+            hint = explain(a, numeric, shape, self.sizes)
             raise GradientError(
                 f"{where}: worst at index {index}: analytic {a[worst]:.10g}, numeric {numeric[worst]:.10g}, "
-                f"relative error {error[worst]:.2g} > {self.tolerance:.2g}. Hint: {self._hint(a, numeric, shape)}"
+                f"relative error {error[worst]:.2g} > {self.tolerance:.2g}. Hint: {hint}"
             )
         self.largest = max(self.largest, float(error[worst]))
 
@@ -186,47 +187,54 @@ class _Meter:
             )
         self.largest = max(self.largest, error)
 
-    def _hint(self, a, numeric, shape):
-        """What the pattern of analytic over numeric values suggests."""
-        if not np.all(np.isfinite(a)):
-            return "the analytic gradient holds NaN or infinity"
-        scale = max(np.max(np.abs(a)), np.max(np.abs(numeric)))
-        if not np.any(a):
-            return "the analytic gradient is all zero: it is not computed"
-        if np.max(np.abs(numeric)) < 1e-6 * scale:
-            return "the numeric gradient is zero: the op does not depend on this argument"
-        seen = np.abs(numeric) > 1e-3 * np.max(np.abs(numeric))
-        ratio = a[seen] / numeric[seen]
-        factor = float(np.median(ratio))
-        if np.max(np.abs(ratio - factor)) < 1e-3 * abs(factor):
-            return self._constant_ratio(factor)
-        if len(shape) == 2 and len(a) == shape[0] * shape[1] and shape[0] == shape[1]:
-            if np.allclose(a.reshape(shape).T, numeric.reshape(shape), atol=1e-5 * scale):
-                return "the gradient is right but transposed"
-        if np.allclose(np.sort(a), np.sort(numeric), atol=1e-5 * scale):
-            return "the right values in the wrong order: a reshape or an axis is wrong"
-        missing = (numeric - a).reshape(shape) if len(a) == np.prod(shape) else None
-        for axis in range(len(shape) if missing is not None else 0):
-            if shape[axis] > 1 and np.max(np.ptp(missing, axis=axis)) < 1e-5 * np.max(np.abs(missing)):
-                return f"off by the same amount along axis {axis}: a missing term, such as the one through the mean"
-        right = int(np.sum(np.abs(a - numeric) < 1e-5 * scale))
-        if right:
-            return f"right at {right} of {len(a)} elements: a missing term, or a border or diagonal treated apart"
-        return "no constant ratio: a missing term, or a sum over the wrong axis"
 
-    def _constant_ratio(self, factor):
-        """In words: the analytic gradient is `factor` times the numeric one."""
-        if abs(factor + 1) < 1e-3:
-            return "analytic / numeric is -1 everywhere: a sign"
-        text = f"analytic / numeric is {factor:.4g} everywhere: "
-        sign = "a sign and " if factor < 0 else ""
-        factor = abs(factor)
-        for size in sorted(self.sizes | {a * b for a in self.sizes for b in self.sizes if a > 1 and b > 1}):
-            if size > 1 and abs(factor / size - 1) < 1e-3:
-                return f"{text}{sign}a sum taken for a mean over {size} (or a term counted {size} times)"
-            if size > 1 and abs(factor * size - 1) < 1e-3:
-                return f"{text}{sign}a mean over {size} taken for a sum"
-        return f"{text}{sign}a constant factor is left out or taken twice"
+def explain(claimed, true, shape, sizes, words=("the analytic gradient", "the numeric gradient", "analytic / numeric")):
+    """What the pattern of claimed over true values suggests.
+
+    claimed, true (n,): elements of arrays of this shape, all of them or some; sizes: lengths of axes, one of which a
+    constant ratio may be; words: what the two and their ratio are called.
+    """
+    name, true_name, ratio_name = words
+    if not np.all(np.isfinite(claimed)):
+        return f"{name} holds NaN or infinity"
+    scale = max(np.max(np.abs(claimed)), np.max(np.abs(true)))
+    if not np.any(claimed):
+        return f"{name} is all zero: it is not computed"
+    if np.max(np.abs(true)) < 1e-6 * scale:
+        return f"{true_name} is zero: the op does not depend on this argument"
+    seen = np.abs(true) > 1e-3 * np.max(np.abs(true))
+    ratio = claimed[seen] / true[seen]
+    factor = float(np.median(ratio))
+    if np.max(np.abs(ratio - factor)) < 1e-3 * abs(factor):
+        return _constant_ratio(factor, sizes, ratio_name)
+    if len(shape) == 2 and len(claimed) == shape[0] * shape[1] and shape[0] == shape[1]:
+        if np.allclose(claimed.reshape(shape).T, true.reshape(shape), atol=1e-5 * scale):
+            return f"{name} is right but transposed"
+    if np.allclose(np.sort(claimed), np.sort(true), atol=1e-5 * scale):
+        return "the right values in the wrong order: a reshape or an axis is wrong"
+    missing = (true - claimed).reshape(shape) if len(claimed) == np.prod(shape) else None
+    for axis in range(len(shape) if missing is not None else 0):
+        if shape[axis] > 1 and np.max(np.ptp(missing, axis=axis)) < 1e-5 * np.max(np.abs(missing)):
+            return f"off by the same amount along axis {axis}: a missing term, such as the one through the mean"
+    right = int(np.sum(np.abs(claimed - true) < 1e-5 * scale))
+    if right:
+        return f"right at {right} of {len(claimed)} elements: a missing term, or a border or diagonal treated apart"
+    return "no constant ratio: a missing term, or a sum over the wrong axis"
+
+
+def _constant_ratio(factor, sizes, ratio):
+    """In words: the claimed values are `factor` times the true ones."""
+    if abs(factor + 1) < 1e-3:
+        return f"{ratio} is -1 everywhere: a sign"
+    text = f"{ratio} is {factor:.4g} everywhere: "
+    sign = "a sign and " if factor < 0 else ""
+    factor = abs(factor)
+    for size in sorted(sizes | {a * b for a in sizes for b in sizes if a > 1 and b > 1}):
+        if size > 1 and abs(factor / size - 1) < 1e-3:
+            return f"{text}{sign}a sum taken for a mean over {size} (or a term counted {size} times)"
+        if size > 1 and abs(factor * size - 1) < 1e-3:
+            return f"{text}{sign}a mean over {size} taken for a sum"
+    return f"{text}{sign}a constant factor is left out or taken twice"
 
 
 def _name(function):

@@ -1,0 +1,81 @@
+"""`minild exercise` and `minild grade`: their arguments, and what they do. The lines they return go to stdout."""
+
+from pathlib import Path
+
+from minild.errors import UserError
+
+EXERCISE = "Prints the name of the file, in which every task is a function to be written."
+GRADE = (
+    "Each task is not started, wrong (with a word on how), or right. A student's code runs in a process of its own, "
+    "with limits of time and memory, and without the library's solution."
+)
+
+
+def add_exercise_arguments(command, path, at_least):
+    """path and at_least: the argparse types of the command line."""
+    command.add_argument("chapter", type=at_least(1, int), help="number of the chapter")
+    command.add_argument("--output", type=path, metavar="FILE", help="the file to write (default: chapterN.py)")
+
+
+def exercise(arguments):
+    """Write the stubs of a chapter, over no file that is there."""
+    from minild.course.stubs import exercise_text
+
+    file = arguments.output or Path(f"chapter{arguments.chapter}.py")
+    text = exercise_text(arguments.chapter, file.name)
+    try:
+        with open(file, "x", encoding="utf-8", newline="\n") as stubs:
+            stubs.write(text)
+    except FileExistsError:
+        raise UserError(f"{file} exists, and may be somebody's work: choose another --output") from None
+    except OSError as error:
+        raise UserError(f"cannot write {file}: {error.strerror or error}") from None
+    return [file]
+
+
+def add_grade_arguments(command, path, at_least):
+    command.add_argument("path", type=path, metavar="FILE|FOLDER", help="a student's file, or a folder of them")
+    command.add_argument("--chapter", type=at_least(1, int), metavar="N", help="mark this one (default: those found)")
+    command.add_argument("--csv", type=path, metavar="FILE", help="write a row for every file")
+    command.add_argument("--json", type=path, metavar="FILE", help="write all results, with their seed")
+    command.add_argument("--gradescope", type=path, metavar="FILE", help="write Gradescope's results.json, for a file")
+    command.add_argument("--seconds", type=at_least(1, int), default=10, help="of processor time a task (default: 10)")
+    memory = "of memory a task may ask for, in MB (default: 1024)"
+    command.add_argument("--memory", type=at_least(16, int), default=1024, metavar="MB", help=memory)
+    seed = "of the arguments, to repeat a marking (default: a fresh one, which no student can know)"
+    command.add_argument("--seed", type=at_least(0, int), metavar="N", help=seed)
+
+
+def grade(arguments):
+    """Mark a file or a folder, write what was asked for, -> the lines of the table."""
+    from minild.course import grader, report
+    from minild.pipelines import output
+
+    written = [arguments.csv, arguments.json, arguments.gradescope]
+    for file in filter(None, written):
+        output.require_writable(file)
+    if not arguments.path.exists():
+        raise UserError(f"{arguments.path} is not there: give a student's file, or a folder of them")
+    seed = grader.fresh_seed() if arguments.seed is None else arguments.seed
+    settings = grader.Settings(seed, arguments.seconds, arguments.memory)
+    if arguments.path.is_dir():
+        if arguments.gradescope:
+            raise UserError("--gradescope is for one file: use --csv or --json for a folder")
+        reports = grader.grade_folder(arguments.path, arguments.chapter, settings)
+        lines = report.overview(reports)
+    else:
+        reports = [grader.grade_file(arguments.path, arguments.chapter, settings)]
+        lines = report.table(reports[0])
+    makers = (report.as_csv, lambda r: report.as_json(r, settings), lambda r: report.as_gradescope(r[0]))
+    for file, make in zip(written, makers):
+        if file:
+            with output.whole_file(file) as stream:
+                stream.write(make(reports).encode("utf-8", "replace"))
+    return lines
+
+
+# Name, function, summary, details, and the function that adds its arguments.
+COMMANDS = (
+    ("exercise", exercise, "write the exercises of a chapter", EXERCISE, add_exercise_arguments),
+    ("grade", grade, "mark a student's file, or a folder of them", GRADE, add_grade_arguments),
+)

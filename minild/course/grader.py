@@ -1,0 +1,215 @@
+"""Marking: every task of every file in a process of its own, several at once; what comes back is judged here."""
+
+import collections
+import contextlib
+import json
+import os
+import re
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+import minild
+from minild.backend import core_count
+from minild.course import wire
+from minild.course.judge import Judge
+from minild.course.tasks import TASKS
+from minild.errors import UserError
+
+SECONDS, MEGABYTES = 10, 1024  # of processor time and of memory, for a task
+PATIENCE = 5  # seconds beyond twice the processor time: on a busy machine a process gets less than a whole core
+LARGEST_FILE = 1 << 20  # bytes
+BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from minild.course.worker import main; main()"
+KEPT_VARIABLES = ("PATH", "SYSTEMROOT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR", "TEMP")
+THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+class Result(NamedTuple):
+    """What became of a task."""
+
+    task: object
+    status: str  # "not started", "wrong" or "right"
+    hint: str = ""
+
+    @property
+    def points(self):
+        return self.task.points if self.status == "right" else 0
+
+
+class Report(NamedTuple):
+    """What became of a file."""
+
+    path: Path
+    results: list
+
+    @property
+    def points(self):
+        return sum(result.points for result in self.results)
+
+    @property
+    def most(self):
+        return sum(result.task.points for result in self.results)
+
+
+class Settings(NamedTuple):
+    """Of a marking. The seed decides the arguments: one that students do not know, by default fresh every time."""
+
+    seed: int
+    seconds: int = SECONDS
+    megabytes: int = MEGABYTES
+
+
+def fresh_seed():
+    return secrets.randbits(53)  # as many as a number of JSON has
+
+
+def grade_file(path, chapter=None, settings=None):
+    """The Report of one file: the tasks of a chapter, or of those chapters whose functions it holds."""
+    path = Path(path)
+    source = read_source(path)
+    tasks = tasks_of(chapter) if chapter else tasks_in(source)
+    if not tasks:
+        raise UserError(f"{path} has no function of any exercise: give --chapter to mark it all the same")
+    [report] = _grade({path: source}, tasks, settings or Settings(fresh_seed()), progress=False)
+    return report
+
+
+def grade_folder(folder, chapter=None, settings=None):
+    """The Reports of every .py file in the folder and those below, on the same tasks, in the order of their names."""
+    folder = Path(folder)
+    files = [path for path in sorted(folder.rglob("*.py")) if not _hidden(path.relative_to(folder))]
+    sources = {path: read_source(path) for path in files}
+    if not sources:
+        raise UserError(f"{folder} holds no .py file: give a folder of submissions")
+    found = {task.number for source in sources.values() for task in tasks_in(source)}
+    tasks = tasks_of(chapter) if chapter else [task for task in TASKS if task.number in found]
+    if not tasks:
+        raise UserError(f"no file in {folder} has a function of any exercise: give --chapter")
+    return _grade(sources, tasks, settings or Settings(fresh_seed()), progress=True)
+
+
+def _hidden(path):
+    return any(part.startswith((".", "__")) for part in path.parts)
+
+
+def read_source(path):
+    try:
+        with open(path, "rb") as file:
+            return file.read(LARGEST_FILE + 1)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def tasks_of(chapter):
+    tasks = [task for task in TASKS if task.chapter == chapter]
+    if not tasks:
+        chapters = sorted({task.chapter for task in TASKS})
+        raise UserError(f"no exercises for chapter {chapter}: there are some for {', '.join(map(str, chapters))}")
+    return tasks
+
+
+def tasks_in(source):
+    """The tasks of every chapter of which the source, bytes that need not be Python, defines a function."""
+    defined = set(re.findall(r"^\s*def\s+(\w+)", source.decode("utf-8", "replace"), re.M))
+    chapters = {task.chapter for task in TASKS if task.function_name in defined}
+    return [task for task in TASKS if task.chapter in chapters]
+
+
+def _grade(sources, tasks, settings, progress):
+    judges = {task.number: Judge(task, settings.seed) for task in tasks}
+    results = collections.defaultdict(dict)
+    with ThreadPoolExecutor(core_count()) as pool, tqdm(total=len(sources), unit="file", disable=not progress) as bar:
+        try:
+            jobs = {
+                pool.submit(_grade_task, judges[task.number], source, settings): (path, task)
+                for path, source in sources.items()
+                for task in tasks
+            }
+            for job in as_completed(jobs):
+                path, task = jobs[job]
+                results[path][task.number] = job.result()
+                bar.update(len(results[path]) == len(tasks))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return [Report(path, [results[path][task.number] for task in tasks]) for path in sources]
+
+
+def _grade_task(judge, source, settings):
+    if len(source) > LARGEST_FILE:
+        return Result(judge.task, "wrong", f"the file is larger than {LARGEST_FILE >> 20} MB")
+    outcome, text, arrays = ask_worker(judge.task, source, settings)
+    if outcome == "values":
+        fault = judge.fault(arrays)
+        return Result(judge.task, "wrong" if fault else "right", printable(fault or ""))
+    if outcome == "not started":
+        return Result(judge.task, outcome, printable(text))
+    return Result(judge.task, "wrong", printable(text or "the process sent no result"))
+
+
+def printable(text):
+    """One line without control characters: a student's file may have had a say in it."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def ask_worker(task, source, settings):
+    """Run the student's file for a task in a process of its own -> (outcome, text, arrays) as wire.unpack gives it."""
+    root = str(Path(minild.__file__).parents[1])
+    paths = [root, *(path for path in sys.path if path and path != root)]
+    environment = {k: v for k, v in os.environ.items() if k in KEPT_VARIABLES} | dict.fromkeys(THREADS, "1")
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-B", "-c", BOOT, json.dumps(paths)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+        start_new_session=True,
+    )
+    late = threading.Event()
+
+    def stop():
+        late.set()
+        _kill(process)
+
+    clock = threading.Timer(_patience(settings), stop)
+    clock.start()
+    try:
+        request = {"task": task.number, **settings._asdict()}
+        with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
+            pipe.write(json.dumps(request).encode() + b"\n" + source)
+        message = process.stdout.read(wire.LIMIT)
+    finally:
+        clock.cancel()
+        _kill(process)
+        process.stdout.close()
+        status = process.wait()
+    try:
+        return wire.unpack(message)
+    except ValueError:
+        return "wrong", _last_words(late.is_set(), status, settings), {}
+
+
+def _kill(process):
+    """End the worker and whatever it may have started."""
+    if process.poll() is None:
+        with contextlib.suppress(OSError):
+            os.killpg(process.pid, signal.SIGKILL) if hasattr(os, "killpg") else process.kill()
+
+
+def _patience(settings):
+    return 2 * settings.seconds + PATIENCE
+
+
+def _last_words(late, status, settings):
+    if late:
+        return f"no answer within {_patience(settings)} seconds: an endless loop, or asleep"
+    if hasattr(signal, "SIGXCPU") and status in (-signal.SIGXCPU, -signal.SIGKILL):
+        return f"took more than {settings.seconds} seconds: an endless loop?"
+    return f"the process ended before the function returned (exit status {status})"

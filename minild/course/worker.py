@@ -1,0 +1,152 @@
+"""The process in which a student's function runs: it makes the arguments, confines itself, calls, and sends arrays.
+
+It never says whether anything is right. What it sends are the values that the function gave for arguments drawn from a
+secret seed; whoever takes the process over can send others, but has to know them.
+"""
+
+import importlib
+import json
+import os
+import sys
+import traceback
+import types
+
+import numpy as np
+
+from minild.course import confine, double, wire
+from minild.course.task import Misuse, arrays_in, resolve
+from minild.course.tasks import TASKS
+
+LONGEST = 500  # characters of an explanation
+# What a student's file may import beside minild: nothing can be read from disk once it runs.
+AT_HAND = (
+    "abc", "cmath", "collections", "collections.abc", "contextlib", "copy", "dataclasses", "decimal", "enum",
+    "fractions", "functools", "heapq", "inspect", "itertools", "math", "numbers", "operator", "pprint", "random", "re",
+    "statistics", "string", "textwrap", "time", "typing", "warnings", "numpy.fft", "numpy.linalg", "numpy.polynomial",
+    "numpy.random", "numpy.typing", "minild.course.tasks", "minild.diffusion", "minild.gradcheck", "minild.models",
+    "minild.nn.attention", "minild.ops.quantize", "minild.ops.resample",
+)
+
+
+def main():
+    """Read a request from stdin, answer on what was stdout; what the student prints goes nowhere."""
+    answers = os.fdopen(os.dup(1), "wb")
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in (1, 2):
+        os.dup2(nowhere, stream)
+    request = json.loads(sys.stdin.buffer.readline())
+    source = sys.stdin.buffer.read()
+    os.dup2(nowhere, 0)
+    try:
+        message = _answer(request, source)
+    except BaseException as error:
+        message = wire.pack("wrong", f"the process could not go on: {type(error).__name__}")
+    answers.write(message)
+    answers.flush()
+    os._exit(0)  # and nothing that the student left for the end
+
+
+def _answer(request, source):
+    for name in AT_HAND:
+        importlib.import_module(name)
+    double.register()
+    task = next(task for task in TASKS if task.number == request["task"])
+    trials = make_trials(task, request["seed"])
+    others = {other.function_name: other.reference for other in TASKS if other.stands_for in task.uses}
+    confine.withhold({task.reference}, [resolve(use) for use in task.uses])
+    for other in TASKS:
+        for function in other.faults.values():
+            confine.empty(function, confine.WITHHELD)
+    confine.limit(request["seconds"], request["megabytes"])
+    confine.close()
+    try:
+        module = _load(source)
+        # Never the student's own: a task does not hang on an earlier one.
+        vars(module).update({name: f for name, f in others.items() if name in vars(module)})
+        function = vars(module).get(task.function_name)
+        if function is None:
+            return wire.pack("not started", f"the file has no function {task.function_name}")
+        if not callable(function):
+            return wire.pack("wrong", f"{task.function_name} is no function")
+        arrays = []
+        for i, (arguments, device) in enumerate(trials):
+            arrays += [(f"{i}:{label}", array) for label, array in evaluate(task, function, arguments, device)]
+    except BaseException as error:  # SystemExit, too
+        return wire.pack(*explain(error, task))
+    return wire.pack("values", arrays=arrays)
+
+
+def make_trials(task, seed):
+    """The (arguments, device) that the task is tried on: alike in the worker and in whoever judges."""
+    trials = []
+    for i, dtype in enumerate(("float64", "float32")):
+        for device in task.devices:
+            rng = np.random.default_rng([seed, i])
+            trials += [(arguments, device) for arguments in task.cases(rng, np.dtype(dtype))]
+    return trials
+
+
+def evaluate(task, function, arguments, device="cpu"):
+    """Call the function -> [(label, array)]: "out:NAME" for its outputs, "in:PATH" for its arguments afterwards.
+
+    An output that is None has no entry. Misuse for outputs that are no arrays, or not on the arguments' device.
+    """
+    if device != "cpu":
+        from minild.backend import to_device
+
+        arguments = double.moved(arguments, lambda x: to_device(x, device))
+    outputs = task.run(function, arguments)
+    after = [(f"in:{path}", _plain(array, path, None)) for path, array in arrays_in(arguments)]
+    made = [(f"out:{name}", _plain(array, name, device)) for name, array in outputs.items() if array is not None]
+    return made + after
+
+
+def _plain(array, name, device):
+    """A host copy of an array or a number."""
+    on_device = isinstance(array, double.DeviceArray)
+    if device is not None and on_device != (device != "cpu") and np.ndim(array):
+        raise Misuse(f"{name} is an array of the host for arguments on a device: make it with get_array_module(x)")
+    if on_device:
+        array = double.to_host(array)
+    if not isinstance(array, (np.ndarray, np.generic, float, int, bool)):
+        raise Misuse(f"{name}: expected an array, got a {type(array).__name__}")
+    array = np.array(array)
+    if array.dtype.str not in wire.DTYPES:
+        raise Misuse(f"{name}: expected an array of numbers, got dtype {array.dtype}")
+    return array
+
+
+def _load(source):
+    """The student's file as a module, its lines known to tracebacks."""
+    module = types.ModuleType("submission")
+    sys.modules["submission"] = module  # where dataclasses look for it
+    try:
+        code = compile(source, "submission", "exec", dont_inherit=True)
+    except SyntaxError as error:
+        raise Misuse(f"the file is no Python: line {error.lineno}: {error.msg}") from None
+    except (ValueError, RecursionError, MemoryError) as error:  # a zero byte, brackets without end
+        raise Misuse(f"the file is no Python: {error}") from None
+    exec(code, vars(module))
+    return module
+
+
+def explain(error, task):
+    """(outcome, text) for what the student's file or function raised."""
+    walk = traceback.walk_tb(error.__traceback__)
+    places = [(frame.f_code.co_name, line) for frame, line in walk if frame.f_code.co_filename == "submission"]
+    if isinstance(error, NotImplementedError) and places:
+        name = places[-1][0]
+        return ("not started", "") if name == task.function_name else ("wrong", f"calls {name}, which is not written")
+    if isinstance(error, Misuse):
+        return "wrong", str(error)[:LONGEST]
+    where = f"line {places[-1][1]}: " if places else ""
+    if isinstance(error, MemoryError):
+        return "wrong", f"{where}asks for too much memory"
+    if isinstance(error, SystemExit):
+        return "wrong", f"{where}tries to exit"
+    try:
+        text = " ".join(str(error).split())
+    except BaseException:
+        text = "..."
+    return "wrong", f"{where}{type(error).__name__}: {text}"[:LONGEST]
+

@@ -1,0 +1,286 @@
+"""Marking in processes: what students hand in by mistake, and what they hand in to cheat, costs them their own task."""
+
+import json
+import os
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from minild import cli
+from minild.course import grader, wire
+from minild.course.judge import Judge
+from minild.course.stubs import exercise_text
+from minild.course.tasks import CHAPTERS, TASKS
+
+SOLUTIONS = Path(__file__).with_name("solutions.py")
+SETTINGS = grader.Settings(seed=99, seconds=5, megabytes=256)
+BY_NUMBER = {task.number: task for task in TASKS}
+RIGHT = "def add_noise(z, noise, signal_level, noise_level):\n    return signal_level * z + noise_level * noise\n"
+
+
+def mark(number, source, settings=SETTINGS):
+    """(status, hint) of one task for a file of this source."""
+    source = source if isinstance(source, bytes) else textwrap.dedent(source).encode()
+    _, status, hint = grader._grade_task(Judge(BY_NUMBER[number], settings.seed), source, settings)
+    return status, hint
+
+
+def body(text, function="add_noise(z, noise, signal_level, noise_level)"):
+    return f"import numpy as np\n\ndef {function}:\n" + textwrap.indent(textwrap.dedent(text), "    ")
+
+
+def test_solutions_get_full_marks():
+    report = grader.grade_file(SOLUTIONS, settings=SETTINGS)
+    assert [(r.task.number, r.status, r.hint) for r in report.results] == [(t.number, "right", "") for t in TASKS]
+    assert report.points == report.most == sum(task.points for task in TASKS)
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_stubs_fail_exactly_their_tasks(tmp_path, chapter):
+    file = tmp_path / "stubs.py"
+    file.write_text(exercise_text(chapter), encoding="utf-8")
+    report = grader.grade_file(file, settings=SETTINGS)
+    assert {r.task.number for r in report.results} == {t.number for t in TASKS if t.chapter == chapter}
+    assert all(r.status == "not started" for r in report.results) and report.points == 0
+
+
+def test_a_task_does_not_hang_on_an_earlier_one():
+    unwritten = exercise_text(4)
+    written = unwritten.replace('raise NotImplementedError("task 4.4: attention")', '''
+    q, k, v = split_heads(q, heads), split_heads(k, heads), split_heads(v, heads)
+    scores = q @ k.swapaxes(-1, -2) / np.sqrt(q.dtype.type(q.shape[-1]))
+    if causal:
+        scores = scores + causal_mask(scores)
+    return merge_heads(softmax(scores)[0] @ v), None''')
+    assert mark("4.4", written) == ("right", "")
+    assert mark("4.2", written)[0] == "not started"
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("def add_noise(z, noise:\n", "the file is no Python: line 1:"),
+        (b"\xff\xfe\x00\x00", "the file is no Python"),
+        (body("while True: pass"), "took more than 1 seconds"),
+        (body("return np.ones(1 << 34) * z.sum()"), "line 4: asks for too much memory"),
+        (body("return [0] * (1 << 34)"), "asks for too much memory"),
+        (body("return z[:1]"), "z_t: shape (1, 4, 5, 2), expected (3, 4, 5, 2)"),
+        (body("return (signal_level * z + noise_level * noise).astype(float)"), "float64 for arguments in float32"),
+        (body("z *= signal_level; z += noise_level * noise; return z"), "changes its argument z"),
+        (body("import os; os._exit(0)"), "the process ended before the function returned (exit status 0)"),
+        (body("import sys; sys.exit('done')"), "tries to exit"),
+        (body("print('right 1/1'); return z"), "z_t: worst at index"),
+        ("import torch\n" + RIGHT, "line 1: ImportError: torch is not at hand"),
+        ("import minild.nn.resnet\nimport scipy\n" + RIGHT, "scipy is not at hand"),
+        (body("return z.tolist()"), "z_t: expected an array, got a list"),
+        (body("return np.array([object()])"), "expected an array of numbers, got dtype object"),
+        (body("return None"), "z_t: there is none"),
+        (body("return 1 / 0"), "line 4: ZeroDivisionError: division by zero"),
+        (body("return 0", "add_noise()"), "TypeError: add_noise() got an unexpected keyword argument"),
+        (body("return add_noise(z, noise, signal_level, noise_level)"), "RecursionError"),
+        ("add_noise = 3\n", "add_noise is no function"),
+        (body("class E(Exception):\n    def __str__(self): raise SystemExit\nraise E"), "E: ..."),
+    ],
+)
+def test_mistakes_are_marked_and_explained(source, expected):
+    status, hint = mark("6.2", source, SETTINGS._replace(seconds=1))
+    assert status == "wrong"
+    assert expected in hint
+
+
+REFERENCE = "minild.diffusion.schedule"
+ARGUMENTS = "z, noise, signal_level, noise_level"
+CHEATS = {
+    "calls the solution": f"from {REFERENCE} import add_noise as f\n" + body(f"return f({ARGUMENTS})"),
+    "an alias elsewhere": "import minild.diffusion.loss as m\n" + body(f"return m.add_noise({ARGUMENTS})"),
+    "the table's own": "from minild.course.tasks import TASKS\n" + body(
+        f"return next(t for t in TASKS if t.number == '6.2').reference({ARGUMENTS})"),
+    "a planted fault": "from minild.course.tasks import TASKS\n" + body("""
+        fault = list(next(t for t in TASKS if t.number == '6.2').faults.values())[0]
+        return fault(z, noise, noise_level, signal_level)"""),
+    "the makers of faults": "from minild.course import faults\n" + body("return faults.one_generator([], ())"),
+    "reads the source": body(f"import {REFERENCE} as m; text = open(m.__file__).read(); exec(text, globals())"),
+    "reads the byte code": body("import io, os; return io.FileIO('/proc/self/exe').read(4)"),
+    "inspects": body(f"import inspect, {REFERENCE} as m; exec(inspect.getsource(m)); return z"),
+    "loads it again": body(f"import importlib, {REFERENCE} as m; return importlib.reload(m).add_noise({ARGUMENTS})"),
+    "starts a process": body("import os; return os.system('true')"),
+    "forks": body("import os; os.fork(); return z"),
+    "kills the grader": body("import os; os.kill(os.getppid(), 9)"),
+    "a foreign function": body("import ctypes; return ctypes.CDLL(None).getpid()"),
+    "a foreign function within": body("import minild.backend as b; return b.ctypes.CDLL(None).getpid()"),
+    "asks the collector": body("import gc; return len(gc.get_objects())"),
+    "opens a socket": body("import socket; return socket.socket()"),
+    "starts a thread": body("import _thread; _thread.start_new_thread(print, ()); return z"),
+    "lifts the limits": body("import resource; resource.setrlimit(resource.RLIMIT_CPU, (99, 99)); return z"),
+    "patches the judge": body("""
+        import minild.course.judge as judge
+        judge.Judge.fault = lambda *a: None
+        return z"""),
+    "patches the comparison": body("""
+        np.array_equal = np.allclose = np.all = lambda *a, **k: True
+        np.max = np.abs = lambda *a, **k: 0.0
+        return z"""),
+    "patches the worker": body("""
+        import sys
+        worker = sys.modules["minild.course.worker"]
+        worker.evaluate = lambda *a, **k: []
+        return z"""),
+    "an array that is equal to all": body("""
+        class Same(np.ndarray):
+            def __eq__(self, other): return True
+            def __abs__(self): return 0
+        return z.view(Same)"""),
+    "writes a verdict": body("""
+        import os
+        for fd in range(3, 20):
+            try: os.write(fd, b'right')
+            except OSError: pass
+        return z"""),
+    "writes a message": body(f"""
+        import os
+        for fd in range(3, 20):
+            try: os.write(fd, {wire.pack("right")!r})
+            except OSError: pass
+        os._exit(0)"""),
+    "undoes the hook": body("""
+        import sys
+        try: open('x')
+        except PermissionError as error:
+            frame = error.__traceback__.tb_next.tb_frame
+            frame.f_globals['hook'] = frame.f_globals['PermissionError'] = frame.f_globals['ImportError'] = print
+        return open(np.__file__)"""),
+}
+
+
+@pytest.mark.parametrize("source", CHEATS.values(), ids=CHEATS)
+def test_cheating_gains_nothing(source):
+    status, hint = mark("6.2", source)
+    assert status == "wrong"
+    assert hint
+
+
+def test_a_right_function_is_right_among_nonsense():
+    nonsense = "print('hello')\nimport sys, math, dataclasses\nsys.stdout.write('x' * 100000)\n"
+    assert mark("6.2", nonsense + RIGHT) == ("right", "")
+    assert mark("6.2", RIGHT + "import atexit\natexit.register(print)\n")[0] == "right"
+
+
+def test_the_solution_can_not_be_had_by_numeric_gradients():
+    source = body("""
+        from minild.ops.activation import silu
+        h, (x,) = 1e-5, cache
+        return dy * (silu(x + h)[0] - silu(x - h)[0]) / (2 * h)""", "silu_backward(dy, cache)")
+    assert mark("2.2", source)[1].endswith("PermissionError: withheld while this task is graded; the stub names the "
+                                           "functions of minild that it may call")
+    own = body("""
+        def silu(x): return x / (1 + np.exp(-x))
+        h, (x,) = 1e-5, cache
+        return dy * (silu(x + h) - silu(x - h)) / (2 * h)""", "silu_backward(dy, cache)")
+    assert mark("2.2", own)[0] == "wrong"
+
+
+def test_host_arrays_on_a_device_are_found():
+    source = "import numpy as np\ndef upsample_nearest(x):\n    return x.repeat(2, axis=1).repeat(2, axis=2), None\n"
+    assert mark("1.1", source) == ("right", "")
+    source = source.replace("x.repeat(2, axis=1)", "np.repeat(x, 2, axis=1)")
+    assert "NumPy's functions take no array of another device" in mark("1.1", source)[1]
+
+
+def test_what_is_no_message_is_refused():
+    good = wire.pack("values", "", [("x", __import__("numpy").arange(6.0).reshape(2, 3))])
+    outcome, text, arrays = wire.unpack(good)
+    assert (outcome, text, arrays["x"].tolist()) == ("values", "", [[0, 1, 2], [3, 4, 5]])
+
+    def header(text):
+        return len(text).to_bytes(8, "little") + text
+
+    fields = '{"outcome": "values", "text": "", "arrays": %s}'
+    for bad in (
+        b"", b"right", good[:-1], good[:20], header(b"{}"), header(b"[]"), header(b"\xff"), header(b"[" * 100000),
+        header((fields % '[["x", "|O", [1]]]').encode()), header((fields % '[["x", "<f8", [-1]]]').encode()),
+        header((fields % '[["x", "<f8", [1e999]]]').encode()), header((fields % '[["x", "<f8", [999999]]]').encode()),
+    ):
+        with pytest.raises(ValueError):
+            wire.unpack(bad)
+
+
+def test_without_limits_of_the_system_the_clock_ends_it(monkeypatch):
+    monkeypatch.setattr(grader, "PATIENCE", 0.2)
+    source = body("import time; time.sleep(60); return z")
+    assert "an endless loop, or asleep" in mark("6.2", source, SETTINGS._replace(seconds=1))[1]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        status = cli.main([str(a) for a in arguments])
+        return status, *capsys.readouterr()
+
+    return call
+
+
+def test_the_commands(run, tmp_path):
+    assert run("exercise", 6) == (0, "chapter6.py\n", "")
+    stubs = (tmp_path / "chapter6.py").read_text(encoding="utf-8")
+    assert stubs == exercise_text(6, "chapter6.py")
+    status, out, err = run("exercise", 6)
+    assert (status, out) == (2, "") and "may be somebody's work" in err
+    assert run("exercise", 7)[0] == run("exercise", 1, "--output", "no/folder.py")[0] == 2
+
+    handed_in = tmp_path / "handed in" / "anna"
+    handed_in.mkdir(parents=True)
+    body_of_task = "return signal_level * z + noise_level * noise"
+    written = stubs.replace('raise NotImplementedError("task 6.2: q(z_t | z_0)")', body_of_task)
+    written = written.replace('raise NotImplementedError("task 6.1: the noise schedule")', "return 0 * start")
+    (handed_in / "=chapter6.py").write_text(written, encoding="utf-8")
+    (handed_in.parent / "bert.py").write_text("def (", encoding="utf-8")
+    file = handed_in / "=chapter6.py"
+    status, out, err = run("grade", file, "--json", "r.json", "--gradescope", "g.json", "--csv", "r.csv", "--seed", 5)
+    assert (status, err) == (0, "")
+    assert "6.2     1/1  right        q(z_t | z_0) (add_noise)" in out
+    assert "betas: shape (), expected" in out
+    assert out.endswith("total  1/12\n")
+    results = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
+    assert results["seed"] == 5
+    assert [t["status"] for t in results["files"][0]["tasks"]] == ["wrong", "right", *["not started"] * 4]
+    scope = json.loads((tmp_path / "g.json").read_text(encoding="utf-8"))
+    assert scope["score"] == sum(t["score"] for t in scope["tests"]) == 1
+    assert sum(t["max_score"] for t in scope["tests"]) == 12
+    assert [t["status"] for t in scope["tests"]] == ["failed", "passed", *["failed"] * 4]
+
+    status, out, err = run("grade", "handed in", "--csv", "m.csv")
+    assert status == 0 and "2/2" in err  # the bar
+    assert [line.split()[0] for line in out.splitlines()] == ["1/12", "0/12"]
+    rows = (tmp_path / "m.csv").read_text(encoding="utf-8").splitlines()
+    assert rows[0] == "file,points,of,6.1,6.2,6.3,6.4,6.5,6.6,remarks"
+    assert rows[1].startswith("handed in/anna/=chapter6.py,1,12,0,1,0,0,0,0,") and "6.1 wrong: betas: shape" in rows[1]
+    assert rows[2].startswith("handed in/bert.py,0,12,0,0,0,0,0,0,") and "no Python" in rows[2]
+
+
+def test_refusals(run, tmp_path):
+    (tmp_path / "other.py").write_text("def f(): pass\n", encoding="utf-8")
+    (tmp_path / "empty").mkdir()
+    for arguments, reason in [
+        (["nowhere.py"], "is not there"),
+        (["other.py"], "no function of any exercise"),
+        (["other.py", "--chapter", 40], "no exercises for chapter 40"),
+        (["empty"], "holds no .py file"),
+        (["empty", "--gradescope", "g.json"], "--gradescope is for one file"),
+        (["other.py", "--json", "no/folder.json"], "cannot write no"),
+        (["."], "no file in . has a function of any exercise"),
+    ]:
+        status, out, err = run("grade", *arguments)
+        assert (status, out, err.count("\n")) == (2, "", 1), arguments
+        assert reason in err
+
+
+def test_the_environment_of_a_worker_is_bare(monkeypatch):
+    monkeypatch.setenv("A_SECRET", "x")
+    source = body("import os; raise ValueError(sorted(os.environ))")
+    hint = mark("6.2", source)[1]
+    assert "OMP_NUM_THREADS" in hint and "A_SECRET" not in hint
+    assert "A_SECRET" in os.environ and sys.executable

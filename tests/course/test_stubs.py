@@ -1,0 +1,39 @@
+"""The files that students are handed."""
+
+import inspect
+import re
+
+import pytest
+
+from minild.course.stubs import exercise_text
+from minild.course.tasks import CHAPTERS, TASKS
+from minild.errors import UserError
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_stubs_are_the_library_without_bodies(chapter):
+    text = exercise_text(chapter, "mine.py")
+    assert "minild grade mine.py" in text
+    assert max(map(len, text.splitlines())) <= 120
+    module = {}
+    exec(compile(text, "stubs", "exec"), module)
+    for task in [task for task in TASKS if task.chapter == chapter]:
+        stub = module[task.function_name]
+        assert str(inspect.signature(stub)) == str(inspect.signature(task.reference))
+        with pytest.raises(NotImplementedError, match=rf"tasks? .*{re.escape(task.number)}"):
+            stub(*[None] * len(inspect.signature(stub).parameters)) if task.number != "2.4" else stub(1, 2, 3)
+        for line in (inspect.getdoc(task.reference) or "").splitlines():
+            assert line in inspect.getdoc(stub)
+        assert f"Task {task.number} (" in inspect.getdoc(stub)
+
+
+def test_no_body_of_the_library_is_handed_out():
+    text = exercise_text(4)
+    assert "causal_mask(scores)\n    weights" not in text
+    assert "dq, dk, dv = attention_backward" not in text
+    assert "#     def forward(self, x, context=None):" in text  # a method's stub shows the way that it goes back
+
+
+def test_a_chapter_without_exercises():
+    with pytest.raises(UserError, match="no exercises for chapter 99: there are some for 1, 2, 3"):
+        exercise_text(99)
