@@ -174,6 +174,16 @@ def pieces(count, size, like, least=1):
     return [slice(i, min(i + step, count)) for i in range(0, count, step)]
 
 
+def add_to(y, x):
+    """y += x for arrays (..., C) of one shape, in pieces on all cores. y must be contiguous."""
+    rows, other = y.reshape(-1, y.shape[-1]), x.reshape(-1, x.shape[-1])
+
+    def add(part):
+        rows[part] += other[part]
+
+    on_all_cores(add, pieces(*rows.shape, y))
+
+
 def workspace(slot, shape, like):
     """An uninitialised array of the shape, in the dtype and on the device of the array `like`.
 

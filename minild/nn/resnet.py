@@ -1,5 +1,6 @@
 """ResnetBlock2D, and the blocks that change the resolution by two."""
 
+from minild.backend import add_to
 from minild.nn.layers import SILU, UPSAMPLE, Conv2d, GroupNorm, Linear
 from minild.nn.module import Module
 
@@ -32,7 +33,7 @@ class ResnetBlock2D(Module):
         h, act2 = SILU.forward(h)
         h, conv2 = self.conv2.forward(h)
         residual, shortcut = self.conv_shortcut.forward(x) if self.conv_shortcut else (x, None)
-        h += residual
+        add_to(h, residual)
         return h, (norm1, act1, conv1, act_t, proj_t, norm2, act2, conv2, shortcut)
 
     def backward(self, dy, cache):
