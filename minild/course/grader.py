@@ -84,12 +84,13 @@ def grade_file(path, chapter=None, settings=None):
 def grade_folder(folder, chapter=None, settings=None):
     """The Reports of every .py file in the folder and those below, on the same tasks, in the order of their names."""
     folder = Path(folder)
-    files = [path for path in sorted(folder.rglob("*.py")) if not _hidden(path.relative_to(folder))]
-    sources = {path: read_source(path) for path in files}
+    found = [path for path in sorted(folder.rglob("*.py")) if path.is_file()]
+    sources = {path: _source_or_reason(path) for path in found if not _hidden(path.relative_to(folder))}
     if not sources:
         raise UserError(f"{folder} holds no .py file: give a folder of submissions")
-    found = {task.number for source in sources.values() for task in tasks_in(source)}
-    tasks = tasks_of(chapter) if chapter else [task for task in TASKS if task.number in found]
+    readable = [source for source in sources.values() if isinstance(source, bytes)]
+    held = {task.number for source in readable for task in tasks_in(source)}
+    tasks = tasks_of(chapter) if chapter else [task for task in TASKS if task.number in held]
     if not tasks:
         raise UserError(f"no file in {folder} has a function of any exercise: give --chapter")
     return _grade(sources, tasks, settings or Settings(fresh_seed()), progress=True)
@@ -105,6 +106,14 @@ def read_source(path):
             return file.read(LARGEST_FILE + 1)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def _source_or_reason(path):
+    """The bytes of a file, or the UserError that says why there are none: one file must not stop the others."""
+    try:
+        return read_source(path)
+    except UserError as error:
+        return error
 
 
 def tasks_of(chapter):
@@ -143,6 +152,8 @@ def _grade(sources, tasks, settings, progress):
 
 
 def _grade_task(judge, source, settings):
+    if isinstance(source, UserError):
+        return Result(judge.task, "wrong", printable(str(source)))
     if len(source) > LARGEST_FILE:
         return Result(judge.task, "wrong", f"the file is larger than {LARGEST_FILE >> 20} MB")
     outcome, text, arrays = ask_worker(judge.task, source, settings)

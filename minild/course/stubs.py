@@ -86,7 +86,7 @@ def _text_of(stands_for):
     owner, _, method = stands_for.rpartition(".")
     if ":" not in owner:
         return own
-    return "\n\n".join(filter(None, [f"Its {method}, of the layer:", inspect.getdoc(resolve(owner)), own]))
+    return "\n\n".join(filter(None, [f"The {method} of this layer:", inspect.getdoc(resolve(owner)), own]))
 
 
 def _instruction(task):
