@@ -4,7 +4,7 @@ import contextlib
 from pathlib import Path
 
 from minild import pretrained
-from minild.backend import get_device
+from minild.backend import get_device, keep_freed_memory
 from minild.data.location import data_path
 from minild.errors import UserError
 from minild.pipelines.pipeline import INDEX, PARTS, RECORD, Pipeline
@@ -61,7 +61,7 @@ def load(folder=None, dtype="float32", device="cpu"):
     """The Pipeline in a folder (see find_folder), computing in `dtype` on the device of that name.
 
     `folder` may also be a file that holds all of Stable Diffusion 1.x under its original keys. UserError, in one
-    line, for whatever is missing, broken or does not fit.
+    line, for whatever is missing, broken or does not fit. The process then keeps freed memory for itself.
     """
     if dtype not in DTYPES:
         raise UserError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
@@ -77,6 +77,7 @@ def load(folder=None, dtype="float32", device="cpu"):
     faults = misfits(pipeline)
     if faults:
         raise UserError(f"{folder}: its parts do not fit: {'; '.join(faults)}")
+    keep_freed_memory()  # every step of a sampler asks for the same arrays again
     return pipeline
 
 

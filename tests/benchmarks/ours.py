@@ -34,8 +34,8 @@ class Minild(Side):
         self.work, self.stack = work, contextlib.ExitStack()
         self.model = getattr(models, work.model).from_pretrained(folder, device=self.device)
         self.given = inputs(work)
+        keep_freed_memory()
         if work.does == "train":
-            keep_freed_memory()
             self.weights = flatten_parameters(self.model)
             self.optimizer = AdamW(self.model, self.weights)
             return ["replicas"]
