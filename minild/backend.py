@@ -202,9 +202,9 @@ def workspace(slot, shape, like):
 def keep_freed_memory():
     """Let the allocator reuse large freed blocks instead of returning them to the kernel.
 
-    A step of a training or of a sampler allocates the same arrays again and again. By default glibc maps and unmaps every block over
-    128 KB, and the page faults cost more than the arithmetic of an elementwise operation on it. Linux with glibc only;
-    elsewhere nothing happens.
+    A step of a training or of a sampler allocates the same arrays again and again. By default glibc maps and unmaps
+    every block over 128 KB, and the page faults cost more than the arithmetic of an elementwise operation on it. Linux
+    with glibc only; elsewhere nothing happens.
     """
     if not sys.platform.startswith("linux"):
         return
