@@ -8,6 +8,8 @@ import numpy as np
 from numpy.polynomial import chebyshev
 
 from minild.backend import get_array_module, on_all_cores, pieces, workspace
+from minild.ops import kernels
+from minild.ops.kernels import activation as activation_kernels
 from minild.ops.reduce import sum_columns
 
 
@@ -27,6 +29,8 @@ class GatedCache(NamedTuple):
 
 def _gated(x, sharpness):
     """y = x · σ(sharpness · x) = h + h · tanh(sharpness · h), h = x / 2: tanh cannot overflow."""
+    if kernels.serve(x):
+        return activation_kernels.gated(x, sharpness)
     xp = get_array_module(x)
     rows = x.reshape(-1, x.shape[-1])
     y = xp.empty_like(rows)
@@ -43,6 +47,8 @@ def _gated(x, sharpness):
 
 def _gated_backward(dy, cache, sharpness):
     """dx = dy · σ · (1 + sharpness · x · (1 - σ))."""
+    if kernels.serve(cache.x):
+        return activation_kernels.gated_backward(dy, cache, sharpness)
     (x,) = cache
     xp = get_array_module(x)
     rows, drows = x.reshape(-1, x.shape[-1]), dy.reshape(-1, x.shape[-1])
@@ -140,12 +146,16 @@ class GeluCache(NamedTuple):
 
 def gelu(x):
     """y = x · Φ(x), Φ(x) = (1 + erf(x / √2)) / 2, exactly (Hendrycks & Gimpel 2016, arXiv 1606.08415)."""
+    if kernels.serve(x):
+        return activation_kernels.gelu(x)
     cdf = _normal_cdf(x)
     return x * cdf, GeluCache(x, cdf)
 
 
 def gelu_backward(dy, cache):
     """dx = dy · (Φ(x) + x · φ(x)), φ the normal density."""
+    if kernels.serve(cache.x):
+        return activation_kernels.gelu_backward(dy, cache)
     return dy * _gelu_slope(*cache)
 
 
@@ -171,6 +181,8 @@ def geglu(x):
     """
     if x.shape[-1] % 2:
         raise ValueError(f"x: expected an even last axis, got shape {x.shape}")
+    if kernels.serve(x):
+        return activation_kernels.geglu(x)
     xp = get_array_module(x)
     half = x.shape[-1] // 2
     rows = x.reshape(-1, 2 * half)
@@ -188,6 +200,8 @@ def geglu(x):
 
 def geglu_backward(dy, cache):
     """dy (..., D) -> dx (..., 2D): dhidden = dy · gelu(gate), dgate = gelu'(gate) · (dy · hidden)."""
+    if kernels.serve(cache.x):
+        return activation_kernels.geglu_backward(dy, cache)
     x, cdf = cache
     xp = get_array_module(x)
     half = x.shape[-1] // 2

@@ -4,7 +4,9 @@ import math
 from typing import Any, NamedTuple
 
 from minild.backend import get_array_module, on_all_cores, pieces, workspace
+from minild.ops import kernels
 from minild.ops.activation import SoftmaxCache, exp_shifted, softmax, softmax_backward
+from minild.ops.kernels import attention as attention_kernels
 from minild.ops.reduce import sum_columns
 from minild.ops.validate import require_like, require_rank, require_shape
 
@@ -49,6 +51,8 @@ def attention(q, k, v, heads, causal=False):
         raise ValueError(f"heads: expected a divisor of the width {D} of q, got {heads}")
     if causal and Lq != k.shape[1]:
         raise ValueError(f"k: expected {Lq} tokens like q for causal attention, got shape {k.shape}")
+    if kernels.serve(q) and D // heads <= attention_kernels.WIDEST:
+        return attention_kernels.attention(q, k, v, heads, causal)
     q, k, v = split_heads(q, heads), split_heads(k, heads), split_heads(v, heads)
     if N * heads * Lq * k.shape[2] > KEPT:
         return _attention_in_slices(q, k, v, causal), AttentionCache(q, k, v, None, causal)
@@ -108,6 +112,8 @@ def attention_backward(dy, cache):
     Through the mixture: dweights = dy vᵀ, dv = weightsᵀ dy; through the softmax; through the scores q kᵀ / √d.
     A masked score has weight 0, and softmax's backward gives it gradient 0.
     """
+    if isinstance(cache, attention_kernels.AttentionCache):
+        return attention_kernels.attention_backward(dy, cache)
     q, k, v, softmax_cache, causal = cache
     if softmax_cache is None:
         return _backward_in_slices(dy, q, k, v, causal)

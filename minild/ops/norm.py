@@ -4,7 +4,9 @@ import math
 from typing import Any, NamedTuple
 
 from minild.backend import get_array_module, on_all_cores, pieces, workspace
+from minild.ops import kernels
 from minild.ops.bands import bands
+from minild.ops.kernels import norm as norm_kernels
 from minild.ops.reduce import sum_rows
 from minild.ops.validate import require_like, require_shape
 
@@ -61,6 +63,8 @@ def group_norm(x, gamma, beta, groups, eps=1e-5):
     require_shape("gamma", gamma, (C,))
     require_shape("beta", beta, (C,))
     require_like("gamma", gamma, "x", x)
+    if kernels.serve(x):
+        return norm_kernels.group_norm(x, gamma, beta, groups, eps)
     xp = get_array_module(x)
     P = math.prod(x.shape[1:-1])
     W = _pixels_in_a_row(P, C) * C
@@ -95,6 +99,8 @@ def group_norm_backward(dy, cache):
     dx = rstd · (dx̂ - mean(dx̂) - x̂ · mean(dx̂ · x̂)), the means over the group.
     Only sums over pixels are taken of whole arrays; the rest is on (N, W).
     """
+    if kernels.serve(cache.x):
+        return norm_kernels.group_norm_backward(dy, cache)
     x, gamma, mean, rstd, groups = cache
     xp = get_array_module(x)
     N, C, W = x.shape[0], x.shape[-1], mean.shape[-1]
@@ -140,6 +146,8 @@ def layer_norm(x, gamma, beta, eps=1e-5):
     require_shape("gamma", gamma, (D,))
     require_shape("beta", beta, (D,))
     require_like("gamma", gamma, "x", x)
+    if kernels.serve(x):
+        return norm_kernels.layer_norm(x, gamma, beta, eps)
     xp = get_array_module(x)
     rows = x.reshape(-1, D)
     y, xhat, rstd = xp.empty_like(rows), xp.empty_like(rows), xp.empty((len(rows), 1), x.dtype)
@@ -159,6 +167,8 @@ def layer_norm(x, gamma, beta, eps=1e-5):
 
 def layer_norm_backward(dy, cache):
     """dy like x -> dx = rstd · (dx̂ - mean(dx̂) - x̂ · mean(dx̂ · x̂)), dgamma (D,), dbeta (D,)."""
+    if kernels.serve(cache.gamma):
+        return norm_kernels.layer_norm_backward(dy, cache)
     xhat, gamma, rstd = cache
     dy_xhat = dy * xhat
     dgamma = sum_rows(dy_xhat.reshape(-1, dy.shape[-1]))

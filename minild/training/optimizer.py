@@ -5,6 +5,8 @@ import math
 import numpy as np
 
 from minild.backend import device_of, get_array_module, to_device, to_host
+from minild.ops import kernels
+from minild.ops.kernels import optimizer as optimizer_kernels
 
 CHUNK = 1 << 16  # elements a pass works on at a time: with its four arrays, 1 MB, so that they stay in the cache
 
@@ -63,6 +65,10 @@ class AdamW:
         xp = get_array_module(gradient)
         rate = learning_rate * math.sqrt(1 - self.beta2**self.steps) / (1 - self.beta1**self.steps)
         eps = self.eps * math.sqrt(1 - self.beta2**self.steps)
+        if kernels.serve(self.weights):
+            optimizer_kernels.adamw(gradient, self.m, self.v, self.weights, self.decays, beta1=self.beta1,
+                                    beta2=self.beta2, rate=rate, eps=eps, decay=learning_rate * self.weight_decay)
+            return
 
         def update(piece):
             g, m, v, weights = gradient[piece], self.m[piece], self.v[piece], self.weights[piece]
@@ -102,6 +108,9 @@ class ExponentialMovingAverage:
     def update(self, weights, workers=map):
         self.steps += 1
         rate = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
+        if kernels.serve(self.average):
+            optimizer_kernels.move_average(self.average, weights, rate)
+            return
 
         def update(piece):
             average = self.average[piece]

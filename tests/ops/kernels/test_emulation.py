@@ -1,0 +1,148 @@
+"""The kernels, run on the CPU, give what the plain ops give in float64. Under the sanitizers in test_sanitizers.py."""
+
+import numpy as np
+import pytest
+
+from minild.ops import activation, attention, norm
+from minild.ops.kernels import norm as norm_kernels
+from minild.training.optimizer import AdamW, ExponentialMovingAverage
+
+from . import emulator
+from .emulator import emulated  # noqa: F401 a fixture
+
+pytestmark = [
+    pytest.mark.skipif(emulator.GXX is None, reason="no g++"),
+    pytest.mark.usefixtures("emulated"),
+]
+TOLERANCE = {"float32": 1e-5, "float16": 4e-3}
+DTYPES = list(TOLERANCE)
+
+
+def compare(op, op_backward, inputs, dtype, rng, **settings):
+    """y and every gradient, to a share of the largest value of each."""
+    inputs = [x.astype(dtype) for x in inputs]
+    y, cache = op(*[x.astype(np.float64) for x in inputs], **settings)
+    dy = rng.standard_normal(y.shape).astype(dtype)
+    expected = op_backward(dy.astype(np.float64), cache)
+    got_y, got_cache = op(*inputs, **settings)
+    got = op_backward(dy, got_cache)
+    expected, got = ([y, *g] if isinstance(g, tuple) else [y, g] for y, g in ((y, expected), (got_y, got)))
+    for a, b in zip(expected, got, strict=True):
+        assert b.dtype == dtype
+        np.testing.assert_allclose(b, a, rtol=0, atol=TOLERANCE[dtype] * max(1, np.abs(a).max()))
+
+
+def affine_inputs(rng, shape, offset=1.5):
+    return offset + 2 * rng.standard_normal(shape), rng.standard_normal(shape[-1]), rng.standard_normal(shape[-1])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("shape", "groups"), [
+    ((2, 5, 3, 6), 3),  # few channels: many rows of pixels in a block, one tile
+    ((1, 3, 3, 300), 1),  # a group wider than a block
+    ((2, 3, 2, 330), 33),  # two blocks across, the second not full
+    ((1, 1, 1, 40), 4),  # a single pixel
+])
+def test_group_norm(rng, shape, groups, dtype):
+    compare(norm.group_norm, norm.group_norm_backward, affine_inputs(rng, shape), dtype, rng, groups=groups)
+
+
+@pytest.mark.parametrize(("shape", "groups"), [((2, 11, 7, 64), 32), ((1, 7, 5, 96), 4)])
+def test_group_norm_over_many_tiles(monkeypatch, rng, shape, groups):
+    monkeypatch.setattr(norm_kernels, "PIXELS", 2)
+    compare(norm.group_norm, norm.group_norm_backward, affine_inputs(rng, shape), "float32", rng, groups=groups)
+
+
+def test_group_norm_far_from_zero(rng):
+    """Float32 would lose the variance if the mean were not taken off before anything is squared."""
+    x, gamma, beta = (a.astype("f") for a in affine_inputs(rng, (1, 16, 12, 8), offset=3000))
+    expected = norm.group_norm(*(a.astype(float) for a in (x, gamma, beta)), 2)[0]
+    np.testing.assert_allclose(norm.group_norm(x, gamma, beta, 2)[0], expected, atol=2e-3)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(3, 7), (2, 5, 70), (21, 32)])
+def test_layer_norm(rng, shape, dtype):
+    compare(norm.layer_norm, norm.layer_norm_backward, affine_inputs(rng, shape), dtype, rng)
+
+
+def test_layer_norm_over_many_chunks_of_rows(monkeypatch, rng):
+    monkeypatch.setattr(norm_kernels, "PIXELS", 1)
+    compare(norm.layer_norm, norm.layer_norm_backward, affine_inputs(rng, (29, 40)), "float32", rng)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["silu", "quick_gelu", "gelu", "geglu"])
+def test_activation(rng, name, dtype):
+    op, backward = getattr(activation, name), getattr(activation, f"{name}_backward")
+    compare(op, backward, [3 * rng.standard_normal((7, 3, 26))], dtype, rng)  # two blocks, the last not full
+
+
+def test_activations_far_from_zero():
+    x = np.array([[-1e4, -100, -20, -4, 0, 4, 20, 100, 1e4]], "f")
+    for name in ("silu", "quick_gelu", "gelu"):
+        op, backward = getattr(activation, name), getattr(activation, f"{name}_backward")
+        (y, cache), (expected, expected_cache) = op(x), op(x.astype(float))
+        np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-12)
+        np.testing.assert_allclose(
+            backward(np.ones_like(x), cache), backward(np.ones(x.shape), expected_cache), atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("Lq", "Lk", "D", "heads", "causal"), [
+    (70, 5, 12, 2, False),  # two tiles of queries, most of the only tile of keys empty
+    (3, 130, 40, 1, False),  # three tiles of keys; more than one slice of columns
+    (67, 67, 36, 2, True),
+])
+def test_attention(rng, Lq, Lk, D, heads, causal, dtype):
+    inputs = [rng.standard_normal((1, L, D)) for L in (Lq, Lk, Lk)]
+    compare(attention.attention, attention.attention_backward, inputs, dtype, rng, heads=heads, causal=causal)
+
+
+def test_attention_of_two_images_with_the_widest_head(rng):
+    inputs = [rng.standard_normal((2, L, 160)) for L in (2, 3, 3)]
+    compare(attention.attention, attention.attention_backward, inputs, "float32", rng, heads=1)
+
+
+def test_attention_with_large_scores(rng):
+    """A later tile's maximum may be far above or far below that of the earlier ones: nothing overflows."""
+    q, k, v = (rng.standard_normal((1, L, 8)) for L in (2, 130, 130))
+    for order in (slice(None), slice(None, None, -1)):
+        k[0, :, 0] = np.linspace(-300, 300, 130)[order]
+        q[..., 0] = 1
+        y = attention.attention(*(x.astype("f") for x in (q, k, v)), 1)[0]
+        np.testing.assert_allclose(y, attention.attention(q, k, v, 1)[0], atol=1e-4)
+
+
+def test_a_head_too_wide_for_the_kernel_is_left_to_the_plain_op(rng):
+    inputs = [rng.standard_normal((1, L, 161)) for L in (2, 3, 3)]
+    compare(attention.attention, attention.attention_backward, inputs, "float32", rng, heads=1)
+
+
+class _Parameter:
+    def __init__(self, data):
+        self.data = data
+
+
+class _Module:
+    """A matrix, whose weights decay, and a vector."""
+
+    def parameters(self):
+        return [_Parameter(np.zeros((20, 16))), _Parameter(np.zeros(7))]
+
+
+def test_adamw_and_the_moving_average(rng):
+    start, gradients = rng.standard_normal(327), rng.standard_normal((3, 327))
+    ends = []
+    for dtype in (np.float64, np.float32):
+        weights = start.astype(dtype)
+        optimizer = AdamW(_Module(), weights, weight_decay=0.1)
+        average = ExponentialMovingAverage(weights)
+        for gradient in gradients:
+            optimizer.step(gradient.astype(dtype), 0.05)
+            average.update(weights)
+        ends.append([weights, optimizer.m, optimizer.v, average.average])
+    for a, b in zip(*ends):
+        assert b.dtype == np.float32
+        np.testing.assert_allclose(b, a, atol=2e-6)
+    assert abs(ends[0][0] - start).mean() > 0.01
