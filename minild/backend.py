@@ -150,6 +150,10 @@ def _all_cores():
     return worker_threads(core_count())
 
 
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_all_cores.cache_clear)  # the threads stay behind
+
+
 def on_all_cores(function, items):
     """Call function(item) for every item, on all cores at once; one after the other in a thread that works alone.
 

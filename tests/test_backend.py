@@ -1,5 +1,8 @@
 """Devices, crossings, random numbers; and the CuPy double that keeps the others honest."""
 
+import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -138,3 +141,19 @@ def test_workspace_is_the_same_memory_again_within_a_thread():
     with backend.worker_threads(1) as pool:
         other = pool.submit(backend.workspace, "test", (3, 4), like).result()
     assert not np.shares_memory(first, other)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_forked_process_has_cores_of_its_own():
+    program = """
+import os
+from minild.backend import on_all_cores
+on_all_cores(lambda i: None, range(4))
+child = os.fork()
+if child == 0:
+    on_all_cores(lambda i: None, range(4))
+    os._exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("7\n", "")
