@@ -200,8 +200,8 @@ TASKS = (
         gradients("dx", "dgamma", "dbeta"), note="`cache` is the library's (x, gamma, mean, rstd, groups). "
         "cache.mean[:, :, :C] and cache.rstd[:, :, :C] are (N, 1, C), the group's value at each of its channels.",
         uses=("minild.ops.reduce:sum_rows",), faults={
-            "dx lacks the term through the mean": faults.group_norm_without("mean"),
-            "dx lacks the term through the variance": faults.group_norm_without("variance"),
+            "the term through the mean is missing": faults.group_norm_without("mean"),
+            "the term through the variance is missing": faults.group_norm_without("variance"),
         },
     ),
     Task(

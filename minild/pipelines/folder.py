@@ -13,6 +13,7 @@ from minild.pipelines.single_file import MODELS, read_single_file
 from minild.tokenizer import CLIPTokenizer
 
 SHIPPED = ("emoji", "shapes")  # in data/pretrained
+STATE = "training/state.json"  # what minild.training.run keeps of a training
 DTYPES = ("float16", "float32", "float64")
 IGNORED = ("safety_checker", "feature_extractor", "image_encoder")  # parts of an index that change no picture
 
@@ -29,6 +30,8 @@ def find_folder(name=None):
         if (shipped / INDEX).is_file():
             return shipped
         raise UserError(f"this copy of minild has no pipeline {name or SHIPPED[0]!r}: name a folder, or train one")
+    if (Path(name) / STATE).is_file():
+        raise UserError(f"{name} is a training without a pipeline yet: go on with it, `minild info {name}` says how")
     raise UserError(f"{name} is no pipeline: expected a folder with {INDEX}, a file, or one of {', '.join(SHIPPED)}")
 
 

@@ -7,14 +7,13 @@ import numpy as np
 
 from minild import pretrained
 from minild.diffusion import NoiseSchedule
-from minild.pipelines.folder import MODELS, find_folder, read_index, read_record, usable
+from minild.pipelines.folder import MODELS, STATE, find_folder, read_index, read_record, usable
 from minild.pipelines.pipeline import INDEX
 from minild.pipelines.scheduler_config import DEFAULT_SAMPLER, read_scheduler
 from minild.pipelines.single_file import CONFIGS, open_single_file
 from minild.tokenizer import CLIPTokenizer
 from minild.weights import DTYPES
 
-STATE = "training/state.json"  # what minild.training.run keeps of a training
 DTYPE_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 

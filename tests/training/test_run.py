@@ -20,6 +20,7 @@ from minild.data.pictures import gather, to_signed
 from minild.data.shapes import Shapes
 from minild.errors import UserError
 from minild.pipelines import load
+from minild.pipelines.folder import find_folder
 from minild.pipelines.info import describe
 from minild.training import budget, replicas, run, stage
 from minild.training.autoencoder import AutoencoderObjective
@@ -298,6 +299,8 @@ def test_info_on_a_training_that_wrote_no_pipeline_yet(tmp_path):
     assert "trained on    shapes at 32 x 32 pixels" in lines
     assert any(line.startswith("stage         autoencoder: 5 steps in") for line in lines)
     assert lines[-1] == f"to go on      minild train shapes --output {tmp_path} --resume"
+    with pytest.raises(UserError, match=rf"is a training without a pipeline yet: .*`minild info {tmp_path}` says how"):
+        find_folder(tmp_path)
 
 
 @pytest.mark.parametrize(
