@@ -114,7 +114,7 @@ class UNet2DConditionModel(Model):
             )
             self.up_blocks.append(block)
             width = out
-        self.conv_norm_out = GroupNorm(groups, channels[0], eps)
+        self.conv_norm_out = GroupNorm(groups, channels[0], eps, silu=True)
         self.conv_out = Conv2d(channels[0], config["out_channels"], init=0.0)
 
     def forward(self, x, t, context):
@@ -137,15 +137,13 @@ class UNet2DConditionModel(Model):
             h, cache = block.forward(h, mine, temb, context)
             ups.append(cache)
         h, norm = self.conv_norm_out.forward(h)
-        h, act = SILU.forward(h)
         y, conv_out = self.conv_out.forward(h)
-        return y, (keep(angles), time, conv_in, downs, mid, ups, norm, act, conv_out)
+        return y, (keep(angles), time, conv_in, downs, mid, ups, norm, conv_out)
 
     def backward(self, dy, cache):
         """dy (N, h, w, c) -> dx (N, h, w, c), dt (N,), dcontext (N, L, D) (None where no block attends)."""
-        angles, time, conv_in, downs, mid, ups, norm, act, conv_out = cache
+        angles, time, conv_in, downs, mid, ups, norm, conv_out = cache
         dh = self.conv_out.backward(dy, conv_out)
-        dh = SILU.backward(dh, act)
         dh = self.conv_norm_out.backward(dh, norm)
         dskips = []  # of the skips in their own order, filled from the front as the up blocks go back
         dtemb = dcontext = None

@@ -1,7 +1,7 @@
 """The autoencoder's encoder and decoder (latent diffusion paper, section 3.1 and appendix G)."""
 
 from minild.nn.attention import AttentionBlock2D
-from minild.nn.layers import SILU, Conv2d, GroupNorm
+from minild.nn.layers import Conv2d, GroupNorm
 from minild.nn.module import Module
 from minild.nn.resnet import Downsample2D, ResnetBlock2D, Upsample2D
 
@@ -80,11 +80,11 @@ class Encoder(Chain):
             DownEncoderBlock2D(widths[i], widths[i + 1], layers, i < last, groups) for i in range(last + 1)
         ]
         self.mid_block = UNetMidBlock2D(widths[-1], groups, mid_attention)
-        self.conv_norm_out = GroupNorm(groups, widths[-1], EPS)
+        self.conv_norm_out = GroupNorm(groups, widths[-1], EPS, silu=True)
         self.conv_out = Conv2d(widths[-1], out_channels)
 
     def steps(self):
-        return [self.conv_in, *self.down_blocks, self.mid_block, self.conv_norm_out, SILU, self.conv_out]
+        return [self.conv_in, *self.down_blocks, self.mid_block, self.conv_norm_out, self.conv_out]
 
 
 class Decoder(Chain):
@@ -98,8 +98,8 @@ class Decoder(Chain):
         self.up_blocks = [
             UpDecoderBlock2D(widths[i], widths[i + 1], layers + 1, i < last, groups) for i in range(last + 1)
         ]
-        self.conv_norm_out = GroupNorm(groups, widths[-1], EPS)
+        self.conv_norm_out = GroupNorm(groups, widths[-1], EPS, silu=True)
         self.conv_out = Conv2d(widths[-1], out_channels)
 
     def steps(self):
-        return [self.conv_in, self.mid_block, *self.up_blocks, self.conv_norm_out, SILU, self.conv_out]
+        return [self.conv_in, self.mid_block, *self.up_blocks, self.conv_norm_out, self.conv_out]

@@ -7,7 +7,14 @@ from minild.ops.activation import gelu_backward as gelu_op_backward
 from minild.ops.conv import conv2d, conv2d_backward
 from minild.ops.embedding import token_embedding, token_embedding_backward
 from minild.ops.linear import linear, linear_backward
-from minild.ops.norm import group_norm, group_norm_backward, layer_norm, layer_norm_backward
+from minild.ops.norm import (
+    group_norm,
+    group_norm_backward,
+    group_norm_silu,
+    group_norm_silu_backward,
+    layer_norm,
+    layer_norm_backward,
+)
 from minild.ops.resample import upsample_nearest, upsample_nearest_backward
 
 
@@ -50,18 +57,20 @@ class Conv2d(Module):
 
 
 class GroupNorm(Module):
-    """x (N, ..., C) -> y like x."""
+    """x (N, ..., C) -> y like x; with `silu`, SiLU after it, as one op."""
 
-    def __init__(self, groups, channels, eps):
+    def __init__(self, groups, channels, eps, silu=False):
         self.weight, self.bias = Parameter((channels,), 1.0), Parameter((channels,), 0.0)
-        self.groups, self.eps = groups, eps
+        self.groups, self.eps, self.silu = groups, eps, silu
 
     def forward(self, x):
-        y, cache = group_norm(x, self.weight.value, self.bias.value, self.groups, self.eps)
+        op = group_norm_silu if self.silu else group_norm
+        y, cache = op(x, self.weight.value, self.bias.value, self.groups, self.eps)
         return y, keep(cache)
 
     def backward(self, dy, cache):
-        dx, dgamma, dbeta = group_norm_backward(dy, cache)
+        op_backward = group_norm_silu_backward if self.silu else group_norm_backward
+        dx, dgamma, dbeta = op_backward(dy, cache)
         self.weight.accumulate(dgamma)
         self.bias.accumulate(dbeta)
         return dx

@@ -12,17 +12,16 @@ class ResnetBlock2D(Module):
     """
 
     def __init__(self, in_channels, out_channels, temb_channels=None, groups=32, eps=1e-5):
-        self.norm1 = GroupNorm(groups, in_channels, eps)
+        self.norm1 = GroupNorm(groups, in_channels, eps, silu=True)
         self.conv1 = Conv2d(in_channels, out_channels)
         self.time_emb_proj = Linear(temb_channels, out_channels) if temb_channels else None
-        self.norm2 = GroupNorm(groups, out_channels, eps)
+        self.norm2 = GroupNorm(groups, out_channels, eps, silu=True)
         self.conv2 = Conv2d(out_channels, out_channels)
         changes = in_channels != out_channels
         self.conv_shortcut = Conv2d(in_channels, out_channels, kernel_size=1, padding=0) if changes else None
 
     def forward(self, x, temb=None):
         h, norm1 = self.norm1.forward(x)
-        h, act1 = SILU.forward(h)
         h, conv1 = self.conv1.forward(h)
         act_t = proj_t = None
         if self.time_emb_proj:
@@ -30,25 +29,22 @@ class ResnetBlock2D(Module):
             t, proj_t = self.time_emb_proj.forward(t)
             h += t[:, None, None, :]
         h, norm2 = self.norm2.forward(h)
-        h, act2 = SILU.forward(h)
         h, conv2 = self.conv2.forward(h)
         residual, shortcut = self.conv_shortcut.forward(x) if self.conv_shortcut else (x, None)
         add_to(h, residual)
-        return h, (norm1, act1, conv1, act_t, proj_t, norm2, act2, conv2, shortcut)
+        return h, (norm1, conv1, act_t, proj_t, norm2, conv2, shortcut)
 
     def backward(self, dy, cache):
         """dy (N, H, W, Cout) -> dx (N, H, W, Cin), dtemb (N, T) or None."""
-        norm1, act1, conv1, act_t, proj_t, norm2, act2, conv2, shortcut = cache
+        norm1, conv1, act_t, proj_t, norm2, conv2, shortcut = cache
         dresidual = self.conv_shortcut.backward(dy, shortcut) if self.conv_shortcut else dy
         dh = self.conv2.backward(dy, conv2)
-        dh = SILU.backward(dh, act2)
         dh = self.norm2.backward(dh, norm2)
         dtemb = None
         if self.time_emb_proj:
             dt = self.time_emb_proj.backward(dh.sum(axis=(1, 2)), proj_t)
             dtemb = SILU.backward(dt, act_t)
         dh = self.conv1.backward(dh, conv1)
-        dh = SILU.backward(dh, act1)
         dh = self.norm1.backward(dh, norm1)
         return dh + dresidual, dtemb
 

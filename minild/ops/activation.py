@@ -13,14 +13,29 @@ from minild.ops.kernels import activation as activation_kernels
 from minild.ops.reduce import sum_columns
 
 
-def _sigmoid(x, sharpness, out):
-    """σ(sharpness · x) for σ(x) = 1 / (1 + exp(-x)), written with tanh, which cannot overflow."""
-    xp = get_array_module(x)
-    y = xp.multiply(x, 0.5 * sharpness, out=out)
-    xp.tanh(y, out=y)
-    y *= 0.5
-    y += 0.5
-    return y
+def gate(half, out, sharpness=1.0):
+    """x · σ(sharpness · x) = h + h · tanh(sharpness · h) of h = x / 2, written to `out`: tanh cannot overflow."""
+    doubled = get_array_module(half).tanh(half if sharpness == 1 else sharpness * half, out=out)  # 2 σ - 1
+    doubled += 1
+    doubled *= half
+    return doubled
+
+
+def twice_gate_slope(half, out, sharpness=1.0):
+    """Twice the slope of x · σ(sharpness · x) for h = x / 2, written to `out`.
+
+    With t = tanh(sharpness · h), σ = (1 + t) / 2, so σ · (1 + sharpness · x · (1 - σ)) is half of
+    (1 + t) · (1 + sharpness · h · (1 - t)).
+    """
+    sharpened = half if sharpness == 1 else sharpness * half
+    xp = get_array_module(half)
+    t = xp.tanh(sharpened, out=workspace("tanh", half.shape, half))
+    slope = xp.subtract(1, t, out=out)
+    slope *= sharpened
+    slope += 1
+    t += 1
+    slope *= t
+    return slope
 
 
 class GatedCache(NamedTuple):
@@ -28,7 +43,7 @@ class GatedCache(NamedTuple):
 
 
 def _gated(x, sharpness):
-    """y = x · σ(sharpness · x) = h + h · tanh(sharpness · h), h = x / 2: tanh cannot overflow."""
+    """y = x · σ(sharpness · x)."""
     if kernels.serve(x):
         return activation_kernels.gated(x, sharpness)
     xp = get_array_module(x)
@@ -37,9 +52,7 @@ def _gated(x, sharpness):
 
     def multiply(part):
         half = xp.multiply(rows[part], 0.5, out=workspace("half", rows[part].shape, x))
-        doubled = xp.tanh(half if sharpness == 1 else sharpness * half, out=y[part])  # 2 σ - 1
-        doubled += 1
-        doubled *= half
+        gate(half, y[part], sharpness)
 
     on_all_cores(multiply, pieces(*rows.shape, x))
     return y.reshape(x.shape), GatedCache(x)
@@ -55,13 +68,9 @@ def _gated_backward(dy, cache, sharpness):
     dx = xp.empty_like(rows)
 
     def differentiate(part):
-        gate = _sigmoid(rows[part], sharpness, out=workspace("gate", rows[part].shape, x))
-        slope = xp.subtract(1, gate, out=dx[part])
-        slope *= rows[part]
-        if sharpness != 1:
-            slope *= sharpness
-        slope += 1
-        slope *= gate
+        half = xp.multiply(rows[part], 0.5, out=workspace("half", rows[part].shape, x))
+        slope = twice_gate_slope(half, dx[part], sharpness)
+        slope *= 0.5
         slope *= drows[part]
 
     on_all_cores(differentiate, pieces(*rows.shape, x))

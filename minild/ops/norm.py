@@ -3,8 +3,9 @@
 import math
 from typing import Any, NamedTuple
 
-from minild.backend import get_array_module, on_all_cores, pieces, workspace
+from minild.backend import get_array_module, in_inference, on_all_cores, pieces, workspace
 from minild.ops import kernels
+from minild.ops.activation import gate, twice_gate_slope
 from minild.ops.bands import bands
 from minild.ops.kernels import norm as norm_kernels
 from minild.ops.reduce import sum_rows
@@ -37,18 +38,63 @@ def _over_groups(per_channel, groups, C):
     return get_array_module(per_channel).broadcast_to(total, by_group.shape).reshape(N, 1, W)
 
 
-def _sum_pixels(rows, parts, function):
-    """(N, W): the sums over the rows of (N, P, W) of what `function` gives for each of its parts (images, P)."""
+def _sum_pixels(rows, parts, *functions):
+    """For each function (N, W): the sums over the rows of (N, P, W) of what it gives for its parts (images, P).
+
+    All functions see a part before the next one is begun, while it is in the cache.
+    """
     sums = [None] * len(parts)
 
     def add_up(i):
-        sums[i] = sum_rows(function(parts[i]))
+        sums[i] = [sum_rows(function(parts[i])) for function in functions]
 
     on_all_cores(add_up, range(len(parts)))
-    total = get_array_module(rows).zeros((rows.shape[0], rows.shape[2]), rows.dtype)
-    for (images, _), part in zip(parts, sums):
-        total[images] += part
-    return total
+    totals = get_array_module(rows).zeros((len(functions), rows.shape[0], rows.shape[2]), rows.dtype)
+    for (images, _), several in zip(parts, sums):
+        for total, part in zip(totals, several):
+            total[images] += part
+    return totals
+
+
+def _in_rows(x):
+    """x (N, ..., C) as (N, P, W), and its bands: W is a multiple of C."""
+    N, C = x.shape[0], x.shape[-1]
+    W = _pixels_in_a_row(math.prod(x.shape[1:-1]), C) * C
+    rows = x.reshape(N, -1, W)
+    return rows, bands(N, rows.shape[1], 1, W, x)
+
+
+def _statistics(rows, parts, groups, C, eps):
+    """mean and rstd of each group, both (N, 1, W)."""
+    xp = get_array_module(rows)
+    _, P, W = rows.shape
+    count = P * W // groups
+
+    def squares(part):
+        centred = xp.subtract(rows[part], mean[part[0]], out=workspace("centred", rows[part].shape, rows))
+        centred *= centred
+        return centred
+
+    mean = _over_groups(_sum_pixels(rows, parts, lambda part: rows[part])[0], groups, C) / count
+    rstd = 1 / xp.sqrt(_over_groups(_sum_pixels(rows, parts, squares)[0], groups, C) / count + eps)
+    return mean, rstd
+
+
+def _scale_and_shift(gamma, beta, mean, rstd):
+    """The normalisation as x · scale + shift, both (N, 1, W)."""
+    xp = get_array_module(mean)
+    times = mean.shape[-1] // len(gamma)
+    scale = rstd * xp.tile(gamma, times)
+    return scale, xp.tile(beta, times) - mean * scale
+
+
+def _require_affine(x, gamma, beta, groups):
+    C = x.shape[-1]
+    if C % groups:
+        raise ValueError(f"groups: expected a divisor of the {C} channels of x, got {groups}")
+    require_shape("gamma", gamma, (C,))
+    require_shape("beta", beta, (C,))
+    require_like("gamma", gamma, "x", x)
 
 
 def group_norm(x, gamma, beta, groups, eps=1e-5):
@@ -57,30 +103,13 @@ def group_norm(x, gamma, beta, groups, eps=1e-5):
     x (N, ..., C), gamma and beta (C,) -> y like x. Raises ValueError if `groups` does not divide C, or for a shape
     or dtype that does not fit.
     """
-    N, C = x.shape[0], x.shape[-1]
-    if C % groups:
-        raise ValueError(f"groups: expected a divisor of the {C} channels of x, got {groups}")
-    require_shape("gamma", gamma, (C,))
-    require_shape("beta", beta, (C,))
-    require_like("gamma", gamma, "x", x)
+    _require_affine(x, gamma, beta, groups)
     if kernels.serve(x):
         return norm_kernels.group_norm(x, gamma, beta, groups, eps)
     xp = get_array_module(x)
-    P = math.prod(x.shape[1:-1])
-    W = _pixels_in_a_row(P, C) * C
-    rows = x.reshape(N, -1, W)
-    count = P * (C // groups)
-    parts = bands(N, rows.shape[1], 1, W, x)
-
-    def squares(part):
-        centred = xp.subtract(rows[part], mean[part[0]], out=workspace("centred", rows[part].shape, x))
-        centred *= centred
-        return centred
-
-    mean = _over_groups(_sum_pixels(rows, parts, lambda part: rows[part]), groups, C) / count
-    rstd = 1 / xp.sqrt(_over_groups(_sum_pixels(rows, parts, squares), groups, C) / count + eps)
-    scale = rstd * xp.tile(gamma, W // C)
-    shift = xp.tile(beta, W // C) - mean * scale
+    rows, parts = _in_rows(x)
+    mean, rstd = _statistics(rows, parts, groups, len(gamma), eps)
+    scale, shift = _scale_and_shift(gamma, beta, mean, rstd)
     y = xp.empty_like(rows)
 
     def normalise(part):
@@ -101,24 +130,32 @@ def group_norm_backward(dy, cache):
     """
     if kernels.serve(cache.x):
         return norm_kernels.group_norm_backward(dy, cache)
+    rows, _ = _in_rows(cache.x)
+    drows = dy.reshape(rows.shape)
+    return _differentiate(drows, lambda part: drows[part], cache, get_array_module(rows).empty_like(rows))
+
+
+def _differentiate(drows, read, cache, dx, factor=1.0):
+    """group_norm_backward for dy = factor · drows, (N, P, W); read(part) gives a part of drows at its first use.
+
+    dx is written last, part by part, and may be the same array.
+    """
     x, gamma, mean, rstd, groups = cache
     xp = get_array_module(x)
-    N, C, W = x.shape[0], x.shape[-1], mean.shape[-1]
-    rows, drows = x.reshape(N, -1, W), dy.reshape(N, -1, W)
+    rows, parts = _in_rows(x)
+    C, W = x.shape[-1], rows.shape[2]
     count = rows.shape[1] * W // groups
-    parts = bands(N, rows.shape[1], 1, W, x)
     gammas = xp.tile(gamma, W // C)
 
     def products(part):
         return xp.multiply(drows[part], rows[part], out=workspace("products", rows[part].shape, x))
 
-    dy_sum = _sum_pixels(drows, parts, lambda part: drows[part])  # N,W
-    dy_xhat_sum = (_sum_pixels(drows, parts, products) - mean[:, 0] * dy_sum) * rstd[:, 0]
+    dy_sum, dy_x_sum = factor * _sum_pixels(drows, parts, read, products)  # N,W
+    dy_xhat_sum = (dy_x_sum - mean[:, 0] * dy_sum) * rstd[:, 0]
     through_mean = _over_groups(gammas * dy_sum, groups, C) / count
     through_variance = _over_groups(gammas * dy_xhat_sum, groups, C) / count
-    dy_factor, x_factor = rstd * gammas, rstd * rstd * through_variance
+    dy_factor, x_factor = factor * rstd * gammas, rstd * rstd * through_variance
     constant = rstd * (mean * rstd * through_variance - through_mean)
-    dx = xp.empty_like(rows)
 
     def differentiate(part):
         images = part[0]
@@ -129,6 +166,53 @@ def group_norm_backward(dy, cache):
     on_all_cores(differentiate, parts)
     dgamma, dbeta = (per_channel.reshape(-1, C).sum(axis=0) for per_channel in (dy_xhat_sum, dy_sum))
     return dx.reshape(x.shape), dgamma, dbeta
+
+
+class GroupNormSiluCache(NamedTuple):
+    norm: GroupNormCache
+    half: Any  # half of what SiLU was given; to compute it again takes as long as all of SiLU's forward
+
+
+def group_norm_silu(x, gamma, beta, groups, eps=1e-5):
+    """y = silu(group_norm(x, gamma, beta, groups, eps)), what comes before every convolution of a ResNet block.
+
+    Shapes and errors are those of group_norm. Each part is activated while it is in the processor's cache.
+    """
+    _require_affine(x, gamma, beta, groups)
+    if kernels.serve(x):
+        return norm_kernels.group_norm_silu(x, gamma, beta, groups, eps)
+    xp = get_array_module(x)
+    rows, parts = _in_rows(x)
+    mean, rstd = _statistics(rows, parts, groups, len(gamma), eps)
+    scale, shift = (0.5 * factor for factor in _scale_and_shift(gamma, beta, mean, rstd))
+    y = xp.empty_like(rows)
+    halves = None if in_inference() else xp.empty_like(rows)
+
+    def activate(part):
+        images = part[0]
+        kept = workspace("half", rows[part].shape, x) if halves is None else halves[part]
+        half = xp.multiply(rows[part], scale[images], out=kept)
+        half += shift[images]
+        gate(half, y[part])
+
+    on_all_cores(activate, parts)
+    return y.reshape(x.shape), GroupNormSiluCache(GroupNormCache(x, gamma, mean, rstd, groups), halves)
+
+
+def group_norm_silu_backward(dy, cache):
+    """dy like x -> dx, dgamma (C,), dbeta (C,): silu_backward, then group_norm_backward."""
+    if isinstance(cache, norm_kernels.GroupNormCache):
+        return norm_kernels.group_norm_backward(dy, cache)
+    norm, halves = cache
+    drows = dy.reshape(halves.shape)
+    dnormed = get_array_module(halves).empty_like(halves)  # twice the gradient of what SiLU was given
+
+    def back_through_silu(part):
+        slope = twice_gate_slope(halves[part], dnormed[part])
+        slope *= drows[part]
+        return slope
+
+    return _differentiate(dnormed, back_through_silu, norm, dnormed, 0.5)
 
 
 class LayerNormCache(NamedTuple):

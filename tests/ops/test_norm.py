@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from minild.gradcheck import check
-from minild.ops.norm import group_norm, group_norm_backward, layer_norm, layer_norm_backward
+from minild.ops.activation import silu, silu_backward
+from minild.ops.norm import (
+    group_norm,
+    group_norm_backward,
+    group_norm_silu,
+    group_norm_silu_backward,
+    layer_norm,
+    layer_norm_backward,
+)
 
 
 def affine_inputs(rng, shape):
@@ -15,6 +23,22 @@ def affine_inputs(rng, shape):
 @pytest.mark.parametrize(("shape", "groups"), [((2, 5, 3, 6), 2), ((2, 5, 3, 6), 6), ((3, 4, 3, 4), 1), ((2, 7, 6), 3)])
 def test_group_norm_gradient(device, work, rng, shape, groups):
     check(group_norm, group_norm_backward, affine_inputs(rng, shape), groups=groups, device=device)
+
+
+@pytest.mark.parametrize(("shape", "groups"), [((2, 5, 3, 6), 2), ((3, 4, 3, 4), 4)])
+def test_group_norm_silu_gradient(device, work, rng, shape, groups):
+    check(group_norm_silu, group_norm_silu_backward, affine_inputs(rng, shape), groups=groups, device=device)
+
+
+def test_group_norm_silu_is_group_norm_and_then_silu(on_device, work, rng):
+    inputs, dy = affine_inputs(rng, (2, 5, 3, 6)).values(), rng.standard_normal((2, 5, 3, 6))
+    normed, norm = group_norm(*inputs, 3, eps=0.1)
+    y, act = silu(normed)
+    np.testing.assert_allclose(on_device(group_norm_silu, *inputs, 3, eps=0.1), y, atol=1e-12)
+    expected = group_norm_backward(silu_backward(dy, act), norm)
+    got = group_norm_silu_backward(dy, group_norm_silu(*inputs, 3, eps=0.1)[1])
+    for a, b in zip(expected, got, strict=True):
+        np.testing.assert_allclose(b, a, atol=1e-12)
 
 
 @pytest.mark.parametrize("shape", [(3, 7), (2, 3, 5)])

@@ -4,7 +4,19 @@
 // Its threads are (row, group, lane): rows x groups x lanes of them, lanes <= width. A thread visits every rows-th
 // pixel of the tile, and of its group every lanes-th channel.
 //
+// Where `silu` is set, SiLU follows: its forward is part of the last kernel's writing, and its backward of every reading
+// of dy, which costs less than to keep an array for it.
+//
 // scalar is float or __half, defined ahead of this file.
+
+__device__ float sigmoid(float x) { return 1 / (1 + expf(-x)); }  // exp may be infinite: then this is 0
+
+// What reaches the normalisation of dy: dy times the slope of what follows at `normed`.
+__device__ float through_activation(float dy, float normed, int silu) {
+    if (!silu) return dy;
+    float gate = sigmoid(normed);
+    return dy * gate * (1 + normed * (1 - gate));
+}
 
 struct Place {  // what the thread works on
     int rows, row, group, lanes, lane, width, first_pixel, last_pixel;
@@ -85,10 +97,10 @@ extern "C" __global__ void group_norm_statistics(const float* partial, float* st
     }
 }
 
-// y = x * scale + shift, with scale and shift once for each thread and channel.
+// y = x * scale + shift, with scale and shift once for each thread and channel; or SiLU of it.
 extern "C" __global__ void group_norm_normalise(const scalar* x, const scalar* gamma, const scalar* beta,
-                                                const float* statistics, scalar* y, int P, int C, int width, int lanes,
-                                                int tile) {
+                                                const float* statistics, scalar* y, int silu, int P, int C, int width,
+                                                int lanes, int tile) {
     Place a = find_place(P, C, width, lanes, tile);
     if (a.group * width >= C) return;
     const float* of_group = statistics + 2 * (blockIdx.z * (C / width) + a.group);
@@ -98,14 +110,16 @@ extern "C" __global__ void group_norm_normalise(const scalar* x, const scalar* g
         float scale = rstd * float(gamma[c]), shift = float(beta[c]);
         for (int p = a.first_pixel + a.row; p < a.last_pixel; p += a.rows) {
             long long at = a.image + (long long)p * C + c;
-            y[at] = scalar((float(x[at]) - mean) * scale + shift);
+            float normed = (float(x[at]) - mean) * scale + shift;
+            y[at] = scalar(silu ? normed * sigmoid(normed) : normed);
         }
     }
 }
 
 // For each channel the sums over a tile of dy and of dy * xhat. partial (N, tiles, C, 2).
-extern "C" __global__ void group_norm_channel_tiles(const scalar* dy, const scalar* x, const float* statistics,
-                                                    float* partial, int P, int C, int width, int lanes, int tile) {
+extern "C" __global__ void group_norm_channel_tiles(const scalar* dy, const scalar* x, const scalar* gamma,
+                                                    const scalar* beta, const float* statistics, float* partial,
+                                                    int silu, int P, int C, int width, int lanes, int tile) {
     Place a = find_place(P, C, width, lanes, tile);
     bool inside = a.group * width < C;
     const float* of_group = statistics + 2 * (blockIdx.z * (C / width) + (inside ? a.group : 0));
@@ -115,11 +129,14 @@ extern "C" __global__ void group_norm_channel_tiles(const scalar* dy, const scal
     for (int i = 0; i < width; i += lanes) {
         int c = a.group * width + i + a.lane;
         bool mine = inside && i + a.lane < width;
+        float scale = mine ? float(gamma[c]) : 0, shift = mine ? float(beta[c]) : 0;
         float dy_sum = 0, dy_xhat_sum = 0;
         for (int p = a.first_pixel + a.row; mine && p < a.last_pixel; p += a.rows) {
             long long at = a.image + (long long)p * C + c;
-            dy_sum += float(dy[at]);
-            dy_xhat_sum += float(dy[at]) * ((float(x[at]) - mean) * rstd);
+            float xhat = (float(x[at]) - mean) * rstd;
+            float dnormed = through_activation(float(dy[at]), xhat * scale + shift, silu);
+            dy_sum += dnormed;
+            dy_xhat_sum += dnormed * xhat;
         }
         dy_sum = group_sum(dy_sum, channel);
         dy_xhat_sum = group_sum(dy_xhat_sum, channel);
@@ -167,8 +184,9 @@ extern "C" __global__ void group_norm_means(const float* partial, const scalar* 
 
 // dx = rstd * (gamma * dy - mean(gamma * dy) - xhat * mean(gamma * dy * xhat)).
 extern "C" __global__ void group_norm_differentiate(const scalar* dy, const scalar* x, const scalar* gamma,
-                                                    const float* statistics, const float* means, scalar* dx, int P,
-                                                    int C, int width, int lanes, int tile) {
+                                                    const scalar* beta, const float* statistics, const float* means,
+                                                    scalar* dx, int silu, int P, int C, int width, int lanes,
+                                                    int tile) {
     Place a = find_place(P, C, width, lanes, tile);
     if (a.group * width >= C) return;
     int of_group = 2 * (blockIdx.z * (C / width) + a.group);
@@ -176,11 +194,12 @@ extern "C" __global__ void group_norm_differentiate(const scalar* dy, const scal
     float through_mean = means[of_group], through_variance = means[of_group + 1];
     for (int i = a.lane; i < width; i += lanes) {
         int c = a.group * width + i;
-        float scale = float(gamma[c]);
+        float scale = float(gamma[c]), shift = float(beta[c]);
         for (int p = a.first_pixel + a.row; p < a.last_pixel; p += a.rows) {
             long long at = a.image + (long long)p * C + c;
             float xhat = (float(x[at]) - mean) * rstd;
-            dx[at] = scalar(rstd * (scale * float(dy[at]) - through_mean - xhat * through_variance));
+            float dnormed = through_activation(float(dy[at]), xhat * scale + shift, silu);
+            dx[at] = scalar(rstd * (scale * dnormed - through_mean - xhat * through_variance));
         }
     }
 }

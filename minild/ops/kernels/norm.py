@@ -16,7 +16,9 @@ ROWS = 8  # that a block of layer norm takes, a warp each
 class GroupNormCache(NamedTuple):
     x: Any
     gamma: Any
+    beta: Any
     statistics: Any  # N,G,2: mean and rstd of each group, float32
+    silu: int  # 1 where SiLU follows
 
 
 def _geometry(N, P, C, groups):
@@ -29,7 +31,7 @@ def _geometry(N, P, C, groups):
     return (lanes, tile), (-(-P // tile), slices, N), (together * lanes, rows)
 
 
-def group_norm(x, gamma, beta, groups, eps):
+def group_norm(x, gamma, beta, groups, eps, silu=0):
     """x (N, ..., C), gamma and beta (C,) -> y like x, cache."""
     xp = get_array_module(x)
     x, gamma, beta = dense(x, x), dense(gamma, x), dense(beta, x)
@@ -44,13 +46,13 @@ def group_norm(x, gamma, beta, groups, eps):
     launch("group_norm", "group_norm_statistics", x, (groups, N), (min(tiles, THREADS),),
            partial, statistics, P, width, tiles, tile, float(eps))
     launch("group_norm", "group_norm_normalise", x, grid, block,
-           x, gamma, beta, statistics, y, P, C, width, lanes, tile)
-    return y, GroupNormCache(x, gamma, statistics)
+           x, gamma, beta, statistics, y, silu, P, C, width, lanes, tile)
+    return y, GroupNormCache(x, gamma, beta, statistics, silu)
 
 
 def group_norm_backward(dy, cache):
     """dy like x -> dx, dgamma (C,), dbeta (C,)."""
-    x, gamma, statistics = cache
+    x, gamma, beta, statistics, silu = cache
     xp = get_array_module(x)
     dy = dense(dy, x)
     N, P, C, groups = x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1], statistics.shape[1]
@@ -61,13 +63,18 @@ def group_norm_backward(dy, cache):
     sums, means = xp.empty((N, 2, C), np.float32), xp.empty((N, groups, 2), np.float32)
     dx = xp.empty_like(x)
     launch("group_norm", "group_norm_channel_tiles", x, grid, block,
-           dy, x, statistics, partial, P, C, width, lanes, tile)
+           dy, x, gamma, beta, statistics, partial, silu, P, C, width, lanes, tile)
     launch("group_norm", "group_norm_means", x, (groups, N), (lanes, max(1, min(tiles, THREADS // lanes))),
            partial, gamma, sums, means, P, width, tiles)
     launch("group_norm", "group_norm_differentiate", x, grid, block,
-           dy, x, gamma, statistics, means, dx, P, C, width, lanes, tile)
+           dy, x, gamma, beta, statistics, means, dx, silu, P, C, width, lanes, tile)
     dbeta, dgamma = sums.sum(axis=0).astype(x.dtype)
     return dx, dgamma, dbeta
+
+
+def group_norm_silu(x, gamma, beta, groups, eps):
+    """group_norm with SiLU after it, in the same three kernels; group_norm_backward is its backward, too."""
+    return group_norm(x, gamma, beta, groups, eps, silu=1)
 
 
 class LayerNormCache(NamedTuple):

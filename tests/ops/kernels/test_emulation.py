@@ -45,6 +45,7 @@ def affine_inputs(rng, shape, offset=1.5):
 ])
 def test_group_norm(rng, shape, groups, dtype):
     compare(norm.group_norm, norm.group_norm_backward, affine_inputs(rng, shape), dtype, rng, groups=groups)
+    compare(norm.group_norm_silu, norm.group_norm_silu_backward, affine_inputs(rng, shape), dtype, rng, groups=groups)
 
 
 @pytest.mark.parametrize(("shape", "groups"), [((2, 11, 7, 64), 32), ((1, 7, 5, 96), 4)])
