@@ -48,12 +48,12 @@ class Minild(Side):
             self.run = self._train
         elif way == "parts":
             self.run = self._parts(self.stack.enter_context(side_by_side()), core_count())
-        elif way == ALONE:
-            self.run = self._parts(self.stack.enter_context(worker_threads(1)).map, 1)
         else:
             self.run = self._parts(map, 1)
         if way == ALONE:
             self.stack.enter_context(blas_threads(1))
+            thread, everything = self.stack.enter_context(worker_threads(1)), self.run
+            self.run = lambda: thread.submit(everything).result()
 
     def _gradient(self):
         if self.work.model == "AutoencoderKL":

@@ -5,6 +5,7 @@ import pytest
 
 from minild.backend import to_host
 from minild.nn.module import Module, Parameter
+from minild.training import replicas as replicas_module
 from minild.training.optimizer import flatten_gradients, flatten_parameters
 from minild.training.replicas import Replicas
 from training.small import CASES, autoencoder, denoiser
@@ -79,6 +80,23 @@ def test_every_row_goes_to_one_replica_with_its_share(rng):
     assert len({id(module) for *_, module in seen}) == 3
     assert sums == [1, 9, 18]
     assert gradient == pytest.approx([rows.mean()])
+
+
+@pytest.mark.parametrize(("size", "expected"), [
+    (1, [1]), (31, [31]), (32, [16, 16]), (47, [23, 24]), (60, [20, 20, 20]),
+])
+def test_unless_told_how_many_there_are_as_many_replicas_as_have_enough_to_do(size, expected, rng, monkeypatch):
+    monkeypatch.setattr(replicas_module, "core_count", lambda: 3)
+    model = Counter().initialise(rng)
+    flatten_parameters(model)
+
+    def work(module, part, share):
+        module.total.accumulate(np.ones(1, "f"))
+        return len(part[0])
+
+    with Replicas(model) as replicas:
+        gradient, lengths = replicas.gradient(work, (np.arange(size),))
+    assert lengths == expected and gradient == [len(expected)]
 
 
 def test_map_keeps_the_order_and_a_fault_comes_through(rng):
