@@ -1,6 +1,7 @@
 """AdamW and the exponential moving average of the weights, each one pass over one flat array of all parameters."""
 
 import math
+import mmap
 
 import numpy as np
 
@@ -14,7 +15,8 @@ CHUNK = 1 << 16  # elements a pass works on at a time: with its four arrays, 1 M
 def flatten_parameters(module):
     """Gather every parameter of the module in one flat array, of which each .data becomes a view -> that array."""
     parameters = module.parameters()
-    flat = get_array_module(parameters[0].data).concatenate([p.data.reshape(-1) for p in parameters])
+    flat = _zeros(parameters)
+    get_array_module(flat).concatenate([p.data.reshape(-1) for p in parameters], out=flat)
     for parameter, view in zip(parameters, _views(flat, parameters)):
         parameter.data = view
     return flat
@@ -23,11 +25,18 @@ def flatten_parameters(module):
 def flatten_gradients(module):
     """One flat array of zeros, of which each parameter's .grad becomes a view, so that backward adds into it."""
     parameters = module.parameters()
-    size = sum(p.data.size for p in parameters)
-    flat = get_array_module(parameters[0].data).zeros(size, parameters[0].data.dtype)
+    flat = _zeros(parameters)
     for parameter, view in zip(parameters, _views(flat, parameters)):
         parameter.grad = view
     return flat
+
+
+def _zeros(parameters):
+    """A flat array for as many numbers; on the host, in memory that is shared with processes forked later."""
+    size, like = sum(p.data.size for p in parameters), parameters[0].data
+    if isinstance(like, np.ndarray):
+        return np.frombuffer(mmap.mmap(-1, size * like.itemsize), like.dtype)
+    return get_array_module(like).zeros(size, like.dtype)
 
 
 def _views(flat, parameters):

@@ -28,7 +28,7 @@ class Trainer:
         self.weights = flatten_parameters(model)
         self.optimizer = AdamW(model, self.weights, weight_decay=settings.weight_decay)
         self.ema = ExponentialMovingAverage(self.weights)
-        self.replicas = Replicas(model, replicas)
+        self.replicas = Replicas(model, objective.work, replicas)
 
     def __enter__(self):
         self.replicas.__enter__()
@@ -40,7 +40,7 @@ class Trainer:
     def step(self, progress):
         """One step -> {name: a number on the device}: the losses and the gradient's norm. Nothing waits for them."""
         batch = self.objective.batch(self.rng, self.batch_size, progress)
-        gradient, losses = self.replicas.gradient(self.objective.work, batch)
+        gradient, losses = self.replicas.gradient(batch)
         norm = clip_by_global_norm(gradient, self.largest_norm)
         self.optimizer.step(gradient, learning_rate_at(progress, self.learning_rate), self.replicas.map)
         self.ema.update(self.weights, self.replicas.map)

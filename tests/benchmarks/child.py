@@ -15,7 +15,7 @@ class Child:
     def __init__(self, name, *args):
         context = multiprocessing.get_context("spawn")  # it shall hold nothing of ours
         self._connection, other_end = context.Pipe()
-        self._process = context.Process(target=_serve, args=(other_end, name, args), daemon=True)
+        self._process = context.Process(target=_serve, args=(other_end, name, args))
         self._process.start()
         other_end.close()
         try:
@@ -30,7 +30,7 @@ class Child:
     def __exit__(self, *exception):
         self._connection.close()  # which ends its loop
         self._process.join(10)
-        self._process.terminate()
+        self._process.terminate()  # no daemon, which could have no processes of its own, so it has to be ended
 
     def call(self, method, *args):
         """The method's result. UserError as it was raised there; RuntimeError with the traceback of any other."""

@@ -25,6 +25,7 @@ from .side import Side
 from .works import KL_WEIGHT, LEARNING_RATE, inputs
 
 ALONE = "alone"  # on one thread: for a profile
+BATCH_OF_AUTOENCODER, BATCH_OF_UNET = ("pictures", "noise"), ("x", "t", "context", "noise")
 
 
 class Minild(Side):
@@ -44,7 +45,11 @@ class Minild(Side):
     def prepare(self, way):
         self.stack.close()
         if self.work.does == "train":
-            self.replicas = self.stack.enter_context(Replicas(self.model, 1 if way == ALONE else None))
+            is_autoencoder = self.work.model == "AutoencoderKL"
+            objective = AutoencoderObjective(None, None, KL_WEIGHT)  # the batch is given
+            run = objective.work if is_autoencoder else _noise_loss
+            self.batch = tuple(self.given[name] for name in (BATCH_OF_AUTOENCODER if is_autoencoder else BATCH_OF_UNET))
+            self.replicas = self.stack.enter_context(Replicas(self.model, run, 1 if way == ALONE else None))
             self.run = self._train
         elif way == "parts":
             self.run = self._parts(self.stack.enter_context(side_by_side()), core_count())
@@ -55,14 +60,8 @@ class Minild(Side):
             thread, everything = self.stack.enter_context(worker_threads(1)), self.run
             self.run = lambda: thread.submit(everything).result()
 
-    def _gradient(self):
-        if self.work.model == "AutoencoderKL":
-            objective = AutoencoderObjective(None, None, KL_WEIGHT)  # the batch is given
-            return self.replicas.gradient(objective.work, (self.given["pictures"], self.given["noise"]))
-        return self.replicas.gradient(_noise_loss, tuple(self.given[name] for name in ("x", "t", "context", "noise")))
-
     def _train(self):
-        gradient, _ = self._gradient()
+        gradient, _ = self.replicas.gradient(self.batch)
         self.optimizer.step(gradient, LEARNING_RATE, self.replicas.map)
 
     def _parts(self, workers, count):
@@ -75,7 +74,7 @@ class Minild(Side):
     def results(self):
         if self.work.does != "train":
             return {"output": np.concatenate([to_host(y) for y in self.run()])}
-        _, losses = self._gradient()
+        _, losses = self.replicas.gradient(self.batch)
         loss = sum(float(part["loss"]) for part in losses)
         return {"loss": np.float32(loss), **pretrained.gradient_dict(self.replicas.modules[0])}
 

@@ -1,5 +1,6 @@
 """What both libraries' sides have in common. A side lives in a process of its own (child.py)."""
 
+import multiprocessing
 import re
 import time
 from pathlib import Path
@@ -73,10 +74,15 @@ class Side:
         return 2 * size**3 / min(self.seconds(product) for _ in range(20))
 
     def peak_memory(self):
-        """{"resident": VmHWM of this process, "device": device_memory()} in bytes, None where it is not known."""
-        status = Path("/proc/self/status")
-        found = re.search(r"^VmHWM:\s*(\d+) kB", status.read_text(encoding="utf-8"), re.M) if status.exists() else None
-        return {"resident": int(found[1]) * 1024 if found else None, "device": self.device_memory()}
+        """{"resident": VmHWM, "device": device_memory()} in bytes, None where it is not known.
+
+        VmHWM is summed over this process and those that it forked; what they share is counted in each.
+        """
+        names = ["self", *(child.pid for child in multiprocessing.active_children())]
+        files = [Path(f"/proc/{name}/status") for name in names]
+        texts = [file.read_text(encoding="utf-8") for file in files if file.exists()]
+        found = [re.search(r"^VmHWM:\s*(\d+) kB", text, re.M) for text in texts]
+        return {"resident": sum(int(match[1]) * 1024 for match in found) or None, "device": self.device_memory()}
 
     def import_memory(self):
         """Bytes resident once the library was imported and nothing else done."""
