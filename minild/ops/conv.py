@@ -5,18 +5,20 @@ y[n, i, j] = Σ_(a, b) x[n, s·i + a - p, s·j + b - p] @ weight[a, b] for strid
 
 Three algorithms give that sum. A 1 x 1 kernel is one matrix product. Any kernel is one matrix product over unfolded
 patches (im2col), a piece of the picture at a time. And a 3 x 3 kernel at stride 1, the most common by far, takes a
-quarter of the multiplications in `ops/winograd.py`, at a few times the rounding.
+quarter of the multiplications in `ops/winograd.py`, at a few times the rounding; on a GPU by `ops/kernels/winograd.py`.
 """
 
 import contextlib
 import math
+import os
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from minild.backend import get_array_module, in_inference, on_all_cores
-from minild.ops import winograd
+from minild.ops import kernels, winograd
 from minild.ops.bands import band, bands, windows
+from minild.ops.kernels import winograd as winograd_kernels
 from minild.ops.reduce import sum_rows
 from minild.ops.validate import require_like, require_rank, require_shape
 
@@ -50,10 +52,15 @@ def exact():
 
 
 def algorithm(x, weight, stride, margins):
-    """The algorithm that conv2d and its backward use for such arrays: "product", "patches" or "winograd"."""
+    """The algorithm that conv2d and its backward use for such arrays: "product", "patches" or "winograd".
+
+    On a GPU with CUPY_TF32=1 in the environment patches are multiplied, for their product then has tensor cores.
+    """
     if weight.shape[:2] == (1, 1) and stride == 1 and not np.any(margins):
         return "product"
-    if _exact or stride != 1 or not isinstance(x, np.ndarray) or x.dtype != np.float32:
+    if _exact or stride != 1 or x.dtype != np.float32:
+        return "patches"
+    if not isinstance(x, np.ndarray) and (not kernels.serve(x) or os.environ.get("CUPY_TF32") == "1"):
         return "patches"
     return "winograd" if winograd.pays(x.shape, weight.shape, margins) else "patches"
 
@@ -76,7 +83,7 @@ def conv2d(x, weight, bias=None, stride=1, padding=0):
         require_shape("bias", bias, (weight.shape[3],))
         require_like("bias", bias, "x", x)
     values = None
-    if algorithm(x, weight, stride, margins) == "winograd" and not in_inference():
+    if algorithm(x, weight, stride, margins) == "winograd" and not in_inference() and not kernels.serve(x):
         shape = winograd.values_shape(x.shape, margins)
         values = np.empty(shape, x.dtype) if math.prod(shape) <= KEPT else None
     y = _correlate(x, weight, bias, stride, margins, values)
@@ -118,7 +125,10 @@ def _correlate(x, weight, bias, stride, margins, values=None):
     Ho, Wo = ((size + sum(m) - k) // stride + 1 for size, m, k in zip((H, W), margins, (kH, kW)))
     y = get_array_module(x).empty((N, Ho, Wo, Cout), x.dtype)
     if chosen == "winograd":
-        winograd.correlate(x, weight, bias, margins, y, values)
+        if kernels.serve(x):
+            winograd_kernels.correlate(x, weight, bias, margins, y)
+        else:
+            winograd.correlate(x, weight, bias, margins, y, values)
         return y
     matrix = weight.reshape(-1, Cout)
 
@@ -167,7 +177,7 @@ def _weight_gradient(x, weight, dy, stride, margins):
     if chosen == "product":
         return (x.reshape(-1, Cin).T @ dy.reshape(-1, Cout)).reshape(weight.shape)
     if chosen == "winograd":
-        return winograd.weight_gradient(x, dy, margins)
+        return (winograd_kernels if kernels.serve(x) else winograd).weight_gradient(x, dy, margins)
     N, Ho, Wo, _ = dy.shape
     dweight = get_array_module(x).zeros((kH * kW * Cin, Cout), x.dtype)
     for piece in bands(N, Ho, Wo, kH * kW * Cin, x, LEAST_ROWS):

@@ -28,7 +28,7 @@ LEAST_TILES = 32  # with fewer, so does the transform of the weights
 TILES_AT_ONCE = 64  # at least, or the 36 matrices of a piece have too few rows to be multiplied fast
 
 
-def _transforms():
+def transforms():
     """(Aᵀ (4, 6), G (6, 3), Bᵀ (6, 6)) in float64."""
     points = np.array(POINTS)
     A_T, G, B_T = np.zeros((TILE, SIDE)), np.zeros((SIDE, TAPS)), np.zeros((SIDE, SIDE))
@@ -44,7 +44,7 @@ def _transforms():
     return A_T, G * balance, B_T / balance
 
 
-A_T, G, B_T = (np.kron(matrix, matrix) for matrix in _transforms())  # (16, 36), (36, 9), (36, 36)
+A_T, G, B_T = (np.kron(matrix, matrix) for matrix in transforms())  # (16, 36), (36, 9), (36, 36)
 _MATRICES = {np.dtype(t): [m.astype(t) for m in (A_T, G, B_T)] for t in (np.float32, np.float64)}
 
 

@@ -1,4 +1,4 @@
-"""CUDA kernels where CuPy would launch many: normalisation, activations, attention, the optimiser's step.
+"""CUDA kernels where CuPy would launch many: convolution, normalisation, activations, attention, the optimiser's step.
 
 Each wrapper here has the name and the contract of the plain op that calls it, and a .cu file of the same name holds its
 kernels. The plain op stays the reference, and the path of NumPy, of float64 and of the tests' double of CuPy. Sums are

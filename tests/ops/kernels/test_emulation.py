@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from minild.ops import activation, attention, norm
+from minild import backend
+from minild.ops import activation, attention, conv, norm, winograd
 from minild.ops.kernels import norm as norm_kernels
 from minild.training.optimizer import AdamW, ExponentialMovingAverage
 
@@ -118,6 +119,19 @@ def test_attention_with_large_scores(rng):
 def test_a_head_too_wide_for_the_kernel_is_left_to_the_plain_op(rng):
     inputs = [rng.standard_normal((1, L, 161)) for L in (2, 3, 3)]
     compare(attention.attention, attention.attention_backward, inputs, "float32", rng, heads=1)
+
+
+@pytest.mark.parametrize("margins", [((1, 1), (1, 1)), ((0, 2), (1, 0))])
+def test_convolution(rng, margins, monkeypatch):
+    """Tiles that reach over the right and the lower edge, and two pieces of images."""
+    monkeypatch.setattr(winograd, "LEAST_TILES", 1)
+    monkeypatch.setattr(backend, "PIECE", 8 * 36 * 18)
+    inputs = [rng.standard_normal(shape) for shape in [(3, 7, 8, 17), (3, 3, 17, 18), (18,)]]
+    single = [x.astype("f") for x in inputs]
+    assert conv.algorithm(single[0], single[1], 1, margins) == "winograd"
+    compare(conv.conv2d, conv.conv2d_backward, inputs, "float32", rng, padding=margins)
+    without_bias = conv.conv2d(*single[:2], padding=margins)[0]
+    np.testing.assert_allclose(without_bias, conv.conv2d(*inputs[:2], padding=margins)[0], atol=5e-4)
 
 
 class _Parameter:
