@@ -26,6 +26,7 @@ VALUES = SIDE * SIDE
 LEAST_CHANNELS = 16  # with fewer, the transforms cost more than the products save
 LEAST_TILES = 32  # with fewer, so does the transform of the weights
 TILES_AT_ONCE = 64  # at least, or the 36 matrices of a piece have too few rows to be multiplied fast
+LARGEST = 1 << 25  # numbers in the transformed weights, four times as many as the weights themselves, at a time
 
 
 def transforms():
@@ -89,6 +90,14 @@ def correlate(x, weight, bias, margins, y, values=None):
 
     `values`, an array of values_shape, takes the transformed tiles of x, for weight_gradient to use again.
     """
+    Cin, Cout = weight.shape[2:]
+    width = max(1, LARGEST // (VALUES * Cin))
+    for start in range(0, Cout, width):  # once, unless there are very many channels
+        outs = slice(start, start + width)
+        _correlate(x, weight[..., outs], None if bias is None else bias[outs], margins, y[..., outs], values)
+
+
+def _correlate(x, weight, bias, margins, y, values):
     Cin, Cout = weight.shape[2:]
     A_T, G, _ = _MATRICES[x.dtype]
     U = (G @ weight.reshape(TAPS * TAPS, Cin * Cout)).reshape(VALUES, Cin, Cout)

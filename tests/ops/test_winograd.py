@@ -36,6 +36,18 @@ def test_equals_direct_convolution(rng, shape, Cout, margins, dtype, tolerance):
     np.testing.assert_allclose(ours, dweight, rtol=0, atol=tolerance * np.abs(dweight).max())
 
 
+def test_many_channels_are_taken_some_at_a_time(rng, monkeypatch):
+    x, weight = rng.standard_normal((2, 9, 6, 4)), rng.standard_normal((3, 3, 4, 7))
+    bias, values = rng.standard_normal(7), np.empty(winograd.values_shape(x.shape, AROUND))
+    whole, parts = np.empty((2, 2, 9, 6, 7))
+    winograd.correlate(x, weight, bias, AROUND, whole, values)
+    kept = values.copy()
+    monkeypatch.setattr(winograd, "LARGEST", 3 * 36 * 4)  # three of the seven channels
+    winograd.correlate(x, weight, bias, AROUND, parts, values)
+    np.testing.assert_allclose(parts, whole, atol=1e-12)
+    np.testing.assert_array_equal(values, kept)
+
+
 def test_is_used_where_it_pays_and_can_be_switched_off(rng):
     x, weight = np.ones((2, 32, 32, 32), np.float32), np.ones((3, 3, 32, 32), np.float32)
     assert conv.algorithm(x, weight, 1, AROUND) == "winograd"
