@@ -1,10 +1,11 @@
 """minild.ops.winograd held to direct convolution, and minild.ops.bands, which cuts both into pieces."""
 
+import device_double
 import numpy as np
 import pytest
 
 from minild import backend
-from minild.ops import conv, winograd
+from minild.ops import conv, kernels, winograd
 from minild.ops.bands import band, bands
 from minild.ops.conv import conv2d, conv2d_backward
 
@@ -59,6 +60,16 @@ def test_is_used_where_it_pays_and_can_be_switched_off(rng):
     assert conv.algorithm(x[:, :8, :8], weight, 1, AROUND) == "patches"  # too few tiles
     assert conv.algorithm(x[..., :3], weight[:, :, :3], 1, AROUND) == "patches"  # too few channels
     assert conv.algorithm(x, weight[:1, :1], 1, ((0, 0), (0, 0))) == "product"
+
+
+def test_on_a_gpu_it_is_used_unless_products_may_be_in_tf32(monkeypatch):
+    x, weight = (device_double.to_device(np.ones(s, np.float32)) for s in [(2, 32, 32, 32), (3, 3, 32, 32)])
+    assert conv.algorithm(x, weight, 1, AROUND) == "patches"  # no kernels for it
+    monkeypatch.setattr(kernels, "serve", lambda x: True)
+    monkeypatch.delenv("CUPY_TF32", raising=False)
+    assert conv.algorithm(x, weight, 1, AROUND) == "winograd"
+    monkeypatch.setenv("CUPY_TF32", "1")
+    assert conv.algorithm(x, weight, 1, AROUND) == "patches"
 
 
 def test_backward_of_a_convolution_that_it_carries(rng):
