@@ -30,12 +30,12 @@ class Replicas:
     flat (optimizer.flatten_parameters).
     """
 
-    def __init__(self, model, work, count=None, processes=sys.platform == "linux"):
+    def __init__(self, model, work, count=None, processes=None):
         on_host = device_of(model.parameters()[0].data) == "cpu"
         self.work = work
         self.modules = [model.replica() for _ in range((count or core_count()) if on_host else 1)]
         self.gradients = [flatten_gradients(module) for module in self.modules]
-        self.processes = processes
+        self.processes = _may_fork() if processes is None else processes
 
     def __enter__(self):
         self._helpers = []
@@ -83,6 +83,10 @@ class Replicas:
     def _run(self, i, part, share):
         self.gradients[i].fill(0)
         return self.work(self.modules[i], part, share)
+
+
+def _may_fork():
+    return sys.platform == "linux" and not multiprocessing.current_process().daemon  # which may have no children
 
 
 class _Helper:

@@ -2,7 +2,7 @@
 
 import contextlib
 
-from minild.backend import device_of, to_device, to_host
+from minild.backend import core_count, device_of, to_device, to_host
 from minild.training.optimizer import (
     AdamW,
     ExponentialMovingAverage,
@@ -28,7 +28,7 @@ class Trainer:
         self.weights = flatten_parameters(model)
         self.optimizer = AdamW(model, self.weights, weight_decay=settings.weight_decay)
         self.ema = ExponentialMovingAverage(self.weights)
-        self.replicas = Replicas(model, objective.work, replicas)
+        self.replicas = Replicas(model, objective.work, replicas or min(core_count(), self.batch_size))
 
     def __enter__(self):
         self.replicas.__enter__()

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -157,6 +158,14 @@ def test_a_process_that_is_killed_is_told_in_one_line(forked):
     os.kill(results[1][1], signal.SIGKILL)
     with pytest.raises(UserError, match=r"^a process of the training ended with -9: for want of memory"):
         forked.gradient((np.arange(4),))
+
+
+def test_a_daemon_which_may_have_no_children_has_threads(monkeypatch, rng):
+    model = Counter().initialise(rng)
+    flatten_parameters(model)
+    assert Replicas(model, None, 2).processes == (sys.platform == "linux")
+    monkeypatch.setattr(replicas_module.multiprocessing, "current_process", lambda: SimpleNamespace(daemon=True))
+    assert not Replicas(model, None, 2).processes
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux only")

@@ -7,6 +7,7 @@ from device_double import DeviceArray, count_synchronisations, to_device, to_hos
 from minild import backend
 from minild.nn.layers import Linear
 from minild.ops.loss import mse, mse_backward
+from minild.training import trainer as trainer_module
 from minild.training.optimizer import learning_rate_at
 from minild.training.presets import StagePreset
 from minild.training.trainer import Trainer
@@ -48,6 +49,12 @@ def test_the_loss_falls_on_a_problem_that_can_be_solved():
     np.testing.assert_allclose(model.weight.data, [[2, -1], [0, 1], [3, 1]], atol=0.05)
     np.testing.assert_allclose(model.bias.data, [1, -2], atol=0.05)
     assert objective.asked == [(16, i / 300) for i in range(300)]
+
+
+def test_there_are_no_more_replicas_than_pictures(monkeypatch):
+    monkeypatch.setattr(trainer_module, "core_count", lambda: 64)
+    model = drawn(Linear(3, 2))
+    assert len(Trainer(model, Regression(), None, SETTINGS).replicas.modules) == SETTINGS.batch_size == 5
 
 
 @pytest.mark.parametrize("case", CASES)
