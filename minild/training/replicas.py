@@ -134,7 +134,7 @@ def _serve(run, i, connection, inherited):
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches it too, but what is to be done then is said to us
     for other in inherited:
         other.close()
-    with blas_threads(1), worker_threads(1) as thread, contextlib.suppress(EOFError, BrokenPipeError):
+    with blas_threads(1), worker_threads(1) as thread, contextlib.suppress(EOFError, ConnectionError):
         while True:
             number, question = connection.recv()
             done = thread.submit(run, i, *question)
