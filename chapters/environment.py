@@ -22,7 +22,7 @@ def check():
     import numpy
 
     import minild
-    from minild.backend import core_count
+    from minild.engine.cores import core_count
 
     print(f"Ready: minild {minild.__version__}, NumPy {numpy.__version__}, {core_count()} cores, {_gpu()}.")
 

@@ -68,7 +68,7 @@ def load_state_dict(module, state, device="cpu"):
 
 def _misfit(name, array, parameter):
     """A list of what keeps the interchange array from being the parameter's value."""
-    shape, layout = parameter.data.shape, parameter.layout
+    shape, layout = parameter.shape, parameter.layout
     if from_interchange(array, parameter).shape != shape:
         expected = tuple(shape[axis] for axis in TO_INTERCHANGE[layout]) if layout else shape
         return [f"{name} has shape {tuple(array.shape)}, expected {expected}"]

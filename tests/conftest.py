@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import device_double
 
 from minild import backend
+from minild.engine import memory
 
 device_double.register()
 
@@ -32,8 +33,8 @@ def device(request):
 def work(request, monkeypatch):
     """How an operation goes about its work: all at once, as with arrays this small, or in many pieces."""
     if request.param == "in pieces":
-        monkeypatch.setattr(backend, "PIECE", 10)
-        monkeypatch.setattr(backend, "PIECE_ON_GPU", 10)
+        monkeypatch.setattr(memory, "PIECE", 10)
+        monkeypatch.setattr(memory, "PIECE_ON_GPU", 10)
     return request.param
 
 

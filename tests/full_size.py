@@ -20,8 +20,8 @@ import tiny_pipeline
 
 from minild import pipelines
 from minild.diffusion import NoiseSchedule
+from minild.engine import using
 from minild.models import AutoencoderKL, CLIPTextModel, UNet2DConditionModel
-from minild.ops.conv import exact
 from minild.pipelines.single_file import CONFIGS, MODELS
 from minild.tokenizer import CLIPTokenizer
 
@@ -123,14 +123,14 @@ def resident(field):
     return int(status.split(f"{field}:")[1].split()[0]) * 1024
 
 
-def measure(part, folder, library, dtype, output, is_exact):
+def measure(part, folder, library, dtype, output, textbook):
     """Load the part, run it once, write what it computed; -> what is to be told."""
     begin = time.perf_counter()
     run, models = {"minild": minild, "diffusers": diffusers}[library](part, folder, dtype)
     told = {"load_seconds": time.perf_counter() - begin, "loaded": resident("VmRSS")}
     told["weights"] = sum(map(size, models))
     arguments = inputs(part)
-    with exact() if is_exact else contextlib.nullcontext():
+    with using("textbook") if textbook else contextlib.nullcontext():
         begin = time.perf_counter()
         y = run(*arguments)
         told["seconds"] = time.perf_counter() - begin
@@ -145,13 +145,13 @@ def main():
     parser.add_argument("folder", type=Path)
     parser.add_argument("--library", choices=["minild", "diffusers"], default="minild")
     parser.add_argument("--dtype", choices=["float16", "float32"], default="float32", help="of the weights")
-    parser.add_argument("--exact", action="store_true", help="without Winograd's convolution, for minild")
+    parser.add_argument("--textbook", action="store_true", help="on the textbook ops, for minild")
     parser.add_argument("--output", type=Path, help="a .npy file for the result")
     args = parser.parse_args()
     if args.part == "make":
         make(args.folder)
     else:
-        print(json.dumps(measure(args.part, args.folder, args.library, args.dtype, args.output, args.exact)))
+        print(json.dumps(measure(args.part, args.folder, args.library, args.dtype, args.output, args.textbook)))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,4 @@
-"""Devices, crossings, random numbers; and the CuPy double that keeps the others honest."""
-
-import os
-import subprocess
-import sys
-import threading
-import time
+"""Devices and crossings; and the CuPy double that keeps the others honest."""
 
 import device_double
 import numpy as np
@@ -29,14 +23,6 @@ def test_unknown_device_is_the_users_mistake():
         backend.to_device(X, "tpu")
     with pytest.raises(ValueError, match="list"):
         backend.device_of([1, 2])
-
-
-def test_a_picture_draws_the_same_alone_or_in_a_batch():
-    batch = backend.standard_normal(backend.image_generators(5, 3), (4, 3, 2))
-    alone = backend.standard_normal(backend.image_generators(7, 1), (4, 3, 2))
-    assert batch.shape == (3, 4, 3, 2) and batch.dtype == np.float32
-    np.testing.assert_array_equal(batch[2], alone[0])
-    assert not np.array_equal(batch[0], batch[1])
 
 
 def test_double_computes_as_numpy():
@@ -103,57 +89,3 @@ def test_double_counts_synchronisations():
         y.item()
         x[x > 1]
     assert counter.reasons == ["float", "bool", "get", "item", "boolean index"]
-
-
-@pytest.mark.parametrize("alone", [False, True])
-def test_pieces_run_on_all_cores_or_in_a_worker_one_by_one(alone):
-    threads, done = set(), np.zeros(40, int)
-
-    def work(i):
-        threads.add(threading.get_ident())
-        done[i] += 1
-        time.sleep(0.002)  # long enough for every core to take one
-
-    if alone:
-        with backend.worker_threads(1) as pool:
-            pool.submit(backend.on_all_cores, work, range(40)).result()
-    else:
-        backend.on_all_cores(work, range(40))
-    assert (done == 1).all()
-    assert len(threads) == (1 if alone else backend.core_count())
-
-
-def test_what_a_piece_raises_is_raised():
-    def work(i):
-        if i == 3:
-            raise ValueError("piece 3")
-
-    with pytest.raises(ValueError, match="piece 3"):
-        backend.on_all_cores(work, range(5))
-
-
-def test_workspace_is_the_same_memory_again_within_a_thread():
-    like = np.empty(0, np.float32)
-    first = backend.workspace("test", (3, 4), like)
-    assert first.shape == (3, 4) and first.dtype == np.float32
-    assert np.shares_memory(first, backend.workspace("test", (2, 2), like))
-    assert not np.shares_memory(first, backend.workspace("test 2", (3, 4), like))
-    with backend.worker_threads(1) as pool:
-        other = pool.submit(backend.workspace, "test", (3, 4), like).result()
-    assert not np.shares_memory(first, other)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
-def test_a_forked_process_has_cores_of_its_own():
-    program = """
-import os
-from minild.backend import on_all_cores
-on_all_cores(lambda i: None, range(4))
-child = os.fork()
-if child == 0:
-    on_all_cores(lambda i: None, range(4))
-    os._exit(7)
-print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-"""
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=60)
-    assert (done.stdout, done.stderr) == ("7\n", "")

@@ -89,7 +89,8 @@ def test_gradients_have_the_layout_of_their_weights(rng):
     model = AutoencoderKL.from_config(AUTOENCODER)
     assert not any(g.any() for g in model.gradient_dict().values())  # none yet counts as zero
     (y, posterior), cache = model.forward(rng.standard_normal((1, 4, 6, 3), dtype="f"), np.ones((1, 2, 3, 2), "f"))
-    model.backward(rng.standard_normal(y.shape, dtype="f"), (0 * posterior.mean, 0 * posterior.logvar), cache)
+    dposterior = 0 * posterior.mean, 0 * posterior.logvar
+    model.backward((rng.standard_normal(y.shape, dtype="f"), dposterior), cache)
     gradients, state = model.gradient_dict(), model.state_dict()
     assert {k: g.shape for k, g in gradients.items()} == {k: a.shape for k, a in state.items()}
     ours = model.encoder.conv_in.weight.grad

@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 
-from minild.backend import standard_normal
 from minild.gradcheck import GradientError
 from minild.ops.attention import attention_backward, merge_heads, split_heads
+from minild.random import standard_normal
 
 
 def one_generator(generators, shape, dtype="float32"):

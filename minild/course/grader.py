@@ -17,10 +17,10 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 import minild
-from minild.backend import core_count
 from minild.course import wire
 from minild.course.judge import Judge
 from minild.course.tasks import TASKS
+from minild.engine.cores import core_count
 from minild.errors import UserError
 
 SECONDS, MEGABYTES = 10, 1024  # of processor time and of memory, for a task

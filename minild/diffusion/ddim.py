@@ -2,7 +2,8 @@
 
 import math
 
-from minild.backend import device_of, standard_normal, to_device
+from minild.backend import device_of, to_device
+from minild.random import standard_normal
 
 
 def ddim(predict, latents, schedule, steps, generators=None, eta=0.0):

@@ -2,9 +2,10 @@
 
 import math
 
-from minild.backend import device_of, standard_normal, to_device
+from minild.backend import device_of, to_device
 from minild.diffusion.dpm_solver import extrapolated
 from minild.diffusion.sigmas import signal_and_noise, solver_steps
+from minild.random import standard_normal
 
 
 def dpmpp_2m_sde(predict, latents, schedule, steps, generators, lower_order_final=True):

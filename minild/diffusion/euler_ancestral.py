@@ -2,8 +2,9 @@
 
 import math
 
-from minild.backend import device_of, standard_normal, to_device
+from minild.backend import device_of, to_device
 from minild.diffusion.sigmas import denoise, initial_scale, sigma_steps
+from minild.random import standard_normal
 
 
 def euler_ancestral(predict, latents, schedule, steps, generators):

@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 
-from minild.backend import device_of, standard_normal, to_device
+from minild.backend import device_of, to_device
+from minild.random import standard_normal
 
 SIGMA_DATA = 0.5
 

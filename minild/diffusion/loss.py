@@ -3,11 +3,13 @@
 from typing import Any, NamedTuple
 
 from minild.diffusion.schedule import add_noise
-from minild.ops.loss import mse, mse_backward
+from minild.engine import run
+from minild.ops.loss import mse
 
 
 class EpsilonLossCache(NamedTuple):
     model: Any
+    model_cache: Any
     mse: Any
 
 
@@ -18,12 +20,12 @@ def epsilon_loss(model, z, noise, t, levels, context):
     device; context (N, L, D) -> scalar, cache.
     """
     predicted, model_cache = model.forward(add_noise(z, noise, *levels), t, context)
-    loss, mse_cache = mse(predicted, noise)
-    return loss, EpsilonLossCache(model_cache, mse_cache)
+    loss, mse_cache = run(mse, predicted, noise)
+    return loss, EpsilonLossCache(model, model_cache, mse_cache)
 
 
-def epsilon_loss_backward(dy, model, cache):
-    """Adds into the model's gradients; -> dcontext (N, L, D)."""
-    dpredicted, _ = mse_backward(dy, cache.mse)
-    _, _, dcontext = model.backward(dpredicted, cache.model)
+def epsilon_loss_backward(dy, cache):
+    """dy a number. Adds into the model's gradients; -> dcontext (N, L, D)."""
+    dpredicted, _ = cache.mse.backward(dy)
+    _, _, dcontext = cache.model.backward(dpredicted, cache.model_cache)
     return dcontext

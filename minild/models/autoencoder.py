@@ -40,8 +40,9 @@ class Autoencoder(Model):
         channels, c = list(config["block_out_channels"]), config["latent_channels"]
         layers, groups = config["layers_per_block"], config["norm_num_groups"]
         attention = config["mid_block_add_attention"]
-        self.encoder = Encoder(config["in_channels"], encoded, channels, layers, groups, attention)
-        self.decoder = Decoder(c, config["out_channels"], channels, layers, groups, attention)
+        depth = {"layers": layers, "groups": groups, "mid_attention": attention}
+        self.encoder = Encoder(config["in_channels"], encoded, channels, **depth)
+        self.decoder = Decoder(c, config["out_channels"], channels, **depth)
         self.quant_conv = Conv2d(encoded, quantized, kernel_size=1, padding=0)
         self.post_quant_conv = Conv2d(latent, c, kernel_size=1, padding=0)
         self.downsampling = 2 ** (len(channels) - 1)

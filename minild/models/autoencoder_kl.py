@@ -4,8 +4,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minild.backend import device_of, get_array_module, standard_normal, to_device
+from minild.backend import device_of, get_array_module, to_device
 from minild.models.autoencoder import Autoencoder
+from minild.random import standard_normal
 
 LOGVAR_RANGE = (-30.0, 20.0)
 
@@ -77,11 +78,12 @@ class AutoencoderKL(Autoencoder):
         y, decoder = self.decoder.forward(h)
         return (y, posterior), (encoder, quant, moments, sample, post_quant, decoder)
 
-    def backward(self, dy, dposterior, cache):
-        """dy like the picture, dposterior = (dmean, dlogvar) of the KL term -> dx."""
+    def backward(self, dy, cache):
+        """dy = (dreconstruction like x, dposterior = (dmean, dlogvar) of the KL term) -> dx (N, H, W, 3)."""
+        dreconstruction, dposterior = dy
         encoder, quant, moments, sample, post_quant, decoder = cache
-        xp = get_array_module(dy)
-        dz = self.post_quant_conv.backward(self.decoder.backward(dy, decoder), post_quant)
+        xp = get_array_module(dreconstruction)
+        dz = self.post_quant_conv.backward(self.decoder.backward(dreconstruction, decoder), post_quant)
         dmean, dlogvar = reparameterize_backward(dz, sample)
         dmean, dlogvar = dmean + dposterior[0], dlogvar + dposterior[1]
         logvar = moments[..., self.config["latent_channels"] :]

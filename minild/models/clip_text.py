@@ -1,10 +1,11 @@
 """CLIPTextModel: the text encoder τ_θ, a causal transformer (Radford et al. 2021, arXiv 2103.00020, section 2.4)."""
 
+from minild.engine import run
 from minild.errors import UserError
 from minild.models.model import Model
 from minild.nn.layers import ACTIVATIONS, Embedding, LayerNorm, Linear
-from minild.nn.module import Module, Parameter, keep
-from minild.ops.attention import attention, attention_backward
+from minild.nn.module import Module, Parameter
+from minild.ops.attention import attention
 
 
 class CLIPAttention(Module):
@@ -16,16 +17,18 @@ class CLIPAttention(Module):
         self.heads = heads
 
     def forward(self, x):
+        """x (N, L, D) -> y (N, L, D)."""
         q, cache_q = self.q_proj.forward(x)
         k, cache_k = self.k_proj.forward(x)
         v, cache_v = self.v_proj.forward(x)
-        h, cache_attention = attention(q, k, v, self.heads, causal=True)
+        h, cache_attention = run(attention, q, k, v, self.heads, causal=True)
         y, cache_out = self.out_proj.forward(h)
-        return y, (cache_q, cache_k, cache_v, keep(cache_attention), cache_out)
+        return y, (cache_q, cache_k, cache_v, cache_attention, cache_out)
 
     def backward(self, dy, cache):
+        """dy (N, L, D) -> dx (N, L, D)."""
         cache_q, cache_k, cache_v, cache_attention, cache_out = cache
-        dq, dk, dv = attention_backward(self.out_proj.backward(dy, cache_out), cache_attention)
+        dq, dk, dv = cache_attention.backward(self.out_proj.backward(dy, cache_out))
         dx = self.v_proj.backward(dv, cache_v)
         dx += self.k_proj.backward(dk, cache_k)
         dx += self.q_proj.backward(dq, cache_q)
@@ -40,6 +43,7 @@ class CLIPMLP(Module):
         self.activation = activation
 
     def forward(self, x):
+        """x (N, L, D) -> y (N, L, D)."""
         act = ACTIVATIONS[self.activation]
         h, fc1 = self.fc1.forward(x)
         h, cache = act.forward(h)
@@ -47,6 +51,7 @@ class CLIPMLP(Module):
         return h, (fc1, cache, fc2)
 
     def backward(self, dy, cache):
+        """dy (N, L, D) -> dx (N, L, D)."""
         fc1, act, fc2 = cache
         dh = ACTIVATIONS[self.activation].backward(self.fc2.backward(dy, fc2), act)
         return self.fc1.backward(dh, fc1)
@@ -62,6 +67,7 @@ class CLIPEncoderLayer(Module):
         self.layer_norm2 = LayerNorm(width, eps)
 
     def forward(self, x):
+        """x (N, L, D) -> y (N, L, D)."""
         h, norm1 = self.layer_norm1.forward(x)
         h, attn = self.self_attn.forward(h)
         x = x + h
@@ -70,6 +76,7 @@ class CLIPEncoderLayer(Module):
         return x + h, (norm1, attn, norm2, mlp)
 
     def backward(self, dy, cache):
+        """dy (N, L, D) -> dx (N, L, D)."""
         norm1, attn, norm2, mlp = cache
         dx = dy + self.layer_norm2.backward(self.mlp.backward(dy, mlp), norm2)
         return dx + self.layer_norm1.backward(self.self_attn.backward(dx, attn), norm1)
@@ -83,10 +90,12 @@ class CLIPTextEmbeddings(Module):
         self.position_embedding = Positions(positions, width, deviation)
 
     def forward(self, token_ids):
+        """token_ids (N, L) -> (N, L, D)."""
         tokens, cache = self.token_embedding.forward(token_ids)
         return tokens + self.position_embedding.weight.value[: token_ids.shape[1]], cache
 
     def backward(self, dy, cache):
+        """dy (N, L, D). Adds to both tables' gradients; ids have none, so nothing is returned."""
         self.token_embedding.backward(dy, cache)
         self.position_embedding.backward(dy)
 

@@ -68,7 +68,7 @@ class Model(Module):
         """
         model = cls(cls.complete_config(config))
         for parameter in model.parameters():
-            parameter.data = np.empty(parameter.data.shape, dtype)  # nothing was drawn yet that a cast should keep
+            parameter.data = np.empty(parameter.shape, dtype)  # nothing was drawn yet that a cast should keep
         try:
             pretrained.load_state_dict(model, weights.renamed(cls._our_key), device)
         except ValueError as error:

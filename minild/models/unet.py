@@ -2,11 +2,13 @@
 
 import numpy as np
 
+from minild.engine import run
 from minild.models.model import Model, require_block_types
 from minild.nn.layers import SILU, Conv2d, GroupNorm, Linear
-from minild.nn.module import Module, add_gradients, keep
+from minild.nn.module import Module, add_gradients
 from minild.nn.unet_blocks import DOWN_BLOCKS, UP_BLOCKS, UNetMidBlock2DCrossAttn
-from minild.ops.embedding import timestep_embedding, timestep_embedding_backward
+from minild.ops.embedding import timestep_embedding
+from minild.ops.validate import require_rank, require_shape
 
 
 class TimestepEmbedding(Module):
@@ -17,12 +19,14 @@ class TimestepEmbedding(Module):
         self.linear_2 = Linear(width, width)
 
     def forward(self, x):
+        """x (N, C) -> y (N, 4C)."""
         h, first = self.linear_1.forward(x)
         h, act = SILU.forward(h)
         h, second = self.linear_2.forward(h)
         return h, (first, act, second)
 
     def backward(self, dy, cache):
+        """dy (N, 4C) -> dx (N, C)."""
         first, act, second = cache
         dh = self.linear_2.backward(dy, second)
         return self.linear_1.backward(SILU.backward(dh, act), first)
@@ -88,8 +92,7 @@ class UNet2DConditionModel(Model):
     def __init__(self, config):
         super().__init__(config)
         channels, layers = list(config["block_out_channels"]), config["layers_per_block"]
-        groups, eps, context = config["norm_num_groups"], config["norm_eps"], config["cross_attention_dim"]
-        temb, linear = 4 * channels[0], config["use_linear_projection"]
+        temb = 4 * channels[0]
         # The reference's misnomer: for this model attention_head_dim is the number of heads.
         heads = config["attention_head_dim"]
         heads = [heads] * len(channels) if isinstance(heads, int) else list(heads)
@@ -97,11 +100,20 @@ class UNet2DConditionModel(Model):
         self.conv_in = Conv2d(config["in_channels"], channels[0])
         self.time_embedding = TimestepEmbedding(channels[0], temb)
         widths = [channels[0], *channels]
+        everywhere = {
+            "temb_channels": temb,
+            "groups": config["norm_num_groups"],
+            "eps": config["norm_eps"],
+            "context_width": config["cross_attention_dim"],
+            "linear_projection": config["use_linear_projection"],
+        }
         self.down_blocks = [
-            DOWN_BLOCKS[kind](widths[i], widths[i + 1], temb, layers, i < last, groups, eps, heads[i], context, linear)
+            DOWN_BLOCKS[kind](
+                widths[i], widths[i + 1], layers=layers, downsample=i < last, heads=heads[i], **everywhere
+            )
             for i, kind in enumerate(config["down_block_types"])
         ]
-        self.mid_block = UNetMidBlock2DCrossAttn(channels[-1], temb, groups, eps, heads[-1], context, linear)
+        self.mid_block = UNetMidBlock2DCrossAttn(channels[-1], heads=heads[-1], **everywhere)
         skips = [channels[0]]
         for i, width in enumerate(channels):
             skips += [width] * (layers + (i < last))
@@ -109,19 +121,37 @@ class UNet2DConditionModel(Model):
         for i, kind in enumerate(config["up_block_types"]):
             mine = [skips.pop() for _ in range(layers + 1)]
             out = channels[last - i]
-            block = UP_BLOCKS[kind](
-                width, mine, out, temb, i < last, groups, eps, heads[last - i], context, linear
-            )
+            block = UP_BLOCKS[kind](width, mine, out, upsample=i < last, heads=heads[last - i], **everywhere)
             self.up_blocks.append(block)
             width = out
-        self.conv_norm_out = GroupNorm(groups, channels[0], eps, silu=True)
+        self.conv_norm_out = GroupNorm(config["norm_num_groups"], channels[0], config["norm_eps"], silu=True)
         self.conv_out = Conv2d(channels[0], config["out_channels"], init=0.0)
 
+    def require(self, x, t, context):
+        """ValueError unless the arguments of `forward` fit each other and the config."""
+        config = self.config
+        for name, argument in (("x", x), ("t", t), ("context", context)):
+            if not hasattr(argument, "shape"):
+                raise ValueError(f"{name}: expected an array, got {argument!r}")
+        require_rank("x", x, 4, "(N, h, w, c)")
+        N = x.shape[0]
+        require_shape("x", x, (N, None, None, config["in_channels"]))
+        step = 2 ** (len(config["block_out_channels"]) - 1)
+        if x.shape[1] % step or x.shape[2] % step:
+            raise ValueError(f"x: expected a height and a width that are multiples of {step}, got shape {x.shape}")
+        require_shape("t", t, (N,))
+        require_shape("context", context, (N, None, config["cross_attention_dim"]))
+
     def forward(self, x, t, context):
+        """x (N, h, w, c), t (N,) numbers from 0 to T - 1, context (N, L, D) -> (N, h, w, c), what the model predicts.
+
+        Raises ValueError for a shape that does not fit.
+        """
+        self.require(x, t, context)
         config = self.config
         t = t.astype(np.promote_types(x.dtype, "float32"))  # in float16 the angles of a large t are mostly rounding
-        embedded, angles = timestep_embedding(
-            t, config["block_out_channels"][0], config["flip_sin_to_cos"], config["freq_shift"]
+        embedded, angles = run(
+            timestep_embedding, t, config["block_out_channels"][0], config["flip_sin_to_cos"], config["freq_shift"]
         )
         temb, time = self.time_embedding.forward(embedded.astype(x.dtype, copy=False))
         h, conv_in = self.conv_in.forward(x)
@@ -138,7 +168,7 @@ class UNet2DConditionModel(Model):
             ups.append(cache)
         h, norm = self.conv_norm_out.forward(h)
         y, conv_out = self.conv_out.forward(h)
-        return y, (keep(angles), time, conv_in, downs, mid, ups, norm, conv_out)
+        return y, (angles, time, conv_in, downs, mid, ups, norm, conv_out)
 
     def backward(self, dy, cache):
         """dy (N, h, w, c) -> dx (N, h, w, c), dt (N,), dcontext (N, L, D) (None where no block attends)."""
@@ -156,8 +186,8 @@ class UNet2DConditionModel(Model):
         for block, down in zip(reversed(self.down_blocks), reversed(downs)):
             count = len(block.resnets) + len(block.downsamplers)
             mine, dskips = dskips[-count:], dskips[:-count]
-            dh, d, dc = block.backward(dh, mine, down)
+            dh, d, dc = block.backward((dh, mine), down)
             dtemb, dcontext = add_gradients(dtemb, d), add_gradients(dcontext, dc)
         dx = self.conv_in.backward(dh + dskips[0], conv_in)
-        dt = timestep_embedding_backward(self.time_embedding.backward(dtemb, time), angles)
+        dt = angles.backward(self.time_embedding.backward(dtemb, time))
         return dx, dt, dcontext

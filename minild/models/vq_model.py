@@ -1,8 +1,9 @@
 """VQModel: the perceptual autoencoder with vector quantisation (latent diffusion paper, section 3.1)."""
 
+from minild.engine import run
 from minild.models.autoencoder import Autoencoder
-from minild.nn.module import Module, Parameter, keep
-from minild.ops.quantize import quantize, quantize_backward
+from minild.nn.module import Module, Parameter
+from minild.ops.quantize import quantize
 
 
 class Codebook(Module):
@@ -19,12 +20,12 @@ class VectorQuantizer(Module):
         self.embedding = Codebook(count, width)
 
     def forward(self, z):
-        y, cache = quantize(z, self.embedding.weight.value)
-        return y, keep(cache)
+        """z (N, h, w, D) -> (z_q like z, loss)."""
+        return run(quantize, z, self.embedding.weight.value)
 
     def backward(self, dy, cache):
         """dy = (dz_q, dloss) -> dz."""
-        dz, dcodebook = quantize_backward(dy, cache)
+        dz, dcodebook = cache.backward(dy)
         self.embedding.weight.accumulate(dcodebook)
         return dz
 
@@ -65,9 +66,10 @@ class VQModel(Autoencoder):
         y, decoder = self.decoder.forward(h)
         return (y, loss), (encoder, quant, quantizer, post_quant, decoder)
 
-    def backward(self, dy, dloss, cache):
-        """dy like the picture, dloss a number -> dx."""
+    def backward(self, dy, cache):
+        """dy = (dreconstruction like x, dloss a number) -> dx (N, H, W, 3)."""
+        dreconstruction, dloss = dy
         encoder, quant, quantizer, post_quant, decoder = cache
-        dz_q = self.post_quant_conv.backward(self.decoder.backward(dy, decoder), post_quant)
+        dz_q = self.post_quant_conv.backward(self.decoder.backward(dreconstruction, decoder), post_quant)
         dz = self.quantize.backward((dz_q, dloss), quantizer)
         return self.encoder.backward(self.quant_conv.backward(dz, quant), encoder)

@@ -1,8 +1,9 @@
 """Attention with its projections, the transformer block, and the transformer over a feature map."""
 
+from minild.engine import run
 from minild.nn.layers import GEGLU, Conv2d, GroupNorm, LayerNorm, Linear
-from minild.nn.module import Module, add_gradients, keep
-from minild.ops.attention import attention, attention_backward
+from minild.nn.module import Module, add_gradients
+from minild.ops.attention import attention
 
 
 class Attention(Module):
@@ -19,19 +20,20 @@ class Attention(Module):
         self.heads = heads
 
     def forward(self, x, context=None):
+        """x (N, Lq, D), context (N, Lk, Dc) or None -> y (N, Lq, D)."""
         source = x if context is None else context
         q, cache_q = self.to_q.forward(x)
         k, cache_k = self.to_k.forward(source)
         v, cache_v = self.to_v.forward(source)
-        h, cache_attention = attention(q, k, v, self.heads)
+        h, cache_attention = run(attention, q, k, v, self.heads)
         y, cache_out = self.to_out[0].forward(h)
-        return y, (cache_q, cache_k, cache_v, keep(cache_attention), cache_out, context is None)
+        return y, (cache_q, cache_k, cache_v, cache_attention, cache_out, context is None)
 
     def backward(self, dy, cache):
         """dy (N, Lq, D) -> dx (N, Lq, D), dcontext (N, Lk, Dc) or None for self-attention."""
         cache_q, cache_k, cache_v, cache_attention, cache_out, is_self = cache
         dh = self.to_out[0].backward(dy, cache_out)
-        dq, dk, dv = attention_backward(dh, cache_attention)
+        dq, dk, dv = cache_attention.backward(dh)
         dsource = self.to_v.backward(dv, cache_v)
         dsource += self.to_k.backward(dk, cache_k)
         dx = self.to_q.backward(dq, cache_q)
@@ -45,11 +47,13 @@ class GatedProjection(Module):
         self.proj = Linear(width, 2 * inner)
 
     def forward(self, x):
+        """x (..., D) -> y (..., inner)."""
         h, proj = self.proj.forward(x)
         h, gate = GEGLU.forward(h)
         return h, (proj, gate)
 
     def backward(self, dy, cache):
+        """dy (..., inner) -> dx (..., D)."""
         proj, gate = cache
         return self.proj.backward(GEGLU.backward(dy, gate), proj)
 
@@ -62,11 +66,13 @@ class FeedForward(Module):
         self.net = [GatedProjection(width, 4 * width), None, Linear(4 * width, width)]
 
     def forward(self, x):
+        """x (..., D) -> y (..., D)."""
         h, gated = self.net[0].forward(x)
         h, out = self.net[2].forward(h)
         return h, (gated, out)
 
     def backward(self, dy, cache):
+        """dy (..., D) -> dx (..., D)."""
         gated, out = cache
         return self.net[0].backward(self.net[2].backward(dy, out), gated)
 
@@ -86,6 +92,7 @@ class BasicTransformerBlock(Module):
         self.ff = FeedForward(width)
 
     def forward(self, x, context):
+        """x (N, L, D), context (N, Lk, Dc) -> y (N, L, D)."""
         h, norm1 = self.norm1.forward(x)
         h, attn1 = self.attn1.forward(h)
         x = x + h
@@ -114,13 +121,14 @@ class Transformer2DModel(Module):
     Stable Diffusion 1 and linear layers in 2 (`linear_projection`): the same arithmetic, stored with another shape.
     """
 
-    def __init__(self, channels, heads, context_width, depth=1, groups=32, linear_projection=False):
+    def __init__(self, channels, heads, context_width, *, depth=1, groups=32, linear_projection=False):
         self.norm = GroupNorm(groups, channels, eps=1e-6)
         self.proj_in = _projection(channels, linear_projection)
         self.transformer_blocks = [BasicTransformerBlock(channels, heads, context_width) for _ in range(depth)]
         self.proj_out = _projection(channels, linear_projection)
 
     def forward(self, x, context):
+        """x (N, H, W, C), context (N, Lk, Dc) -> y (N, H, W, C)."""
         N, H, W, C = x.shape
         h, norm = self.norm.forward(x)
         h, proj_in = self.proj_in.forward(h)
@@ -155,17 +163,19 @@ class AttentionBlock2D(Attention):
     x (N, H, W, C) -> y (N, H, W, C).
     """
 
-    def __init__(self, channels, heads=1, groups=32, eps=1e-6):
+    def __init__(self, channels, *, heads=1, groups=32, eps=1e-6):
         super().__init__(channels, heads, bias=True)
         self.group_norm = GroupNorm(groups, channels, eps)
 
     def forward(self, x):
+        """x (N, H, W, C) -> y (N, H, W, C)."""
         N, H, W, C = x.shape
         h, norm = self.group_norm.forward(x)
         h, attention = super().forward(h.reshape(N, H * W, C))
         return x + h.reshape(x.shape), (norm, attention)
 
     def backward(self, dy, cache):
+        """dy (N, H, W, C) -> dx (N, H, W, C)."""
         norm, attention = cache
         N, H, W, C = dy.shape
         dh, _ = super().backward(dy.reshape(N, H * W, C), attention)

@@ -16,6 +16,7 @@ class Chain(Module):
         raise TypeError(f"{type(self).__name__} defines no steps")
 
     def forward(self, x):
+        """x -> y, as the class says."""
         caches = []
         for step in self.steps():
             x, cache = step.forward(x)
@@ -23,19 +24,27 @@ class Chain(Module):
         return x, caches
 
     def backward(self, dy, caches):
+        """dy like y -> dx like x."""
         for step, cache in zip(reversed(self.steps()), reversed(caches)):
             dy = step.backward(dy, cache)
-            if isinstance(step, ResnetBlock2D):
-                dy, _ = dy  # there is no timestep here
         return dy
+
+
+class TimelessResnetBlock2D(ResnetBlock2D):
+    """ResnetBlock2D as the autoencoder has it, with no timestep: (N, H, W, Cin) -> (N, H, W, Cout)."""
+
+    def backward(self, dy, cache):
+        """dy (N, H, W, Cout) -> dx (N, H, W, Cin)."""
+        dx, _ = super().backward(dy, cache)
+        return dx
 
 
 class DownEncoderBlock2D(Chain):
     """Resnets, then a downsampler unless it is the last block: (N, H, W, Cin) -> (N, H/2, W/2, Cout)."""
 
-    def __init__(self, in_channels, out_channels, layers, downsample, groups):
+    def __init__(self, in_channels, out_channels, *, layers, downsample, groups):
         self.resnets = [
-            ResnetBlock2D(out_channels if i else in_channels, out_channels, groups=groups, eps=EPS)
+            TimelessResnetBlock2D(out_channels if i else in_channels, out_channels, groups=groups, eps=EPS)
             for i in range(layers)
         ]
         self.downsamplers = [Downsample2D(out_channels, RIGHT_AND_BOTTOM)] if downsample else []
@@ -47,9 +56,9 @@ class DownEncoderBlock2D(Chain):
 class UpDecoderBlock2D(Chain):
     """Resnets, then an upsampler unless it is the last block: (N, H, W, Cin) -> (N, 2H, 2W, Cout)."""
 
-    def __init__(self, in_channels, out_channels, layers, upsample, groups):
+    def __init__(self, in_channels, out_channels, *, layers, upsample, groups):
         self.resnets = [
-            ResnetBlock2D(out_channels if i else in_channels, out_channels, groups=groups, eps=EPS)
+            TimelessResnetBlock2D(out_channels if i else in_channels, out_channels, groups=groups, eps=EPS)
             for i in range(layers)
         ]
         self.upsamplers = [Upsample2D(out_channels)] if upsample else []
@@ -61,8 +70,8 @@ class UpDecoderBlock2D(Chain):
 class UNetMidBlock2D(Chain):
     """Resnet, self-attention unless `attention` is false, resnet: (N, H, W, C) -> (N, H, W, C)."""
 
-    def __init__(self, channels, groups, attention=True):
-        self.resnets = [ResnetBlock2D(channels, channels, groups=groups, eps=EPS) for _ in range(2)]
+    def __init__(self, channels, *, groups, attention=True):
+        self.resnets = [TimelessResnetBlock2D(channels, channels, groups=groups, eps=EPS) for _ in range(2)]
         self.attentions = [AttentionBlock2D(channels, groups=groups, eps=EPS)] if attention else []
 
     def steps(self):
@@ -72,14 +81,15 @@ class UNetMidBlock2D(Chain):
 class Encoder(Chain):
     """Picture to the parameters of its latent: (N, H, W, 3) -> (N, H/f, W/f, out_channels), f = 2^(blocks - 1)."""
 
-    def __init__(self, in_channels, out_channels, block_out_channels, layers, groups, mid_attention=True):
+    def __init__(self, in_channels, out_channels, block_out_channels, *, layers, groups, mid_attention=True):
         self.conv_in = Conv2d(in_channels, block_out_channels[0])
         widths = [block_out_channels[0], *block_out_channels]
         last = len(block_out_channels) - 1
         self.down_blocks = [
-            DownEncoderBlock2D(widths[i], widths[i + 1], layers, i < last, groups) for i in range(last + 1)
+            DownEncoderBlock2D(widths[i], widths[i + 1], layers=layers, downsample=i < last, groups=groups)
+            for i in range(last + 1)
         ]
-        self.mid_block = UNetMidBlock2D(widths[-1], groups, mid_attention)
+        self.mid_block = UNetMidBlock2D(widths[-1], groups=groups, attention=mid_attention)
         self.conv_norm_out = GroupNorm(groups, widths[-1], EPS, silu=True)
         self.conv_out = Conv2d(widths[-1], out_channels)
 
@@ -90,13 +100,14 @@ class Encoder(Chain):
 class Decoder(Chain):
     """Latent to picture: (N, h, w, latent_channels) -> (N, f h, f w, 3). Its blocks hold one resnet more each."""
 
-    def __init__(self, latent_channels, out_channels, block_out_channels, layers, groups, mid_attention=True):
+    def __init__(self, latent_channels, out_channels, block_out_channels, *, layers, groups, mid_attention=True):
         widths = [block_out_channels[-1], *reversed(block_out_channels)]
         last = len(block_out_channels) - 1
         self.conv_in = Conv2d(latent_channels, widths[0])
-        self.mid_block = UNetMidBlock2D(widths[0], groups, mid_attention)
+        self.mid_block = UNetMidBlock2D(widths[0], groups=groups, attention=mid_attention)
         self.up_blocks = [
-            UpDecoderBlock2D(widths[i], widths[i + 1], layers + 1, i < last, groups) for i in range(last + 1)
+            UpDecoderBlock2D(widths[i], widths[i + 1], layers=layers + 1, upsample=i < last, groups=groups)
+            for i in range(last + 1)
         ]
         self.conv_norm_out = GroupNorm(groups, widths[-1], EPS, silu=True)
         self.conv_out = Conv2d(widths[-1], out_channels)

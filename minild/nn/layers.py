@@ -1,36 +1,34 @@
-"""Layers: an op and its parameters."""
+"""Layers: an op and its parameters.
 
-from minild.nn.module import Module, Parameter, keep
-from minild.ops.activation import geglu, geglu_backward, quick_gelu, quick_gelu_backward, silu, silu_backward
-from minild.ops.activation import gelu as gelu_op
-from minild.ops.activation import gelu_backward as gelu_op_backward
-from minild.ops.conv import conv2d, conv2d_backward
-from minild.ops.embedding import token_embedding, token_embedding_backward
-from minild.ops.linear import linear, linear_backward
-from minild.ops.norm import (
-    group_norm,
-    group_norm_backward,
-    group_norm_silu,
-    group_norm_silu_backward,
-    layer_norm,
-    layer_norm_backward,
-)
-from minild.ops.resample import upsample_nearest, upsample_nearest_backward
+A layer calls its op through the engine: y, cache = run(op, ...). The op's page in minild.ops says what it computes; the
+engine computes it by the fastest means, by the textbook or by your own (minild.using); and the cache knows the backward
+that belongs to it. Under inference it is None.
+"""
+
+from minild.engine import run
+from minild.nn.module import Module, Parameter
+from minild.ops.activation import geglu, gelu, quick_gelu, silu
+from minild.ops.conv import conv2d
+from minild.ops.embedding import token_embedding
+from minild.ops.linear import linear
+from minild.ops.norm import group_norm, group_norm_silu, layer_norm
+from minild.ops.resample import upsample_nearest
 
 
 class Linear(Module):
-    """x (..., Cin) -> y (..., Cout)."""
+    """y = x @ weight + bias: (..., in_features) -> (..., out_features)."""
 
     def __init__(self, in_features, out_features, bias=True, init="fan_in"):
         self.weight = Parameter((in_features, out_features), init, "linear")
         self.bias = Parameter((out_features,), 0.0) if bias else None
 
     def forward(self, x):
-        y, cache = linear(x, self.weight.value, self.bias.value if self.bias else None)
-        return y, keep(cache)
+        """x (..., Cin) -> y (..., Cout)."""
+        return run(linear, x, self.weight.value, self.bias.value if self.bias else None)
 
     def backward(self, dy, cache):
-        dx, dweight, dbias = linear_backward(dy, cache)
+        """dy (..., Cout) -> dx (..., Cin)."""
+        dx, dweight, dbias = cache.backward(dy)
         self.weight.accumulate(dweight)
         if self.bias:
             self.bias.accumulate(dbias)
@@ -38,7 +36,10 @@ class Linear(Module):
 
 
 class Conv2d(Module):
-    """x (N, H, W, Cin) -> y (N, Ho, Wo, Cout)."""
+    """y = x ⋆ weight + bias: (N, H, W, in_channels) -> (N, Ho, Wo, out_channels).
+
+    `padding` is a number of pixels all round, or ((top, bottom), (left, right)).
+    """
 
     def __init__(self, in_channels, out_channels, kernel_size=3, stride=1, padding=1, init="fan_in"):
         self.weight = Parameter((kernel_size, kernel_size, in_channels, out_channels), init, "conv")
@@ -46,89 +47,91 @@ class Conv2d(Module):
         self.stride, self.padding = stride, padding
 
     def forward(self, x):
-        y, cache = conv2d(x, self.weight.value, self.bias.value, self.stride, self.padding)
-        return y, keep(cache)
+        """x (N, H, W, Cin) -> y (N, Ho, Wo, Cout)."""
+        return run(conv2d, x, self.weight.value, self.bias.value, self.stride, self.padding)
 
     def backward(self, dy, cache):
-        dx, dweight, dbias = conv2d_backward(dy, cache)
+        """dy (N, Ho, Wo, Cout) -> dx (N, H, W, Cin)."""
+        dx, dweight, dbias = cache.backward(dy)
         self.weight.accumulate(dweight)
         self.bias.accumulate(dbias)
         return dx
 
 
 class GroupNorm(Module):
-    """x (N, ..., C) -> y like x; with `silu`, SiLU after it, as one op."""
+    """y = γ x̂ + β, each group of channels normalised by itself; with `silu`, SiLU after it.
 
-    def __init__(self, groups, channels, eps, silu=False):
+    (N, ..., channels) -> the same shape. The two together are one op to the engine, which activates each piece while it
+    is in the cache.
+    """
+
+    def __init__(self, groups, channels, eps=1e-5, silu=False):
         self.weight, self.bias = Parameter((channels,), 1.0), Parameter((channels,), 0.0)
         self.groups, self.eps, self.silu = groups, eps, silu
 
     def forward(self, x):
+        """x (N, ..., C) -> y like x."""
         op = group_norm_silu if self.silu else group_norm
-        y, cache = op(x, self.weight.value, self.bias.value, self.groups, self.eps)
-        return y, keep(cache)
+        return run(op, x, self.weight.value, self.bias.value, self.groups, self.eps)
 
     def backward(self, dy, cache):
-        op_backward = group_norm_silu_backward if self.silu else group_norm_backward
-        dx, dgamma, dbeta = op_backward(dy, cache)
+        """dy (N, ..., C) -> dx like it."""
+        dx, dgamma, dbeta = cache.backward(dy)
         self.weight.accumulate(dgamma)
         self.bias.accumulate(dbeta)
         return dx
 
 
 class LayerNorm(Module):
-    """x (..., D) -> y like x."""
+    """y = γ x̂ + β, each row normalised by itself: (..., width) -> (..., width)."""
 
     def __init__(self, width, eps=1e-5):
         self.weight, self.bias = Parameter((width,), 1.0), Parameter((width,), 0.0)
         self.eps = eps
 
     def forward(self, x):
-        y, cache = layer_norm(x, self.weight.value, self.bias.value, self.eps)
-        return y, keep(cache)
+        """x (..., D) -> y like x."""
+        return run(layer_norm, x, self.weight.value, self.bias.value, self.eps)
 
     def backward(self, dy, cache):
-        dx, dgamma, dbeta = layer_norm_backward(dy, cache)
+        """dy (..., D) -> dx like it."""
+        dx, dgamma, dbeta = cache.backward(dy)
         self.weight.accumulate(dgamma)
         self.bias.accumulate(dbeta)
         return dx
 
 
 class Embedding(Module):
-    """ids (N, L) -> y (N, L, D)."""
+    """A learned vector for each token: ids (N, L) -> (N, L, width)."""
 
     def __init__(self, vocabulary, width, deviation=0.02):
         self.weight = Parameter((vocabulary, width), ("normal", deviation))
 
     def forward(self, ids):
-        y, cache = token_embedding(ids, self.weight.value)
-        return y, keep(cache)
+        """ids (N, L) integers -> y (N, L, D)."""
+        return run(token_embedding, ids, self.weight.value)
 
     def backward(self, dy, cache):
-        """Adds to the weight's gradient; ids have none, so nothing is returned."""
-        self.weight.accumulate(token_embedding_backward(dy, cache))
+        """dy (N, L, D). Adds to the weight's gradient; ids have none, so nothing is returned."""
+        self.weight.accumulate(cache.backward(dy))
 
 
 class Stateless(Module):
-    """An op without parameters, as a layer: in inference its cache is dropped like every other."""
+    """An op without parameters, as a layer: Stateless(silu)."""
 
-    def __init__(self, op, op_backward):
-        self.op, self.op_backward = op, op_backward
+    def __init__(self, op):
+        self.op = op
 
     def forward(self, x):
-        y, cache = self.op(x)
-        return y, keep(cache)
+        """x -> y, as the op has it."""
+        return run(self.op, x)
 
     def backward(self, dy, cache):
-        return self.op_backward(dy, cache)
+        """dy like y -> dx like x."""
+        return cache.backward(dy)
 
 
-SILU = Stateless(silu, silu_backward)
-GEGLU = Stateless(geglu, geglu_backward)
-UPSAMPLE = Stateless(upsample_nearest, upsample_nearest_backward)
-ACTIVATIONS = {
-    "silu": SILU,
-    "swish": SILU,
-    "gelu": Stateless(gelu_op, gelu_op_backward),
-    "quick_gelu": Stateless(quick_gelu, quick_gelu_backward),
-}
+SILU = Stateless(silu)
+GEGLU = Stateless(geglu)
+UPSAMPLE = Stateless(upsample_nearest)
+ACTIVATIONS = {"silu": SILU, "swish": SILU, "gelu": Stateless(gelu), "quick_gelu": Stateless(quick_gelu)}

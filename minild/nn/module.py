@@ -1,10 +1,14 @@
 """Parameter and Module: what a model is made of."""
 
 import copy
+import math
 
 import numpy as np
 
-from minild.backend import compute_dtype, in_inference, inference, to_device
+from minild.backend import compute_dtype, to_device
+from minild.engine.memory import inference
+
+_undrawn = np.random.default_rng(0)  # for parameters that are used before anybody initialised or loaded them
 
 
 class Parameter:
@@ -13,13 +17,30 @@ class Parameter:
     `layout` says how the interchange format turns it: "conv" (kH, kW, Cin, Cout) is stored as OIHW, "linear"
     (Cin, Cout) as (Cout, Cin), None as it is. `init` is "fan_in" (uniform within ±1/√fan_in, PyTorch's default for
     linear and convolution weights), a number (every element), ("normal", deviation) or ("uniform", bound).
+
+    Values are drawn by `initialise`, or at their first use: a model that is about to be loaded never draws any.
     """
 
     def __init__(self, shape, init, layout=None):
-        self.data = np.empty(shape, np.float32)
+        self.shape, self.init, self.layout = tuple(shape), init, layout
         self.grad = None
-        self.init = init
-        self.layout = layout
+        self._data = None
+
+    @property
+    def data(self):
+        """The array as it is stored."""
+        if self._data is None:
+            self.initialise(_undrawn)
+        return self._data
+
+    @data.setter
+    def data(self, array):
+        self._data = array
+
+    @property
+    def size(self):
+        """How many numbers it holds."""
+        return math.prod(self.shape)
 
     @property
     def value(self):
@@ -28,14 +49,14 @@ class Parameter:
 
     def initialise(self, rng):
         """Draw the value anew from the numpy.random.Generator `rng`; a number takes nothing from it."""
-        shape, dtype = self.data.shape, self.data.dtype
-        init = ("uniform", float(np.prod(shape[:-1])) ** -0.5) if self.init == "fan_in" else self.init
+        dtype = np.float32 if self._data is None else self._data.dtype
+        init = ("uniform", float(np.prod(self.shape[:-1])) ** -0.5) if self.init == "fan_in" else self.init
         if not isinstance(init, tuple):
-            self.data = np.full(shape, init, dtype)
+            self.data = np.full(self.shape, init, dtype)
         elif init[0] == "uniform":
-            self.data = rng.uniform(-init[1], init[1], shape).astype(dtype)
+            self.data = rng.uniform(-init[1], init[1], self.shape).astype(dtype)
         else:
-            self.data = (rng.standard_normal(shape) * init[1]).astype(dtype)
+            self.data = (rng.standard_normal(self.shape) * init[1]).astype(dtype)
 
     def accumulate(self, gradient):
         """Add to .grad. The gradient must be an array of the caller's own making: it is kept if it is the first."""
@@ -45,8 +66,18 @@ class Parameter:
             self.grad += gradient
 
     def zero_grad(self):
+        """Set the gradient to zeros, in place."""
         if self.grad is not None:
             self.grad.fill(0)
+
+    def replica(self):
+        """A Parameter of the same array with a gradient of its own."""
+        twin = copy.copy(self)
+        twin.data, twin.grad = self.data, None
+        return twin
+
+    def __repr__(self):
+        return f"Parameter{self.shape}"
 
 
 class Module:
@@ -74,19 +105,24 @@ class Module:
                     if isinstance(item, Module):
                         yield f"{name}.{index}", item
 
+    def own_parameters(self):
+        """(name, Parameter) of those held directly."""
+        return [(name, value) for name, value in vars(self).items() if isinstance(value, Parameter)]
+
     def named_parameters(self, prefix=""):
         """(name, Parameter) of everything below; the names are the reference's state-dict keys."""
-        for name, value in vars(self).items():
-            if isinstance(value, Parameter):
-                yield prefix + name, value
+        for name, value in self.own_parameters():
+            yield prefix + name, value
         for name, child in self.children():
             yield from child.named_parameters(f"{prefix}{name}.")
 
     def parameters(self):
+        """Every Parameter below, in the order of named_parameters."""
         return [parameter for _, parameter in self.named_parameters()]
 
     def parameter_count(self):
-        return sum(parameter.data.size for parameter in self.parameters())
+        """How many numbers are learned."""
+        return sum(parameter.size for parameter in self.parameters())
 
     def initialise(self, rng):
         """Draw every parameter anew from the numpy.random.Generator `rng`."""
@@ -95,6 +131,7 @@ class Module:
         return self
 
     def zero_grad(self):
+        """Set every gradient to zeros, in place."""
         for parameter in self.parameters():
             parameter.zero_grad()
 
@@ -112,14 +149,36 @@ class Module:
 
     def replica(self):
         """A module of the same parameter arrays with gradients of its own: one a thread, for data-parallel work."""
-        memo = {id(p.data): p.data for p in self.parameters()}
-        memo |= {id(p.grad): None for p in self.parameters() if p.grad is not None}
-        return copy.deepcopy(self, memo)
+        twin = copy.copy(self)
+        for name, value in vars(self).items():
+            setattr(twin, name, _replica(value))
+        return twin
+
+    def __repr__(self):
+        """The modules as a tree, each with the shapes of its own parameters; the first line counts them all."""
+        own = _shapes(self)
+        head = f"{type(self).__name__}{f' of {own}' if own else ''}: {self.parameter_count():,} parameters"
+        return "\n".join([head, *_tree(self)])
 
 
-def keep(cache):
-    """The cache in training, None in inference: what a layer's forward returns beside y."""
-    return None if in_inference() else cache
+def _replica(value):
+    if isinstance(value, list):
+        return [_replica(item) for item in value]
+    return value.replica() if isinstance(value, (Module, Parameter)) else value
+
+
+def _shapes(module):
+    return ", ".join(f"{name} {parameter.shape}" for name, parameter in module.own_parameters())
+
+
+def _tree(module):
+    """The lines under a module in its repr."""
+    lines = []
+    for name, child in module.children():
+        shapes = _shapes(child)
+        lines.append(f"  {name}: {type(child).__name__}{f' of {shapes}' if shapes else ''}")
+        lines += [f"  {line}" for line in _tree(child)]
+    return lines
 
 
 def add_gradients(first, second):

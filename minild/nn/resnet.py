@@ -1,6 +1,5 @@
 """ResnetBlock2D, and the blocks that change the resolution by two."""
 
-from minild.backend import add_to
 from minild.nn.layers import SILU, UPSAMPLE, Conv2d, GroupNorm, Linear
 from minild.nn.module import Module
 
@@ -11,7 +10,7 @@ class ResnetBlock2D(Module):
     x (N, H, W, Cin), temb (N, T) or None -> y (N, H, W, Cout). The shortcut is a 1 x 1 convolution where Cin ≠ Cout.
     """
 
-    def __init__(self, in_channels, out_channels, temb_channels=None, groups=32, eps=1e-5):
+    def __init__(self, in_channels, out_channels, *, temb_channels=None, groups=32, eps=1e-5):
         self.norm1 = GroupNorm(groups, in_channels, eps, silu=True)
         self.conv1 = Conv2d(in_channels, out_channels)
         self.time_emb_proj = Linear(temb_channels, out_channels) if temb_channels else None
@@ -21,18 +20,18 @@ class ResnetBlock2D(Module):
         self.conv_shortcut = Conv2d(in_channels, out_channels, kernel_size=1, padding=0) if changes else None
 
     def forward(self, x, temb=None):
+        """x (N, H, W, Cin), temb (N, T) or None -> y (N, H, W, Cout)."""
         h, norm1 = self.norm1.forward(x)
         h, conv1 = self.conv1.forward(h)
         act_t = proj_t = None
         if self.time_emb_proj:
             t, act_t = SILU.forward(temb)
             t, proj_t = self.time_emb_proj.forward(t)
-            h += t[:, None, None, :]
+            h = h + t[:, None, None, :]
         h, norm2 = self.norm2.forward(h)
         h, conv2 = self.conv2.forward(h)
         residual, shortcut = self.conv_shortcut.forward(x) if self.conv_shortcut else (x, None)
-        add_to(h, residual)
-        return h, (norm1, conv1, act_t, proj_t, norm2, conv2, shortcut)
+        return h + residual, (norm1, conv1, act_t, proj_t, norm2, conv2, shortcut)
 
     def backward(self, dy, cache):
         """dy (N, H, W, Cout) -> dx (N, H, W, Cin), dtemb (N, T) or None."""
@@ -59,9 +58,11 @@ class Downsample2D(Module):
         self.conv = Conv2d(channels, channels, stride=2, padding=padding)
 
     def forward(self, x):
+        """x (N, H, W, C) -> y (N, H/2, W/2, C)."""
         return self.conv.forward(x)
 
     def backward(self, dy, cache):
+        """dy (N, H/2, W/2, C) -> dx (N, H, W, C)."""
         return self.conv.backward(dy, cache)
 
 
@@ -72,10 +73,12 @@ class Upsample2D(Module):
         self.conv = Conv2d(channels, channels)
 
     def forward(self, x):
+        """x (N, H, W, C) -> y (N, 2H, 2W, C)."""
         h, up = UPSAMPLE.forward(x)
         h, conv = self.conv.forward(h)
         return h, (up, conv)
 
     def backward(self, dy, cache):
+        """dy (N, 2H, 2W, C) -> dx (N, H, W, C)."""
         up, conv = cache
         return UPSAMPLE.backward(self.conv.backward(dy, conv), up)

@@ -21,26 +21,35 @@ class DownBlock2D(Module):
         self,
         in_channels,
         out_channels,
+        *,
         temb_channels,
         layers,
         downsample,
-        groups,
-        eps,
+        groups=32,
+        eps=1e-5,
         heads=None,
         context_width=None,
         linear_projection=False,
     ):
         self.resnets = [
-            ResnetBlock2D(out_channels if i else in_channels, out_channels, temb_channels, groups, eps)
+            ResnetBlock2D(
+                out_channels if i else in_channels, out_channels, temb_channels=temb_channels, groups=groups, eps=eps
+            )
             for i in range(layers)
         ]
         self.attentions = [
-            Transformer2DModel(out_channels, heads, context_width, 1, groups, linear_projection)
+            Transformer2DModel(
+                out_channels, heads, context_width, groups=groups, linear_projection=linear_projection
+            )
             for _ in range(layers if self.has_attention else 0)
         ]
         self.downsamplers = [Downsample2D(out_channels)] if downsample else []
 
     def forward(self, x, temb, context):
+        """x (N, H, W, Cin), temb (N, T), context (N, Lk, Dc) -> y (N, H/2, W/2, Cout), skips.
+
+        Without a downsampler y keeps H and W.
+        """
         skips, resnets, attentions, down = [], [], [], None
         for i, resnet in enumerate(self.resnets):
             x, cache = resnet.forward(x, temb)
@@ -54,10 +63,10 @@ class DownBlock2D(Module):
             skips.append(x)
         return (x, skips), (resnets, attentions, down)
 
-    def backward(self, dy, dskips, cache):
-        """dy like y, dskips like the skips -> dx, dtemb, dcontext (None without attention)."""
+    def backward(self, dy, cache):
+        """dy = (dy like y, dskips like the skips) -> dx, dtemb, dcontext (None without attention)."""
         resnets, attentions, down = cache
-        dskips = list(dskips)
+        dy, dskips = dy[0], list(dy[1])
         dtemb = dcontext = None
         if self.downsamplers:
             dy = self.downsamplers[0].backward(dy + dskips.pop(), down)
@@ -80,11 +89,18 @@ class CrossAttnDownBlock2D(DownBlock2D):
 class UNetMidBlock2DCrossAttn(Module):
     """Resnet, transformer, resnet at the lowest resolution: x (N, H, W, C) -> y (N, H, W, C)."""
 
-    def __init__(self, channels, temb_channels, groups, eps, heads, context_width, linear_projection=False):
-        self.resnets = [ResnetBlock2D(channels, channels, temb_channels, groups, eps) for _ in range(2)]
-        self.attentions = [Transformer2DModel(channels, heads, context_width, 1, groups, linear_projection)]
+    def __init__(
+        self, channels, *, temb_channels, heads, context_width, groups=32, eps=1e-5, linear_projection=False
+    ):
+        self.resnets = [
+            ResnetBlock2D(channels, channels, temb_channels=temb_channels, groups=groups, eps=eps) for _ in range(2)
+        ]
+        self.attentions = [
+            Transformer2DModel(channels, heads, context_width, groups=groups, linear_projection=linear_projection)
+        ]
 
     def forward(self, x, temb, context):
+        """x (N, H, W, C), temb (N, T), context (N, Lk, Dc) -> y (N, H, W, C)."""
         x, first = self.resnets[0].forward(x, temb)
         x, attention = self.attentions[0].forward(x, context)
         x, second = self.resnets[1].forward(x, temb)
@@ -113,25 +129,29 @@ class UpBlock2D(Module):
         in_channels,
         skip_channels,
         out_channels,
+        *,
         temb_channels,
         upsample,
-        groups,
-        eps,
+        groups=32,
+        eps=1e-5,
         heads=None,
         context_width=None,
         linear_projection=False,
     ):
         self.resnets = [
-            ResnetBlock2D((out_channels if i else in_channels) + skip, out_channels, temb_channels, groups, eps)
-            for i, skip in enumerate(skip_channels)
+            ResnetBlock2D(width + skip, out_channels, temb_channels=temb_channels, groups=groups, eps=eps)
+            for width, skip in zip([in_channels, *[out_channels] * len(skip_channels)], skip_channels)
         ]
         self.attentions = [
-            Transformer2DModel(out_channels, heads, context_width, 1, groups, linear_projection)
+            Transformer2DModel(
+                out_channels, heads, context_width, groups=groups, linear_projection=linear_projection
+            )
             for _ in range(len(skip_channels) if self.has_attention else 0)
         ]
         self.upsamplers = [Upsample2D(out_channels)] if upsample else []
 
     def forward(self, x, skips, temb, context):
+        """x (N, H, W, C), skips, temb (N, T), context (N, Lk, Dc) -> y (N, 2H, 2W, Cout) or (N, H, W, Cout)."""
         xp = get_array_module(x)
         skips = list(skips)
         resnets, attentions, widths, up = [], [], [], None

@@ -1,68 +1,43 @@
 """Two-dimensional convolution, channels last.
 
 Strictly a cross-correlation, as everywhere in deep learning:
-y[n, i, j] = Σ_(a, b) x[n, s·i + a - p, s·j + b - p] @ weight[a, b] for stride s and padding p.
+y[n, i, j] = Σ_(a, b) x[n, s·i + a - top, s·j + b - left] @ weight[a, b] for stride s, with zeros around the picture.
 
-Three algorithms give that sum. A 1 x 1 kernel is one matrix product. Any kernel is one matrix product over unfolded
-patches (im2col), a piece of the picture at a time. And a 3 x 3 kernel at stride 1, the most common by far, takes a
-quarter of the multiplications in `ops/winograd.py`, at a few times the rounding; on a GPU by `ops/kernels/winograd.py`.
+Unfolded (im2col), all of these sums are one matrix product: a row for each output pixel, holding the patch of the
+picture that lies under the kernel there, times the kernel as one column for each output channel.
 """
 
-import contextlib
-import math
-import os
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from minild.backend import get_array_module, in_inference, on_all_cores
-from minild.ops import kernels, winograd
-from minild.ops.bands import band, bands, windows
-from minild.ops.kernels import winograd as winograd_kernels
-from minild.ops.reduce import sum_rows
+from minild.backend import get_array_module
 from minild.ops.validate import require_like, require_rank, require_shape
-
-LEAST_ROWS = 256  # of the patches multiplied at once: with fewer, reading the weights takes longer than the product
-
-
-KEPT = 1 << 22  # elements of Winograd's values that a call may keep for its backward, in place of x
 
 
 class Conv2dCache(NamedTuple):
-    x: Any  # unfolded again in backward: keeping the patches would take kH·kW times the memory. None where values are
+    x: Any  # unfolded again in backward: keeping the patches would take kH·kW times the memory
     weight: Any
+    has_bias: bool
     stride: int
     margins: Any
-    has_bias: bool
-    values: Any  # Winograd's transform of x, of twice its size, where that is not much
 
 
-_exact = False
+def require_conv2d(x, weight, bias=None, stride=1, padding=0):
+    """ValueError unless the arguments of `conv2d` fit each other."""
+    require_rank("x", x, 4, "(N, H, W, C)")
+    require_shape("weight", weight, (None, None, x.shape[3], None))
+    require_like("weight", weight, "x", x)
+    kH, kW = weight.shape[:2]
+    rows, columns = margins_of(padding)
+    if x.shape[1] + sum(rows) < kH or x.shape[2] + sum(columns) < kW:
+        raise ValueError(f"x: expected at least the kernel's {kH} x {kW} pixels after padding, got shape {x.shape}")
+    if bias is not None:
+        require_shape("bias", bias, (weight.shape[3],))
+        require_like("bias", bias, "x", x)
 
 
-@contextlib.contextmanager
-def exact():
-    """Within it, no convolution of the process uses Winograd's algorithm: for checks to the last digits."""
-    global _exact
-    before, _exact = _exact, True
-    try:
-        yield
-    finally:
-        _exact = before
-
-
-def algorithm(x, weight, stride, margins):
-    """The algorithm that conv2d and its backward use for such arrays: "product", "patches" or "winograd".
-
-    On a GPU with CUPY_TF32=1 in the environment patches are multiplied, for their product then has tensor cores.
-    """
-    if weight.shape[:2] == (1, 1) and stride == 1 and not np.any(margins):
-        return "product"
-    if _exact or stride != 1 or x.dtype != np.float32:
-        return "patches"
-    if not isinstance(x, np.ndarray) and (not kernels.serve(x) or os.environ.get("CUPY_TF32") == "1"):
-        return "patches"
-    return "winograd" if winograd.pays(x.shape, weight.shape, margins) else "patches"
+def margins_of(padding):
+    """((top, bottom), (left, right)) of a `padding`, which may be one number for all four."""
+    return ((padding, padding), (padding, padding)) if isinstance(padding, int) else padding
 
 
 def conv2d(x, weight, bias=None, stride=1, padding=0):
@@ -72,93 +47,55 @@ def conv2d(x, weight, bias=None, stride=1, padding=0):
     Ho = (H + top + bottom - kH) // stride + 1. `padding` is a number of pixels all round or
     ((top, bottom), (left, right)). Raises ValueError for a shape or dtype that does not fit.
     """
-    require_rank("x", x, 4, "(N, H, W, C)")
-    require_shape("weight", weight, (None, None, x.shape[3], None))
-    require_like("weight", weight, "x", x)
-    margins = ((padding, padding), (padding, padding)) if isinstance(padding, int) else padding
-    kH, kW = weight.shape[:2]
-    if x.shape[1] + sum(margins[0]) < kH or x.shape[2] + sum(margins[1]) < kW:
-        raise ValueError(f"x: expected at least the kernel's {kH} x {kW} pixels after padding, got shape {x.shape}")
+    require_conv2d(x, weight, bias, stride, padding)
+    margins = margins_of(padding)
+    columns = im2col(pad(x, margins), weight.shape[:2], stride)  # N,Ho,Wo,kH,kW,Cin
+    y = as_matrix(columns, weight) @ weight.reshape(-1, weight.shape[3])
     if bias is not None:
-        require_shape("bias", bias, (weight.shape[3],))
-        require_like("bias", bias, "x", x)
-    values = None
-    if algorithm(x, weight, stride, margins) == "winograd" and not in_inference() and not kernels.serve(x):
-        shape = winograd.values_shape(x.shape, margins)
-        values = np.empty(shape, x.dtype) if math.prod(shape) <= KEPT else None
-    y = _correlate(x, weight, bias, stride, margins, values)
-    return y, Conv2dCache(x if values is None else None, weight, stride, margins, bias is not None, values)
+        y = y + bias
+    return y.reshape(*columns.shape[:3], weight.shape[3]), Conv2dCache(x, weight, bias is not None, stride, margins)
 
 
 def conv2d_backward(dy, cache):
     """dy (N, Ho, Wo, Cout) -> dx, dweight, dbias (None without a bias).
 
-    dweight: each tap (a, b) correlates dy with the input pixel that it saw.
-    dx: each input pixel collects dy from every output that it reached, by the tap that reached it. At stride 1 that is
-    a convolution again, of dy with the kernel turned by 180° and its channels exchanged; the kernel "rotates"
-    because the tap that looked down and right is looked back at from up and left.
+    The three gradients of a linear layer whose rows are the patches. A pixel lay in several patches, and sums what each
+    of them says of it (col2im); what falls on the margins is dropped.
     """
-    x, weight, stride, margins, has_bias, values = cache
-    if values is not None:
-        dweight = winograd.weight_gradient(x, dy, margins, values)
-    else:
-        dweight = _weight_gradient(x, weight, dy, stride, margins)
-    dbias = sum_rows(dy.reshape(-1, dy.shape[3])) if has_bias else None
-    if stride != 1:
-        return _fold_input_gradient(x, weight, dy, stride, margins), dweight, dbias
-    kH, kW = weight.shape[:2]
-    (top, bottom), (left, right) = margins
-    rotated = weight[::-1, ::-1].transpose(0, 1, 3, 2)
-    back = (kH - 1 - top, kH - 1 - bottom), (kW - 1 - left, kW - 1 - right)
-    return _correlate(dy, rotated, None, 1, back), dweight, dbias
-
-
-def _correlate(x, weight, bias, stride, margins, values=None):
-    N, H, W, Cin = x.shape
-    kH, kW, _, Cout = weight.shape
-    chosen = algorithm(x, weight, stride, margins)
-    if chosen == "product":
-        y = (x.reshape(-1, Cin) @ weight.reshape(Cin, Cout)).reshape(N, H, W, Cout)
-        if bias is not None:
-            y += bias
-        return y
-    Ho, Wo = ((size + sum(m) - k) // stride + 1 for size, m, k in zip((H, W), margins, (kH, kW)))
-    y = get_array_module(x).empty((N, Ho, Wo, Cout), x.dtype)
-    if chosen == "winograd":
-        if kernels.serve(x):
-            winograd_kernels.correlate(x, weight, bias, margins, y)
-        else:
-            winograd.correlate(x, weight, bias, margins, y, values)
-        return y
-    matrix = weight.reshape(-1, Cout)
-
-    def multiply(piece):
-        images, rows = piece
-        columns = _unfold(x, piece, weight, stride, margins, Wo)
-        part = columns.reshape(-1, kH * kW * Cin) @ matrix
-        if bias is not None:
-            part += bias
-        y[images, rows] = part.reshape(*columns.shape[:3], Cout)
-
-    on_all_cores(multiply, bands(N, Ho, Wo, kH * kW * Cin, x, LEAST_ROWS))
-    return y
-
-
-def _unfold(x, piece, weight, stride, margins, Wo):
-    """The patches (images, rows, Wo, kH, kW, C) under the kernel at a piece of the output, in workspace."""
-    kH, kW = weight.shape[:2]
-    images, rows = piece
+    x, weight, has_bias, stride, margins = cache
+    padded = pad(x, margins)
+    columns = im2col(padded, weight.shape[:2], stride)  # N,Ho,Wo,kH,kW,Cin
+    drows = dy.reshape(-1, weight.shape[3])
+    dweight = (as_matrix(columns, weight).T @ drows).reshape(weight.shape)
+    dbias = drows.sum(axis=0) if has_bias else None
+    dcolumns = (drows @ weight.reshape(-1, weight.shape[3]).T).reshape(columns.shape)
+    dpadded = col2im(dcolumns, padded.shape, stride)
     (top, _), (left, _) = margins
-    height, width = (rows.stop - rows.start - 1) * stride + kH, (Wo - 1) * stride + kW
-    return im2col(band(x, images, rows.start * stride - top, height, -left, width), (kH, kW), stride)
+    dx = dpadded[:, top : top + x.shape[1], left : left + x.shape[2]]
+    return dx, dweight, dbias
+
+
+def pad(x, margins):
+    """x (N, H, W, C) with rows and columns of zeros around it: (N, top + H + bottom, left + W + right, C)."""
+    return get_array_module(x).pad(x, ((0, 0), *margins, (0, 0)))
+
+
+def as_matrix(columns, weight):
+    """The patches (N, Ho, Wo, kH, kW, Cin) as rows: (N·Ho·Wo, kH·kW·Cin)."""
+    kH, kW, Cin, _ = weight.shape
+    return columns.reshape(-1, kH * kW * Cin)
 
 
 def im2col(padded, kernel, stride):
-    """Unfold: (N, H, W, C) -> (N, Ho, Wo, kH, kW, C), the patch under the kernel at every output pixel.
-
-    In workspace: good until the next call.
-    """
-    return windows(padded, kernel, stride, "columns")
+    """Unfold: (N, H, W, C) -> (N, Ho, Wo, kH, kW, C), the patch under the kernel at every output pixel."""
+    N, H, W, C = padded.shape
+    kH, kW = kernel
+    Ho, Wo = (H - kH) // stride + 1, (W - kW) // stride + 1
+    columns = get_array_module(padded).empty((N, Ho, Wo, kH, kW, C), padded.dtype)
+    for a in range(kH):
+        for b in range(kW):
+            columns[:, :, :, a, b] = padded[:, a : a + stride * Ho : stride, b : b + stride * Wo : stride]
+    return columns
 
 
 def col2im(columns, padded_shape, stride):
@@ -169,27 +106,3 @@ def col2im(columns, padded_shape, stride):
         for b in range(kW):
             padded[:, a : a + stride * Ho : stride, b : b + stride * Wo : stride] += columns[:, :, :, a, b]
     return padded
-
-
-def _weight_gradient(x, weight, dy, stride, margins):
-    kH, kW, Cin, Cout = weight.shape
-    chosen = algorithm(x, weight, stride, margins)
-    if chosen == "product":
-        return (x.reshape(-1, Cin).T @ dy.reshape(-1, Cout)).reshape(weight.shape)
-    if chosen == "winograd":
-        return (winograd_kernels if kernels.serve(x) else winograd).weight_gradient(x, dy, margins)
-    N, Ho, Wo, _ = dy.shape
-    dweight = get_array_module(x).zeros((kH * kW * Cin, Cout), x.dtype)
-    for piece in bands(N, Ho, Wo, kH * kW * Cin, x, LEAST_ROWS):
-        columns = _unfold(x, piece, weight, stride, margins, Wo)
-        dweight += columns.reshape(-1, kH * kW * Cin).T @ dy[piece].reshape(-1, Cout)
-    return dweight.reshape(weight.shape)
-
-
-def _fold_input_gradient(x, weight, dy, stride, margins):
-    N, H, W, Cin = x.shape
-    kH, kW, _, Cout = weight.shape
-    (top, bottom), (left, right) = margins
-    dcolumns = (dy.reshape(-1, Cout) @ weight.reshape(-1, Cout).T).reshape(*dy.shape[:3], kH, kW, Cin)
-    dpadded = col2im(dcolumns, (N, top + H + bottom, left + W + right, Cin), stride)
-    return dpadded[:, top : top + H, left : left + W]

@@ -12,14 +12,19 @@ class TokenEmbeddingCache(NamedTuple):
     vocabulary: int
 
 
+def require_token_embedding(ids, weight):
+    """ValueError unless the arguments of `token_embedding` fit each other."""
+    require_integers("ids", ids)
+    require_rank("weight", weight, 2, "(V, D)")
+
+
 def token_embedding(ids, weight):
     """y[...] = weight[ids[...]]: ids (N, L) integers, weight (V, D) -> y (N, L, D).
 
     Raises ValueError for ids that are not integers. Ids outside 0..V-1 are the caller's error: looking would cost a
     wait for the device.
     """
-    require_integers("ids", ids)
-    require_rank("weight", weight, 2, "(V, D)")
+    require_token_embedding(ids, weight)
     return weight[ids], TokenEmbeddingCache(ids, weight.shape[0])
 
 
@@ -37,13 +42,18 @@ class TimestepEmbeddingCache(NamedTuple):
     flip_sin_to_cos: bool
 
 
+def require_timesteps(t, *_, **__):
+    """ValueError unless `t` is an array (N,)."""
+    require_rank("t", t, 1, "(N,)")
+
+
 def timestep_embedding(t, dim, flip_sin_to_cos=True, freq_shift=0, max_period=10000):
     """[cos(t ω_i) | sin(t ω_i)], ω_i = max_period^(-i / (dim/2 - freq_shift)), or [sin | cos] unless flip_sin_to_cos.
 
     t (N,) floating-point timesteps -> y (N, dim), whose last column is zero if dim is odd.
     Vaswani et al. 2017, section 3.5; Ho et al. 2020, appendix B.
     """
-    require_rank("t", t, 1, "(N,)")
+    require_timesteps(t)
     xp = get_array_module(t)
     half = dim // 2
     exponents = xp.arange(half, dtype=t.dtype) * (-math.log(max_period) / (half - freq_shift))

@@ -11,15 +11,16 @@ class DifferenceCache(NamedTuple):
     difference: Any  # prediction - target
 
 
-def _difference(prediction, target):
+def require_alike(prediction, target):
+    """ValueError unless `target` is an array like `prediction`."""
     require_shape("target", target, prediction.shape)
     require_like("target", target, "prediction", prediction)
-    return prediction - target
 
 
 def mse(prediction, target):
     """Mean over all elements of (prediction - target)²; both of one shape."""
-    difference = _difference(prediction, target)
+    require_alike(prediction, target)
+    difference = prediction - target
     return (difference * difference).mean(), DifferenceCache(difference)
 
 
@@ -32,7 +33,8 @@ def mse_backward(dy, cache):
 
 def l1(prediction, target):
     """Mean over all elements of |prediction - target|; both of one shape."""
-    difference = _difference(prediction, target)
+    require_alike(prediction, target)
+    difference = prediction - target
     return abs(difference).mean(), DifferenceCache(difference)
 
 
@@ -48,14 +50,19 @@ class GaussianKLCache(NamedTuple):
     logvar: Any
 
 
+def require_moments(mean, logvar):
+    """ValueError unless `logvar` is an array like `mean`."""
+    require_shape("logvar", logvar, mean.shape)
+    require_like("logvar", logvar, "mean", mean)
+
+
 def gaussian_kl(mean, logvar):
     """Mean over the elements of KL(N(mean, exp(logvar)) ‖ N(0, 1)) = (mean² + exp(logvar) - 1 - logvar) / 2, in nats.
 
     The published code sums over (H, W, C); the mean keeps the weight independent of the picture's size.
     (Kingma & Welling 2013, arXiv 1312.6114, appendix B.)
     """
-    require_shape("logvar", logvar, mean.shape)
-    require_like("logvar", logvar, "mean", mean)
+    require_moments(mean, logvar)
     nats = mean * mean + get_array_module(mean).exp(logvar) - 1 - logvar
     return nats.mean() / 2, GaussianKLCache(mean, logvar)
 

@@ -4,33 +4,27 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minild.backend import get_array_module
 from minild.ops.embedding import token_embedding, token_embedding_backward
 from minild.ops.validate import require_like, require_shape
 
-PIECE = 1 << 20  # distances held at a time
+
+def require_quantize(z, codebook, beta=0.25):
+    """ValueError unless the arguments of `quantize` fit each other."""
+    require_shape("codebook", codebook, (None, z.shape[-1]))
+    require_like("codebook", codebook, "z", z)
 
 
 def nearest_code(z, codebook):
     """The index of the codebook entry nearest to each vector, the first of equally near ones (equation 1).
 
-    z (..., D), codebook (K, D) -> indices (...). A 256 x 256 latent and 16384 codes are a billion distances: they are
-    computed some vectors at a time, in float32 at least. Raises ValueError for a shape or dtype that does not fit.
+    z (..., D), codebook (K, D) -> indices (...). ‖z - e‖² = ‖z‖² - 2 z·e + ‖e‖², where ‖z‖² is the same for every e and
+    left out; in float32 at least. Raises ValueError for a shape or dtype that does not fit.
     """
-    require_shape("codebook", codebook, (None, z.shape[-1]))
-    require_like("codebook", codebook, "z", z)
-    xp = get_array_module(z)
+    require_quantize(z, codebook)
     dtype = np.promote_types(z.dtype, np.float32)
-    vectors, codebook = z.reshape(-1, z.shape[-1]).astype(dtype, copy=False), codebook.astype(dtype, copy=False)
-    # ‖z - e‖² = ‖z‖² - 2 z·e + ‖e‖², where ‖z‖² is the same for every e and left out.
-    squares = (codebook * codebook).sum(axis=1)
-    doubled = -2 * codebook.T
-    rows, indices = max(1, PIECE // len(codebook)), []
-    for start in range(0, len(vectors), rows):
-        distances = vectors[start : start + rows] @ doubled
-        distances += squares
-        indices.append(distances.argmin(axis=1))
-    return xp.concatenate(indices).reshape(z.shape[:-1])
+    z, codebook = z.astype(dtype, copy=False), codebook.astype(dtype, copy=False)
+    distances = (codebook * codebook).sum(axis=1) - 2 * z @ codebook.T  # ...,K
+    return distances.argmin(axis=-1)
 
 
 class QuantizeCache(NamedTuple):
@@ -39,7 +33,7 @@ class QuantizeCache(NamedTuple):
     beta: float
 
 
-def quantize(z, codebook, beta=0.25):
+def quantize(z, codebook, beta=0.25, nearest_code=nearest_code):
     """z_q = e, the codebook entry nearest to z, and the loss mean ‖sg[z] - e‖² + β · mean ‖z - sg[e]‖² (equation 3).
 
     z (..., D), codebook (K, D) -> (z_q like z, the loss: a scalar on the device, mean over all elements of z). The

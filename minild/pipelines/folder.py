@@ -4,8 +4,9 @@ import contextlib
 from pathlib import Path
 
 from minild import pretrained
-from minild.backend import get_device, keep_freed_memory
+from minild.backend import get_device
 from minild.data.location import data_path
+from minild.engine.memory import keep_freed_memory
 from minild.errors import UserError
 from minild.pipelines.pipeline import INDEX, PARTS, RECORD, Pipeline
 from minild.pipelines.scheduler_config import read_scheduler

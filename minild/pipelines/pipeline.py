@@ -7,21 +7,15 @@ import numpy as np
 from tqdm import tqdm
 
 from minild import pretrained
-from minild.backend import (
-    core_count,
-    get_array_module,
-    image_generators,
-    side_by_side,
-    standard_normal,
-    to_device,
-    to_host,
-)
+from minild.backend import get_array_module, to_device, to_host
 from minild.diffusion import SAMPLERS
 from minild.diffusion.guidance import guided
+from minild.engine.cores import core_count, side_by_side
 from minild.errors import UserError
 from minild.pipelines import tiling
 from minild.pipelines.request import one_a_picture, require_clip_skip, require_guidance, require_sampler
 from minild.pipelines.scheduler_config import DEFAULT_SAMPLER, sampler_schedule, scheduler_class, write_scheduler
+from minild.random import image_generators, standard_normal
 
 INDEX, RECORD = "model_index.json", "minild.json"
 PARTS = {

@@ -63,6 +63,6 @@ class DiffusionObjective:
         z, noise, t, signal_level, noise_level, ids = (to_device(x, denoiser.unet.device) for x in part)
         context, text_cache = denoiser.text_encoder.forward(ids)
         loss, cache = epsilon_loss(denoiser.unet, z, noise, t, (signal_level, noise_level), context)
-        dcontext = epsilon_loss_backward(share, denoiser.unet, cache)
+        dcontext = epsilon_loss_backward(share, cache)
         denoiser.text_encoder.backward(dcontext, text_cache)
         return {"loss": share * loss}

@@ -6,8 +6,8 @@ import mmap
 import numpy as np
 
 from minild.backend import device_of, get_array_module, to_device, to_host
-from minild.ops import kernels
-from minild.ops.kernels import optimizer as optimizer_kernels
+from minild.engine import cuda
+from minild.engine.cuda import optimizer as cuda_optimizer
 
 CHUNK = 1 << 16  # elements a pass works on at a time: with its four arrays, 1 MB, so that they stay in the cache
 
@@ -74,8 +74,8 @@ class AdamW:
         xp = get_array_module(gradient)
         rate = learning_rate * math.sqrt(1 - self.beta2**self.steps) / (1 - self.beta1**self.steps)
         eps = self.eps * math.sqrt(1 - self.beta2**self.steps)
-        if kernels.serve(self.weights):
-            optimizer_kernels.adamw(gradient, self.m, self.v, self.weights, self.decays, beta1=self.beta1,
+        if cuda.has_kernels(self.weights):
+            cuda_optimizer.adamw(gradient, self.m, self.v, self.weights, self.decays, beta1=self.beta1,
                                     beta2=self.beta2, rate=rate, eps=eps, decay=learning_rate * self.weight_decay)
             return
 
@@ -117,8 +117,8 @@ class ExponentialMovingAverage:
     def update(self, weights, workers=map):
         self.steps += 1
         rate = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
-        if kernels.serve(self.average):
-            optimizer_kernels.move_average(self.average, weights, rate)
+        if cuda.has_kernels(self.average):
+            cuda_optimizer.move_average(self.average, weights, rate)
             return
 
         def update(piece):

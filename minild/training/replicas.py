@@ -14,7 +14,8 @@ import signal
 import sys
 import warnings
 
-from minild.backend import blas_threads, core_count, device_of, worker_threads
+from minild.backend import device_of
+from minild.engine.cores import WorkerThreads, blas_threads, core_count
 from minild.errors import UserError
 from minild.training.optimizer import chunks, flatten_gradients
 
@@ -42,7 +43,7 @@ class Replicas:
         if self.processes:
             for i in range(1, len(self.modules)):
                 self._helpers.append(_Helper(self._run, i, [helper.connection for helper in self._helpers]))
-        self._pool = worker_threads(len(self.modules))
+        self._pool = WorkerThreads(len(self.modules))
         return self
 
     def __exit__(self, *exception):
@@ -134,7 +135,7 @@ def _serve(run, i, connection, inherited):
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches it too, but what is to be done then is said to us
     for other in inherited:
         other.close()
-    with blas_threads(1), worker_threads(1) as thread, contextlib.suppress(EOFError, ConnectionError):
+    with blas_threads(1), WorkerThreads(1) as thread, contextlib.suppress(EOFError, ConnectionError):
         while True:
             number, question = connection.recv()
             done = thread.submit(run, i, *question)

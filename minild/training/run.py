@@ -14,13 +14,16 @@ import numpy as np
 from safetensors import SafetensorError
 
 from minild import data, pretrained
-from minild.backend import get_device, keep_freed_memory, side_by_side, standard_normal
+from minild.backend import get_device
 from minild.data.pictures import gather, tell_skipped
 from minild.diffusion.schedule import NoiseSchedule
+from minild.engine.cores import side_by_side
+from minild.engine.memory import keep_freed_memory
 from minild.errors import UserError
 from minild.evaluation import rebuild
 from minild.models import AutoencoderKL, CLIPTextModel, UNet2DConditionModel
 from minild.pipelines import Pipeline
+from minild.random import standard_normal
 from minild.tokenizer import CLIPTokenizer
 from minild.training.autoencoder import AutoencoderObjective, encode_pictures, prepare
 from minild.training.budget import Budget

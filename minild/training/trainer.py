@@ -2,7 +2,8 @@
 
 import contextlib
 
-from minild.backend import core_count, device_of, to_device, to_host
+from minild.backend import device_of, to_device, to_host
+from minild.engine.cores import core_count
 from minild.training.optimizer import (
     AdamW,
     ExponentialMovingAverage,

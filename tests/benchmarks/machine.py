@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import minild
-from minild.backend import core_count
+from minild.engine.cores import core_count
 
 
 def processor():

@@ -6,16 +6,9 @@ import numpy as np
 from threadpoolctl import threadpool_info
 
 from minild import models, pretrained
-from minild.backend import (
-    blas_threads,
-    core_count,
-    get_device,
-    keep_freed_memory,
-    side_by_side,
-    to_device,
-    to_host,
-    worker_threads,
-)
+from minild.backend import get_device, to_device, to_host
+from minild.engine.cores import WorkerThreads, blas_threads, core_count, side_by_side
+from minild.engine.memory import keep_freed_memory
 from minild.ops.loss import mse, mse_backward
 from minild.training.autoencoder import AutoencoderObjective
 from minild.training.optimizer import AdamW, flatten_parameters
@@ -57,7 +50,7 @@ class Minild(Side):
             self.run = self._parts(map, 1)
         if way == ALONE:
             self.stack.enter_context(blas_threads(1))
-            thread, everything = self.stack.enter_context(worker_threads(1)), self.run
+            thread, everything = self.stack.enter_context(WorkerThreads(1)), self.run
             self.run = lambda: thread.submit(everything).result()
 
     def _train(self):

@@ -5,8 +5,8 @@ import warnings
 
 import numpy as np
 
-from minild.backend import core_count
 from minild.data.pictures import to_signed
+from minild.engine.cores import core_count
 from minild.errors import UserError
 from minild.training.autoencoder import SQUARED
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from device_double import count_synchronisations
 
-from minild.backend import image_generators, to_device, to_host
+from minild.backend import to_device, to_host
 from minild.diffusion import SAMPLERS, NoiseSchedule, ddim, ddpm
 from minild.diffusion.sigmas import training_sigmas
 from minild.errors import UserError
+from minild.random import image_generators
 
 MEAN, DEVIATION = 0.6, 0.5  # of the data, a Gaussian in every element
 LINEAR = {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02, "steps_offset": 0, "set_alpha_to_one": True}

@@ -29,7 +29,7 @@ class WholeAutoencoder(Module):
         return (y, posterior.mean, posterior.logvar), cache
 
     def backward(self, dy, cache):
-        return self.model.backward(dy[0], dy[1:], cache)
+        return self.model.backward((dy[0], dy[1:]), cache)
 
 
 def test_autoencoder(rng):
@@ -79,7 +79,7 @@ class EpsilonLoss(Module):
         return epsilon_loss(self.unet, z, noise, t, NoiseSchedule().noise_levels(t), context)
 
     def backward(self, dy, cache):
-        return epsilon_loss_backward(dy, self.unet, cache)
+        return epsilon_loss_backward(dy, cache)
 
 
 def test_epsilon_loss(rng):

@@ -52,13 +52,13 @@ def test_transformer_block_gradient(x, context):
 
 @pytest.mark.parametrize(("linear_projection", "depth"), [(False, 1), (True, 1), (False, 2)])
 def test_transformer_gradient(picture, context, linear_projection, depth):
-    transformer = Transformer2DModel(D, 2, Dc, depth, groups=4, linear_projection=linear_projection)
+    transformer = Transformer2DModel(D, 2, Dc, depth=depth, groups=4, linear_projection=linear_projection)
     check_module(transformer, {"x": picture, "context": context}, samples=15)
 
 
 @pytest.mark.parametrize("heads", [1, 2])
 def test_attention_block_gradient(picture, heads):
-    check_module(AttentionBlock2D(D, heads, groups=4), {"x": picture}, samples=40)
+    check_module(AttentionBlock2D(D, heads=heads, groups=4), {"x": picture}, samples=40)
 
 
 def test_cross_attention_sees_the_context_and_not_itself(rng, x, context):

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from minild.backend import to_device
+from minild.engine.memory import in_inference
 from minild.nn.attention import Transformer2DModel
 from minild.nn.autoencoder_blocks import Decoder, Encoder
 from minild.nn.layers import SILU, Linear
-from minild.nn.module import Module, Parameter, add_gradients, keep
+from minild.nn.module import Module, Parameter, add_gradients
 from minild.nn.unet_blocks import CrossAttnDownBlock2D, CrossAttnUpBlock2D, UNetMidBlock2DCrossAttn
 
 
@@ -23,7 +24,7 @@ class Pair(Module):
     def forward(self, x):
         h, first = self.net[0].forward(x)
         h, second = self.net[2].forward(h)
-        return h * self.scale.data, (first, second, keep(h))
+        return h * self.scale.data, (first, second, None if in_inference() else h)
 
     def backward(self, dy, cache):
         first, second, h = cache
@@ -133,12 +134,16 @@ def temb_and_context(rng):
     return rng.standard_normal((2, 5), dtype="f"), rng.standard_normal((2, 3, 6), dtype="f")
 
 
+ATTENDING = {"temb_channels": 5, "groups": 4, "heads": 2, "context_width": 6}
+
+
 @pytest.mark.parametrize(("module", "inputs"), [
-    (Encoder(3, 4, [4, 8], 1, 4), lambda rng: [picture(rng, 3)]),
-    (Decoder(2, 3, [4, 8], 1, 4), lambda rng: [picture(rng, 2)]),
-    (CrossAttnDownBlock2D(4, 8, 5, 1, True, 4, 1e-5, 2, 6), lambda rng: [picture(rng, 4), *temb_and_context(rng)]),
-    (UNetMidBlock2DCrossAttn(8, 5, 4, 1e-5, 2, 6), lambda rng: [picture(rng, 8), *temb_and_context(rng)]),
-    (CrossAttnUpBlock2D(8, [4], 8, 5, True, 4, 1e-5, 2, 6),
+    (Encoder(3, 4, [4, 8], layers=1, groups=4), lambda rng: [picture(rng, 3)]),
+    (Decoder(2, 3, [4, 8], layers=1, groups=4), lambda rng: [picture(rng, 2)]),
+    (CrossAttnDownBlock2D(4, 8, layers=1, downsample=True, **ATTENDING),
+     lambda rng: [picture(rng, 4), *temb_and_context(rng)]),
+    (UNetMidBlock2DCrossAttn(8, **ATTENDING), lambda rng: [picture(rng, 8), *temb_and_context(rng)]),
+    (CrossAttnUpBlock2D(8, [4], 8, upsample=True, **ATTENDING),
      lambda rng: [picture(rng, 8), [picture(rng, 4)], *temb_and_context(rng)]),
 ], ids=["encoder", "decoder", "down", "middle", "up"])
 def test_inference_keeps_nothing_and_gives_the_same(rng, module, inputs):
@@ -215,6 +220,26 @@ def test_add_gradients_takes_none_as_no_gradient():
     np.testing.assert_array_equal(add_gradients(a, b), [11, 22])
     assert add_gradients(None, b) is b and add_gradients(a, None) is a and add_gradients(None, None) is None
     np.testing.assert_array_equal(a, [1, 2])  # neither is written to
+
+
+def test_a_layer_that_nobody_initialised_has_weights_of_its_own():
+    """Once its memory was used as it came, with whatever was in it."""
+    first, second = Linear(30, 20), Linear(30, 20)
+    for layer in (first, second):
+        assert np.abs(layer.weight.data).max() <= 30**-0.5 and layer.weight.data.std() > 0.05
+        assert not layer.bias.data.any()
+    assert not np.array_equal(first.weight.data, second.weight.data)
+    np.testing.assert_array_equal(first(np.ones((2, 30), "f")), first(np.ones((2, 30), "f")))
+
+
+def test_repr_is_a_tree_with_shapes_and_counts():
+    assert repr(Pair()).splitlines() == [
+        "Pair of scale (4,): 31 parameters",
+        "  net.0: Linear of weight (4, 3), bias (3,)",
+        "  net.2: Linear of weight (3, 4)",
+    ]
+    assert repr(SILU) == "Stateless: 0 parameters"
+    assert "Parameter(4, 3)" in repr(Linear(4, 3).weight)
 
 
 def test_a_module_without_a_forward_says_so():

@@ -15,7 +15,7 @@ def test_resnet_gradient(rng, out_channels, temb_channels):
     inputs = {"x": rng.standard_normal((2, 5, 3, 8))}
     if temb_channels:
         inputs["temb"] = rng.standard_normal((2, temb_channels))
-    check_module(ResnetBlock2D(8, out_channels, temb_channels, groups=4), inputs, samples=40)
+    check_module(ResnetBlock2D(8, out_channels, temb_channels=temb_channels, groups=4), inputs, samples=40)
 
 
 @pytest.mark.parametrize("padding", [1, RIGHT_AND_BOTTOM])
@@ -34,14 +34,14 @@ def test_a_shortcut_only_where_the_width_changes():
 
 
 def test_with_its_last_convolution_zero_a_resnet_is_its_shortcut(rng):
-    block = ResnetBlock2D(8, 12, 5, groups=4).initialise(rng)
+    block = ResnetBlock2D(8, 12, temb_channels=5, groups=4).initialise(rng)
     block.conv2.weight.data *= 0
     x, temb = rng.standard_normal((2, 5, 3, 8), dtype="f"), rng.standard_normal((2, 5), dtype="f")
     np.testing.assert_array_equal(block(x, temb), block.conv_shortcut(x))
 
 
 def test_the_timestep_moves_each_picture_by_its_own_row(rng):
-    block = ResnetBlock2D(8, 8, 5, groups=4).initialise(rng)
+    block = ResnetBlock2D(8, 8, temb_channels=5, groups=4).initialise(rng)
     x, temb = rng.standard_normal((2, 5, 3, 8), dtype="f"), rng.standard_normal((2, 5), dtype="f")
     other = temb.copy()
     other[1] += 1

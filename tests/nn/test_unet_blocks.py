@@ -14,6 +14,7 @@ from minild.nn.unet_blocks import (
 )
 
 T, Dc = 5, 6  # widths of temb and of the context
+ATTENDING = {"temb_channels": T, "groups": 4, "heads": 2, "context_width": Dc}
 
 
 class Down(Module):
@@ -27,7 +28,7 @@ class Down(Module):
         return (y, *skips), cache
 
     def backward(self, dy, cache):
-        return self.block.backward(dy[0], dy[1:], cache)
+        return self.block.backward((dy[0], dy[1:]), cache)
 
 
 class Up(Module):
@@ -50,19 +51,19 @@ def attending(rng, inputs):
 
 @pytest.mark.parametrize("downsample", [True, False])
 def test_down_block_gradient(rng, downsample):
-    block = DownBlock2D(4, 8, T, layers=2, downsample=downsample, groups=4, eps=1e-5)
+    block = DownBlock2D(4, 8, temb_channels=T, layers=2, downsample=downsample, groups=4, eps=1e-5)
     check_module(Down(block), {"x": rng.standard_normal((2, 5, 3, 4)), "temb": rng.standard_normal((2, T))}, samples=15)
 
 
 @pytest.mark.parametrize("linear_projection", [False, True])
 def test_cross_attention_down_block_gradient(rng, linear_projection):
-    block = CrossAttnDownBlock2D(4, 8, T, 2, True, 4, 1e-5, 2, Dc, linear_projection)
+    block = CrossAttnDownBlock2D(4, 8, layers=2, downsample=True, linear_projection=linear_projection, **ATTENDING)
     inputs = {"x": rng.standard_normal((2, 5, 3, 4)), "temb": rng.standard_normal((2, T))}
     check_module(Down(block), attending(rng, inputs), samples=5)
 
 
 def test_middle_block_gradient(rng):
-    block = UNetMidBlock2DCrossAttn(8, T, groups=4, eps=1e-5, heads=2, context_width=Dc)
+    block = UNetMidBlock2DCrossAttn(8, **ATTENDING)
     inputs = {"x": rng.standard_normal((2, 3, 5, 8)), "temb": rng.standard_normal((2, T))}
     check_module(block, attending(rng, inputs), samples=10)
 
@@ -76,18 +77,18 @@ def up_inputs(rng):
 
 @pytest.mark.parametrize("upsample", [True, False])
 def test_up_block_gradient(rng, upsample):
-    block = UpBlock2D(12, [8, 4], 8, T, upsample=upsample, groups=4, eps=1e-5)
+    block = UpBlock2D(12, [8, 4], 8, temb_channels=T, upsample=upsample, groups=4, eps=1e-5)
     check_module(Up(block), up_inputs(rng), samples=15)
 
 
 @pytest.mark.parametrize("linear_projection", [False, True])
 def test_cross_attention_up_block_gradient(rng, linear_projection):
-    block = CrossAttnUpBlock2D(12, [8, 4], 8, T, True, 4, 1e-5, 2, Dc, linear_projection)
+    block = CrossAttnUpBlock2D(12, [8, 4], 8, upsample=True, linear_projection=linear_projection, **ATTENDING)
     check_module(Up(block), attending(rng, up_inputs(rng)), samples=5)
 
 
 def test_a_skip_after_every_resnet_and_the_downsampler(rng):
-    block = DownBlock2D(4, 8, T, layers=2, downsample=True, groups=4, eps=1e-5).initialise(rng)
+    block = DownBlock2D(4, 8, temb_channels=T, layers=2, downsample=True, groups=4, eps=1e-5).initialise(rng)
     x, temb = rng.standard_normal((2, 6, 4, 4), dtype="f"), rng.standard_normal((2, T), dtype="f")
     y, skips = block(x, temb, None)
     first = block.resnets[0](x, temb)
@@ -98,7 +99,7 @@ def test_a_skip_after_every_resnet_and_the_downsampler(rng):
 
 
 def test_the_last_skip_is_used_first_behind_the_hidden_channels(rng):
-    block = UpBlock2D(12, [8, 4], 8, T, upsample=False, groups=4, eps=1e-5).initialise(rng)
+    block = UpBlock2D(12, [8, 4], 8, temb_channels=T, upsample=False, groups=4, eps=1e-5).initialise(rng)
     x, first, second, temb = (a.astype("f") for a in up_inputs(rng).values())
     h = block.resnets[0](np.concatenate([x, second], axis=-1), temb)
     expected = block.resnets[1](np.concatenate([h, first], axis=-1), temb)

@@ -14,7 +14,7 @@ OPS = ["silu", "gelu", "quick_gelu", "geglu", "softmax"]
 
 @pytest.mark.parametrize("name", OPS)
 @pytest.mark.parametrize("shape", [(3, 6), (2, 3, 5, 4)])
-def test_gradient(device, work, rng, name, shape):
+def test_gradient(device, rng, name, shape):
     backward = getattr(activation, f"{name}_backward")
     check(getattr(activation, name), backward, {"x": 2 * rng.standard_normal(shape)}, device=device)
 

@@ -4,16 +4,7 @@ import numpy as np
 import pytest
 
 from minild.gradcheck import check
-from minild.ops import attention as attention_file
 from minild.ops.attention import attention, attention_backward, merge_heads, split_heads
-
-
-@pytest.fixture
-def scores(work, monkeypatch):
-    """Whether the scores are kept for the backward, or computed two queries at a time and once more."""
-    if work == "in pieces":
-        monkeypatch.setattr(attention_file, "KEPT", 0)
-        monkeypatch.setattr(attention_file, "LEAST_QUERIES", 1)
 
 
 def tokens(rng, Lq, Lk, D, N=2):
@@ -39,12 +30,12 @@ CASES = [(5, 3, 6, 2, False), (3, 5, 6, 3, False), (4, 4, 6, 1, False), (5, 5, 6
 
 
 @pytest.mark.parametrize(("Lq", "Lk", "D", "heads", "causal"), CASES)
-def test_gradient(device, scores, rng, Lq, Lk, D, heads, causal):
+def test_gradient(device, rng, Lq, Lk, D, heads, causal):
     check(attention, attention_backward, tokens(rng, Lq, Lk, D), heads=heads, causal=causal, device=device)
 
 
 @pytest.mark.parametrize(("Lq", "Lk", "D", "heads", "causal"), CASES)
-def test_value(on_device, scores, rng, Lq, Lk, D, heads, causal):
+def test_value(on_device, rng, Lq, Lk, D, heads, causal):
     inputs = tokens(rng, Lq, Lk, D)
     y = on_device(attention, **inputs, heads=heads, causal=causal)
     np.testing.assert_allclose(y, plain_attention(**inputs, heads=heads, causal=causal), atol=1e-12)
@@ -55,7 +46,7 @@ def test_float32_stays_float32(on_device, rng):
     assert on_device(attention, **inputs, heads=2).dtype == np.float32
 
 
-def test_a_causal_query_sees_nothing_later(on_device, scores, rng):
+def test_a_causal_query_sees_nothing_later(on_device, rng):
     inputs = tokens(rng, 5, 5, 6)
     before = on_device(attention, **inputs, heads=2, causal=True)
     for x in inputs.values():
@@ -63,14 +54,6 @@ def test_a_causal_query_sees_nothing_later(on_device, scores, rng):
     after = on_device(attention, **inputs, heads=2, causal=True)
     np.testing.assert_array_equal(before[:, :3], after[:, :3])
     assert not np.allclose(before[:, 3:], after[:, 3:])
-
-
-def test_many_scores_are_worked_on_in_slices(rng):
-    q, k, v = (rng.standard_normal((1, L, 24), np.float32) for L in (1500, 1500, 1500))
-    y, cache = attention(q, k, v, heads=3)
-    assert cache.softmax is None
-    whole, _ = attention(q[:, 700:703], k, v, heads=3)  # few enough to be kept
-    np.testing.assert_allclose(y[:, 700:703], whole, rtol=0, atol=1e-6)
 
 
 def test_merge_undoes_split(rng):

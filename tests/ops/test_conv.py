@@ -4,14 +4,7 @@ import numpy as np
 import pytest
 
 from minild.gradcheck import check
-from minild.ops import conv
 from minild.ops.conv import col2im, conv2d, conv2d_backward, im2col
-
-
-@pytest.fixture(autouse=True)
-def few_rows(monkeypatch):
-    monkeypatch.setattr(conv, "LEAST_ROWS", 1)  # so that "in pieces" holds here, too
-
 
 CASES = [  # kernel, stride, padding
     ((3, 3), 1, 1),
@@ -43,18 +36,18 @@ def plain_conv2d(x, weight, bias, stride, padding):
 
 
 @pytest.mark.parametrize(("kernel", "stride", "padding"), CASES)
-def test_gradient(device, work, rng, kernel, stride, padding):
+def test_gradient(device, rng, kernel, stride, padding):
     inputs = {"x": rng.standard_normal((2, 7, 5, 3)), "weight": rng.standard_normal((*kernel, 3, 4)),
               "bias": rng.standard_normal(4)}
     check(conv2d, conv2d_backward, inputs, stride=stride, padding=padding, device=device)
 
 
-def test_gradient_without_bias(device, work, rng):
+def test_gradient_without_bias(device, rng):
     inputs = {"x": rng.standard_normal((2, 4, 5, 3)), "weight": rng.standard_normal((3, 3, 3, 2)), "bias": None}
     check(conv2d, conv2d_backward, inputs, stride=2, padding=1, device=device)
 
 
-def test_gradient_where_the_stride_leaves_pixels_unseen(device, work, rng):
+def test_gradient_where_the_stride_leaves_pixels_unseen(device, rng):
     inputs = {"x": rng.standard_normal((2, 6, 8, 1)), "weight": rng.standard_normal((3, 3, 1, 2)), "bias": None}
     check(conv2d, conv2d_backward, inputs, stride=2, device=device)
 
@@ -71,6 +64,14 @@ def test_float32_in_float32_out(on_device, rng):
     y = on_device(conv2d, x, weight, padding=1)
     assert y.dtype == np.float32
     np.testing.assert_allclose(y, plain_conv2d(x, weight, 0, 1, 1), atol=1e-5)
+
+
+def test_unfolded_patches_are_the_caller_s_own(rng):
+    first, second = rng.standard_normal((2, 1, 5, 4, 3))
+    columns = im2col(first, (3, 3), 1)
+    before = columns.copy()
+    im2col(second, (3, 3), 1)
+    np.testing.assert_array_equal(columns, before)
 
 
 def test_fold_is_the_transpose_of_unfold(rng):

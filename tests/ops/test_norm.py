@@ -21,16 +21,16 @@ def affine_inputs(rng, shape):
 
 
 @pytest.mark.parametrize(("shape", "groups"), [((2, 5, 3, 6), 2), ((2, 5, 3, 6), 6), ((3, 4, 3, 4), 1), ((2, 7, 6), 3)])
-def test_group_norm_gradient(device, work, rng, shape, groups):
+def test_group_norm_gradient(device, rng, shape, groups):
     check(group_norm, group_norm_backward, affine_inputs(rng, shape), groups=groups, device=device)
 
 
 @pytest.mark.parametrize(("shape", "groups"), [((2, 5, 3, 6), 2), ((3, 4, 3, 4), 4)])
-def test_group_norm_silu_gradient(device, work, rng, shape, groups):
+def test_group_norm_silu_gradient(device, rng, shape, groups):
     check(group_norm_silu, group_norm_silu_backward, affine_inputs(rng, shape), groups=groups, device=device)
 
 
-def test_group_norm_silu_is_group_norm_and_then_silu(on_device, work, rng):
+def test_group_norm_silu_is_group_norm_and_then_silu(on_device, rng):
     inputs, dy = affine_inputs(rng, (2, 5, 3, 6)).values(), rng.standard_normal((2, 5, 3, 6))
     normed, norm = group_norm(*inputs, 3, eps=0.1)
     y, act = silu(normed)
@@ -42,11 +42,11 @@ def test_group_norm_silu_is_group_norm_and_then_silu(on_device, work, rng):
 
 
 @pytest.mark.parametrize("shape", [(3, 7), (2, 3, 5)])
-def test_layer_norm_gradient(device, work, rng, shape):
+def test_layer_norm_gradient(device, rng, shape):
     check(layer_norm, layer_norm_backward, affine_inputs(rng, shape), device=device)
 
 
-def test_eps_enters_the_gradient(device, work, rng):
+def test_eps_enters_the_gradient(device, rng):
     check(group_norm, group_norm_backward, affine_inputs(rng, (2, 3, 2, 4)), groups=2, eps=0.7, device=device)
     check(layer_norm, layer_norm_backward, affine_inputs(rng, (2, 3, 4)), eps=0.7, device=device)
 

@@ -1,6 +1,4 @@
-"""minild.ops.quantize: gradients, values, memory, refusals, and that the host never waits for the device."""
-
-import tracemalloc
+"""minild.ops.quantize: gradients, values, refusals, and that the host never waits for the device."""
 
 import numpy as np
 import pytest
@@ -8,7 +6,6 @@ from device_double import count_synchronisations
 
 from minild import backend
 from minild.gradcheck import check
-from minild.ops import quantize as module
 from minild.ops.quantize import nearest_code, quantize, quantize_backward
 
 
@@ -81,23 +78,6 @@ def test_value(device, inputs):
     z, expected = inputs["z"], inputs["codebook"][brute_force(**inputs)]
     np.testing.assert_array_equal(backend.to_host(z_q), expected)
     assert float(loss) == pytest.approx(1.25 * np.mean((z - expected) ** 2), rel=1e-12)
-
-
-@pytest.mark.parametrize("piece", [1, 14, 60])  # one vector at a time; two; eight and a rest of six
-def test_pieces_together_are_the_whole(device, inputs, monkeypatch, piece):
-    monkeypatch.setattr(module, "PIECE", piece)
-    indices = nearest_code(*(backend.to_device(x, device) for x in inputs.values()))
-    np.testing.assert_array_equal(backend.to_host(indices), brute_force(**inputs))
-
-
-def test_distances_are_held_a_piece_at_a_time(rng):
-    z, codebook = rng.standard_normal((1, 64, 64, 3), dtype="f"), rng.standard_normal((4096, 3), dtype="f")
-    tracemalloc.start()
-    indices = nearest_code(z, codebook)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < 16e6  # all distances take 67 MB
-    np.testing.assert_array_equal(indices[0, -1, -2:], brute_force(z[0, -1, -2:], codebook))
 
 
 def test_of_equally_near_codes_the_first_is_taken(device):

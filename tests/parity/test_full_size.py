@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import parity.reference  # noqa: F401  a skip where it is not installed
-from minild.backend import core_count
+from minild.engine.cores import core_count
 
 pytestmark = [
     pytest.mark.slow,  # seven minutes, 4.3 GB of disk and 12 GB of memory
@@ -65,7 +65,7 @@ def assert_same(ours, theirs):
 def test_it_agrees_with_the_reference_in_less_than_6_gb(folder, part):
     print(f"\n{part}, {core_count()} cores")
     theirs, _ = run(part, folder, "--library", "diffusers")
-    for settings in (), ("--exact",):
+    for settings in (), ("--textbook",):
         ours, told = run(part, folder, *settings)
         assert_same(ours, theirs)
         assert told["peak"] < MOST_MEMORY["float32"]

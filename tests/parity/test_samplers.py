@@ -8,9 +8,9 @@ import pytest
 import tiny_pipeline
 
 from minild import pipelines
-from minild.backend import image_generators, standard_normal
 from minild.diffusion import SAMPLERS, NoiseSchedule
 from minild.pipelines.scheduler_config import REFERENCES, read_scheduler, sampler_schedule, write_scheduler
+from minild.random import image_generators, standard_normal
 from parity.reference import StableDiffusionPipeline, channels_first, channels_last, diffusers, torch
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the reference's own

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import tiny_pipeline
 
-from minild.backend import standard_normal
 from minild.diffusion import ddim
 from minild.errors import UserError
 from minild.pipelines import pipeline
+from minild.random import standard_normal
 
 RED, GREEN = tiny_pipeline.CAPTIONS
 

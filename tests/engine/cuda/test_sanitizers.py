@@ -45,7 +45,7 @@ extern "C" __global__ void shift(float* x) {
 RUN_RACE = """
 import sys, numpy as np
 sys.path.insert(0, "tests")
-from ops.kernels import emulator
+from engine.cuda import emulator
 x = np.zeros(65, "f")
 emulator.run(emulator.build(sys.argv[1], sys.argv[2]), "shift", (1,), (int(sys.argv[3]),), (x,))
 """

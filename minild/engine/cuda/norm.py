@@ -1,4 +1,4 @@
-"""Group and layer normalisation on the GPU: `minild.ops.norm`'s pairs, with caches of their own."""
+"""Group and layer normalisation on the GPU."""
 
 import math
 from typing import Any, NamedTuple
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minild.backend import get_array_module
-from minild.ops.kernels import dense, launch
+from minild.engine.cuda import dense, launch
 
 THREADS = 256  # about as many in a block
 PIXELS = 32  # of a tile that one thread visits
@@ -31,8 +31,17 @@ def _geometry(N, P, C, groups):
     return (lanes, tile), (-(-P // tile), slices, N), (together * lanes, rows)
 
 
-def group_norm(x, gamma, beta, groups, eps, silu=0):
-    """x (N, ..., C), gamma and beta (C,) -> y like x, cache."""
+def group_norm(x, gamma, beta, groups, eps=1e-5):
+    """`group_norm`."""
+    return _group_norm(x, gamma, beta, groups, eps, silu=0)
+
+
+def group_norm_silu(x, gamma, beta, groups, eps=1e-5):
+    """`group_norm_silu`, in the same three kernels; group_norm_backward is its backward, too."""
+    return _group_norm(x, gamma, beta, groups, eps, silu=1)
+
+
+def _group_norm(x, gamma, beta, groups, eps, silu):
     xp = get_array_module(x)
     x, gamma, beta = dense(x, x), dense(gamma, x), dense(beta, x)
     N, P, C = x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1]
@@ -72,19 +81,14 @@ def group_norm_backward(dy, cache):
     return dx, dgamma, dbeta
 
 
-def group_norm_silu(x, gamma, beta, groups, eps):
-    """group_norm with SiLU after it, in the same three kernels; group_norm_backward is its backward, too."""
-    return group_norm(x, gamma, beta, groups, eps, silu=1)
-
-
 class LayerNormCache(NamedTuple):
     x: Any
     gamma: Any
     statistics: Any  # rows,2: mean and rstd, float32
 
 
-def layer_norm(x, gamma, beta, eps):
-    """x (..., D), gamma and beta (D,) -> y like x, cache."""
+def layer_norm(x, gamma, beta, eps=1e-5):
+    """`layer_norm`."""
     xp = get_array_module(x)
     x, gamma, beta = dense(x, x), dense(gamma, x), dense(beta, x)
     D = x.shape[-1]

@@ -1,4 +1,4 @@
-"""Attention on the GPU in tiles, forward and backward, without the scores: the pair of `minild.ops.attention`."""
+"""Attention on the GPU in tiles, forward and backward, without the scores."""
 
 import math
 from typing import Any, NamedTuple
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minild.backend import get_array_module
-from minild.ops.kernels import dense, launch
+from minild.engine.cuda import dense, launch
 
 TILE = 64  # queries, and keys, that a block works on at once
 BLOCK = (16, 16)
@@ -26,8 +26,13 @@ def _slices(width):
     return -(-width // BLOCK[0])
 
 
-def attention(q, k, v, heads, causal):
-    """q (N, Lq, D), k and v (N, Lk, D) -> y (N, Lq, D), cache."""
+def narrow(q, k, v, heads, causal=False):
+    """Whether a head is narrow enough for the kernels."""
+    return q.shape[2] // heads <= WIDEST
+
+
+def attention(q, k, v, heads, causal=False):
+    """`attention`."""
     xp = get_array_module(q)
     q, k, v = dense(q, q), dense(k, q), dense(v, q)
     N, Lq, D = q.shape

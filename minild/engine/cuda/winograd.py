@@ -7,10 +7,12 @@ import functools
 
 import numpy as np
 
-from minild.backend import device_of, get_array_module, pieces, to_device
-from minild.ops import winograd
-from minild.ops.kernels import dense, elementwise
-from minild.ops.winograd import SIDE, TAPS, TILE, VALUES
+from minild.backend import device_of, get_array_module, to_device
+from minild.engine.cpu import conv, winograd
+from minild.engine.cpu.winograd import SIDE, TAPS, TILE, VALUES
+from minild.engine.cuda import dense, elementwise
+from minild.engine.memory import row_pieces
+from minild.ops.conv import Conv2dCache, margins_of
 
 
 @functools.cache
@@ -24,7 +26,7 @@ def _geometry(x, y_shape):
     """(tiles down, tiles across), slices of images that are worked on at once."""
     N, Ho, Wo, Cout = y_shape
     down, across = -(-Ho // TILE), -(-Wo // TILE)
-    return (down, across), pieces(N, down * across * VALUES * max(x.shape[3], Cout), x)
+    return (down, across), row_pieces(N, down * across * VALUES * max(x.shape[3], Cout), x)
 
 
 def _inputs(x, b_t, margins, down, across):
@@ -37,9 +39,25 @@ def _inputs(x, b_t, margins, down, across):
     return V
 
 
-def correlate(x, weight, bias, margins, y):
-    """y[...] = x ⋆ weight + bias at stride 1, for a 3 x 3 kernel: `minild.ops.winograd.correlate`'s contract."""
+def conv2d(x, weight, bias=None, stride=1, padding=0):
+    """`conv2d` of a 3 x 3 kernel at stride 1."""
+    margins = margins_of(padding)
+    return correlate(x, weight, bias, margins), Conv2dCache(x, weight, bias is not None, stride, margins)
+
+
+def conv2d_backward(dy, cache):
+    """dy (N, Ho, Wo, Cout) -> dx, dweight, dbias (None without a bias)."""
+    x, weight, has_bias, _, margins = cache
+    back = conv.rotated(weight, margins)
+    dx = correlate(dy, back[0], None, back[3]) if winograd.pays(dy, *back) else conv.correlate(dy, *back)
+    dbias = dy.reshape(-1, dy.shape[3]).sum(axis=0) if has_bias else None
+    return dx, weight_gradient(x, dy, margins), dbias
+
+
+def correlate(x, weight, bias, margins):
+    """x ⋆ weight + bias at stride 1, for a 3 x 3 kernel."""
     xp = get_array_module(x)
+    y = xp.empty((*winograd.conv_shape(x.shape, margins), weight.shape[3]), x.dtype)
     _, a_t, b_t, G = _matrices(device_of(x))
     x = dense(x, x)
     Cin, Cout = weight.shape[2:]
@@ -50,10 +68,11 @@ def correlate(x, weight, bias, margins, y):
         M = xp.matmul(_inputs(x[images], b_t, margins, down, across), U)
         places = *y.shape[1:], down, across
         elementwise("winograd", "winograd_outputs", M.shape[1] * Cout, M, a_t, bias, y[images], *places)
+    return y
 
 
 def weight_gradient(x, dy, margins):
-    """dweight (3, 3, Cin, Cout): `minild.ops.winograd.weight_gradient`'s contract."""
+    """dweight (3, 3, Cin, Cout), by the transposes of the same transforms."""
     xp = get_array_module(x)
     a, _, b_t, G = _matrices(device_of(x))
     x, dy = dense(x, x), dense(dy, x)

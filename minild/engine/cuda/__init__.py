@@ -1,9 +1,9 @@
 """CUDA kernels where CuPy would launch many: convolution, normalisation, activations, attention, the optimiser's step.
 
-Each wrapper here has the name and the contract of the plain op that calls it, and a .cu file of the same name holds its
-kernels. The plain op stays the reference, and the path of NumPy, of float64 and of the tests' double of CuPy. Sums are
-in float32 whatever the arrays hold. Checked by compilation for sm_75, 86, 90 and 120, and by emulation on the CPU
-against the plain ops, under the address and the thread sanitizer; not run on a GPU yet, and not measured.
+Each file's functions have the names and the contracts of minild.ops, and a .cu file of the same name holds the kernels.
+They serve CuPy's arrays of float32 and float16; float64 goes by the textbook. Sums are in float32 whatever the arrays
+hold. Checked by compilation for sm_75, 86, 90 and 120, and by emulation on the CPU against the textbook, under the
+address and the thread sanitizer; not run on a GPU yet, and not measured.
 """
 
 import functools
@@ -18,7 +18,7 @@ OPTIONS = ("-std=c++17",)
 THREADS, LARGEST_GRID = 256, 1 << 14  # of an elementwise kernel: beyond, each thread takes several elements
 
 
-def serve(x):
+def has_kernels(x):
     """Whether there are kernels for the array `x`: one of CuPy's own, of float32 or float16."""
     return type(x).__module__.split(".")[0] == "cupy" and x.dtype in SCALARS
 

@@ -1,6 +1,6 @@
 """AdamW's step and the moving average of the weights on the GPU, a kernel each."""
 
-from minild.ops.kernels import elementwise
+from minild.engine.cuda import elementwise
 
 
 def adamw(gradient, m, v, weights, decays, *, beta1, beta2, rate, eps, decay):

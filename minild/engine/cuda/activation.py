@@ -1,16 +1,17 @@
-"""SiLU, quick GELU, GELU and GEGLU on the GPU: `minild.ops.activation`'s pairs, which keep x alone for the backward."""
+"""SiLU, quick GELU, GELU and GEGLU on the GPU; all keep x alone for the backward."""
 
 from typing import Any, NamedTuple
 
 from minild.backend import get_array_module
-from minild.ops.kernels import dense, elementwise
+from minild.engine.cuda import dense, elementwise
+from minild.ops.activation import QUICK
 
 
 class Cache(NamedTuple):
     x: Any
 
 
-def gated(x, sharpness):
+def _gated(x, sharpness):
     """y = x · σ(sharpness · x)."""
     x = dense(x, x)
     y = get_array_module(x).empty_like(x)
@@ -18,15 +19,35 @@ def gated(x, sharpness):
     return y, Cache(x)
 
 
-def gated_backward(dy, cache, sharpness):
+def _gated_backward(dy, cache, sharpness):
     (x,) = cache
     dx = get_array_module(x).empty_like(x)
     elementwise("activation", "gated_backward", x.size, dense(dy, x), x, dx, float(sharpness))
     return dx
 
 
+def silu(x):
+    """`silu`."""
+    return _gated(x, 1.0)
+
+
+def silu_backward(dy, cache):
+    """dy like x -> dx."""
+    return _gated_backward(dy, cache, 1.0)
+
+
+def quick_gelu(x):
+    """`quick_gelu`."""
+    return _gated(x, QUICK)
+
+
+def quick_gelu_backward(dy, cache):
+    """dy like x -> dx."""
+    return _gated_backward(dy, cache, QUICK)
+
+
 def gelu(x):
-    """y = x · Φ(x)."""
+    """`gelu`."""
     x = dense(x, x)
     y = get_array_module(x).empty_like(x)
     elementwise("activation", "gelu", x.size, x, y)
@@ -34,6 +55,7 @@ def gelu(x):
 
 
 def gelu_backward(dy, cache):
+    """dy like x -> dx."""
     (x,) = cache
     dx = get_array_module(x).empty_like(x)
     elementwise("activation", "gelu_backward", x.size, dense(dy, x), x, dx)
@@ -41,7 +63,7 @@ def gelu_backward(dy, cache):
 
 
 def geglu(x):
-    """x (..., 2D) -> y (..., D) = hidden · gelu(gate)."""
+    """`geglu`."""
     x = dense(x, x)
     half = x.shape[-1] // 2
     y = get_array_module(x).empty((*x.shape[:-1], half), x.dtype)

@@ -1,4 +1,4 @@
-"""The kernels of minild.ops.kernels, built by g++ with emulation.h, to be called on NumPy arrays.
+"""The kernels of minild.engine.cuda, built by g++ with emulation.h, to be called on NumPy arrays.
 
 With SANITIZE=address or thread in the environment they are built under that sanitizer, whose library the Python that
 calls them must have been started with (LD_PRELOAD).
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minild.ops import kernels
+from minild.engine import cuda
 
 GXX = shutil.which("g++")
 SCALAR_LETTERS = {"float32": "f", "int32": "i", "int64": "q"}
@@ -40,7 +40,7 @@ def build(text, sanitizer=None):
 
 @functools.cache
 def _library(file, dtype, constants):
-    text = kernels.source(file, dtype, **dict(constants)).replace("#include <cuda_fp16.h>\n", "")
+    text = cuda.source(file, dtype, **dict(constants)).replace("#include <cuda_fp16.h>\n", "")
     return build(text, os.environ.get("SANITIZE"))
 
 
@@ -64,12 +64,12 @@ def run(library, name, grid, block, arguments):
 
 
 def get_kernel(file, name, dtype, **constants):
-    """What kernels.get_kernel gives, on the CPU."""
+    """What cuda.get_kernel gives, on the CPU."""
     return functools.partial(run, _library(file, np.dtype(dtype), tuple(constants.items())), name)
 
 
 @pytest.fixture
 def emulated(monkeypatch):
-    """Within it, the ops' float32 and float16 on the host go to the kernels."""
-    monkeypatch.setattr(kernels, "serve", lambda x: x.dtype in kernels.SCALARS)
-    monkeypatch.setattr(kernels, "get_kernel", get_kernel)
+    """Within it, the engine's float32 and float16 on the host go to the kernels."""
+    monkeypatch.setattr(cuda, "has_kernels", lambda x: x.dtype in cuda.SCALARS)
+    monkeypatch.setattr(cuda, "get_kernel", get_kernel)

@@ -14,10 +14,16 @@ The error grows with the points' powers. Of 0, ±a, ±b the textbook's a = 1, b 
 direct convolution, a = 3/4, b = 3/2 three times.
 """
 
+import math
+from typing import Any, NamedTuple
+
 import numpy as np
 
-from minild.backend import on_all_cores, workspace
-from minild.ops.bands import band, bands, windows
+from minild.engine.cores import on_all_cores
+from minild.engine.cpu import conv
+from minild.engine.cpu.sums import sum_rows
+from minild.engine.memory import map_pieces, region, windows, workspace
+from minild.ops.conv import margins_of
 
 TILE, TAPS = 4, 3
 POINTS = (0.0, 0.75, -0.75, 1.5, -1.5)
@@ -26,6 +32,7 @@ VALUES = SIDE * SIDE
 LEAST_CHANNELS = 16  # with fewer, the transforms cost more than the products save
 LEAST_TILES = 32  # with fewer, so does the transform of the weights
 TILES_AT_ONCE = 64  # at least, or the 36 matrices of a piece have too few rows to be multiplied fast
+KEPT = 1 << 22  # numbers in the transformed tiles that a call may keep for its backward, in place of x
 LARGEST = 1 << 25  # numbers in the transformed weights, four times as many as the weights themselves, at a time
 
 
@@ -55,26 +62,62 @@ def _tiles(size):
 
 def values_shape(x_shape, margins):
     """The shape of all transformed tiles of x: (tiles, 36, Cin)."""
-    N, H, W, Cin = x_shape
-    down, across = (_tiles(size + sum(margin) - TAPS + 1) for size, margin in zip((H, W), margins))
-    return N * down * across, VALUES, Cin
+    N, Ho, Wo = conv_shape(x_shape, margins)
+    return N * _tiles(Ho) * _tiles(Wo), VALUES, x_shape[3]
 
 
-def pays(x_shape, weight_shape, margins):
-    """Whether this is the fastest convolution: with enough channels and tiles, and few pixels beyond the edge."""
+def conv_shape(x_shape, margins):
+    """(N, Ho, Wo) of the outputs."""
     N, H, W, _ = x_shape
-    kH, kW, Cin, Cout = weight_shape
-    if (kH, kW) != (TAPS, TAPS) or min(Cin, Cout) < LEAST_CHANNELS:
+    return N, H + sum(margins[0]) - TAPS + 1, W + sum(margins[1]) - TAPS + 1
+
+
+def pays(x, weight, bias=None, stride=1, padding=0):
+    """Whether this is the fastest way: 3 x 3 at stride 1, with channels and tiles enough, and few beyond the edge."""
+    kH, kW, Cin, Cout = weight.shape
+    if (kH, kW, stride) != (TAPS, TAPS, 1) or min(Cin, Cout) < LEAST_CHANNELS:
         return False
-    Ho, Wo = H + sum(margins[0]) - TAPS + 1, W + sum(margins[1]) - TAPS + 1
-    tiles = values_shape(x_shape, margins)[0]
+    margins = margins_of(padding)
+    N, Ho, Wo = conv_shape(x.shape, margins)
+    tiles = values_shape(x.shape, margins)[0]
     return tiles >= LEAST_TILES and tiles * TILE * TILE <= 1.5 * N * Ho * Wo
+
+
+class WinogradCache(NamedTuple):
+    x: Any  # None where there are values
+    values: Any  # the transform of x, of twice its size: kept in its place where that is not much
+    weight: Any
+    has_bias: bool
+    margins: Any
+
+
+def conv2d(x, weight, bias=None, stride=1, padding=0, keep=True):
+    """`conv2d` of a 3 x 3 kernel at stride 1. Unless `keep`, nothing is made for the backward alone."""
+    margins = margins_of(padding)
+    shape = values_shape(x.shape, margins)
+    values = np.empty(shape, x.dtype) if keep and math.prod(shape) <= KEPT else None
+    y = np.empty((*conv_shape(x.shape, margins), weight.shape[3]), x.dtype)
+    correlate(x, weight, bias, margins, y, values)
+    return y, WinogradCache(x if values is None else None, values, weight, bias is not None, margins)
+
+
+def conv2d_backward(dy, cache):
+    """dy (N, Ho, Wo, Cout) -> dx, dweight, dbias (None without a bias)."""
+    x, values, weight, has_bias, margins = cache
+    dweight = weight_gradient(x, dy, margins, values)
+    dbias = sum_rows(dy.reshape(-1, dy.shape[3])) if has_bias else None
+    back = conv.rotated(weight, margins)
+    if pays(dy, *back):
+        dx, _ = conv2d(dy, *back, keep=False)
+    else:
+        dx = conv.correlate(dy, *back)
+    return dx, dweight, dbias
 
 
 def _pieces(Cin, y):
     """(images, rows of tiles) that are worked on at once."""
     N, Ho, Wo, Cout = y.shape
-    return bands(N, _tiles(Ho), _tiles(Wo), VALUES * max(Cin, Cout), y, TILES_AT_ONCE)
+    return map_pieces(N, _tiles(Ho), _tiles(Wo), VALUES * max(Cin, Cout), y, TILES_AT_ONCE)
 
 
 def _numbers(piece, y):
@@ -145,7 +188,7 @@ def _gather(x, piece, margins, y, side):
     down, across = rows.stop - rows.start, _tiles(y.shape[2])
     (top, _), (left, _) = margins
     height, width = TILE * (down - 1) + side, TILE * (across - 1) + side
-    area = band(x, images, TILE * rows.start - top, height, -left, width)
+    area = region(x, images, TILE * rows.start - top, height, -left, width)
     tiles = windows(area, (side, side), TILE, "tiles")
     return tiles.reshape(-1, side * side, x.shape[3])
 

@@ -1,0 +1,78 @@
+"""All cores of the host: an operation's pieces, pictures, or parts of a batch, side by side.
+
+NumPy lets go of Python's lock within an operation, so threads truly compute at once. While they do, BLAS has one thread
+in each: its own threads would only stand in each other's way.
+"""
+
+import contextlib
+import contextvars
+import functools
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+from threadpoolctl import ThreadpoolController
+
+_thread = threading.local()  # .works_alone: it is one of several that share the cores
+
+
+def core_count():
+    """The processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@functools.cache
+def _blas():
+    return ThreadpoolController()  # found once: looking for the libraries takes longer than many an operation
+
+
+def blas_threads(count):
+    """Context manager: BLAS uses `count` threads within (1 where several threads compute side by side)."""
+    return _blas().limit(limits=count, user_api="blas")
+
+
+def _join_the_cores():
+    _thread.works_alone = True
+
+
+class WorkerThreads(ThreadPoolExecutor):
+    """Threads that share the cores: none of them spreads its work over the others.
+
+    What holds by `with` where the work is handed out (`using`, `inference`) holds for the work, too.
+    """
+
+    def __init__(self, count):
+        super().__init__(count, initializer=_join_the_cores)
+
+    def submit(self, function, /, *arguments, **settings):
+        return super().submit(contextvars.copy_context().run, function, *arguments, **settings)
+
+
+@contextlib.contextmanager
+def side_by_side():
+    """A map() for work on host arrays that runs on all cores at once, BLAS on one thread in each."""
+    with blas_threads(1), WorkerThreads(core_count()) as pool:
+        yield pool.map
+
+
+@functools.cache
+def _all_cores():
+    return WorkerThreads(core_count())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_all_cores.cache_clear)  # the threads stay behind
+
+
+def on_all_cores(function, pieces):
+    """Call function(piece) for every piece, on all cores at once; one after the other in a thread that works alone.
+
+    For the pieces of one large operation on host arrays. `function` writes its result where it belongs.
+    """
+    if len(pieces) < 2 or core_count() == 1 or getattr(_thread, "works_alone", False):
+        for piece in pieces:
+            function(piece)
+        return
+    with blas_threads(1):
+        for _ in _all_cores().map(function, pieces):
+            pass  # the results are None; to ask for them raises what a piece raised
