@@ -5,14 +5,16 @@ import math
 from minild.errors import UserError
 
 
-def ddim_inverse(predict, latents, schedule, steps, generators=None):
+def ddim_inverse(predict, latents, schedule, steps, generators=None, mix=None):
     """Yield the latents after each of `steps` steps of equation 12 the other way, (N, h, w, c), the last all noise.
 
     z_t = √ᾱ_t ẑ_0 + √(1 - ᾱ_t) ε, with ẑ_0 and ε told from z_prev as if it were already at t: the two differ little
     where the steps are small.
 
-    predict(latents, t) -> the model's output, like latents; latents: here of a picture; generators: not used.
+    predict(latents, t) -> the model's output, like latents; latents: here of a picture; generators and mix: not used.
     """
+    if mix:
+        raise UserError("sampler ddim-inverse ends in noise: there is nothing to mix in, use another")
     if schedule.config["timestep_spacing"] == "linspace":
         raise UserError("scheduler: timestep_spacing = 'linspace' is not for ddim-inverse, use 'leading' or 'trailing'")
     stride = schedule.train_steps // steps
