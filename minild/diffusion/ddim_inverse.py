@@ -2,6 +2,7 @@
 
 import math
 
+from minild.diffusion.schedule import require_supported
 from minild.errors import UserError
 
 
@@ -15,8 +16,7 @@ def ddim_inverse(predict, latents, schedule, steps, generators=None, mix=None):
     """
     if mix:
         raise UserError("sampler ddim-inverse ends in noise: there is nothing to mix in, use another")
-    if schedule.config["timestep_spacing"] == "linspace":
-        raise UserError("scheduler: timestep_spacing = 'linspace' is not for ddim-inverse, use 'leading' or 'trailing'")
+    require_supported(schedule.config, "sampler ddim-inverse", "ddim-inverse")
     stride = schedule.train_steps // steps
     for t in reversed(schedule.timesteps(steps).tolist()):  # plain numbers: a NumPy scalar would promote float32
         alpha_bar, previous = schedule.alpha_bar(t), schedule.alpha_bar(t - stride)
