@@ -1,16 +1,15 @@
 """Pipeline: autoencoder, text encoder, U-Net and sampler put together (latent diffusion paper, section 3)."""
 
 import contextlib
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from minild import pretrained
 from minild.backend import (
     core_count,
     get_array_module,
     image_generators,
+    keep_freed_memory,
     side_by_side,
     standard_normal,
     to_device,
@@ -20,18 +19,9 @@ from minild.diffusion import SAMPLERS
 from minild.diffusion.guidance import guided
 from minild.errors import UserError
 from minild.pipelines import tiling
+from minild.pipelines.folder import read_pipeline, write_pipeline
 from minild.pipelines.request import one_a_picture, require_clip_skip, require_guidance, require_sampler
-from minild.pipelines.scheduler_config import DEFAULT_SAMPLER, sampler_schedule, scheduler_class, write_scheduler
-
-INDEX, RECORD = "model_index.json", "minild.json"
-PARTS = {
-    "vae": ("diffusers", "AutoencoderKL"),
-    "text_encoder": ("transformers", "CLIPTextModel"),
-    "tokenizer": ("transformers", "CLIPTokenizer"),
-    "unet": ("diffusers", "UNet2DConditionModel"),
-    "scheduler": ("diffusers", "DDIMScheduler"),
-}
-FORMAT_VERSION = "0.40.0"  # the reference's release whose layout we write
+from minild.pipelines.scheduler_config import DEFAULT_SAMPLER, sampler_schedule
 
 SMALL_POSITIONS = 1024  # latent positions of a picture that one core draws well alone
 SMALL_MAP = 16384  # numbers in a feature map up to which one pass over two pictures beats two passes on two cores
@@ -235,27 +225,16 @@ class Pipeline:
         return latents
 
     def save_pretrained(self, folder, dtype="float32"):
-        """Write a folder that the reference's StableDiffusionPipeline opens, the weights in `dtype`.
+        """Write a folder that the reference's StableDiffusionPipeline opens, the weights in `dtype`."""
+        write_pipeline(self, folder, dtype)
 
-        model_index.json goes first and comes last: a folder that has it is whole.
-        """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / INDEX).unlink(missing_ok=True)
-        self.vae.save_pretrained(folder / "vae", dtype)
-        self.text_encoder.save_pretrained(folder / "text_encoder", dtype)
-        self.unet.save_pretrained(folder / "unet", dtype)
-        self.tokenizer.save_pretrained(folder / "tokenizer")
-        write_scheduler(folder / "scheduler", self.schedule, self.sampler)
-        if self.record:
-            pretrained.write_json(folder / RECORD, self.record)
-        index = {
-            "_class_name": "StableDiffusionPipeline",
-            "_diffusers_version": FORMAT_VERSION,
-            "feature_extractor": [None, None],
-            "requires_safety_checker": False,
-            "safety_checker": [None, None],
-            **{part: list(entry) for part, entry in PARTS.items()},
-            "scheduler": ["diffusers", scheduler_class(self.sampler)],
-        }
-        pretrained.write_json(folder / INDEX, index)
+
+def load(folder=None, dtype="float32", device="cpu"):
+    """The Pipeline in a folder (see find_folder), computing in `dtype` on the device of that name.
+
+    `folder` may also be a file that holds all of Stable Diffusion 1.x under its original keys. UserError, in one
+    line, for whatever is missing, broken or does not fit. The process then keeps freed memory for itself.
+    """
+    pipeline = Pipeline(**read_pipeline(folder, dtype, device))
+    keep_freed_memory()  # every step of a sampler asks for the same arrays again
+    return pipeline
