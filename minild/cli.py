@@ -197,15 +197,12 @@ def _add_txt2img(commands):
 
 def _txt2img(arguments):
     from minild.pipelines import load, output
+    from minild.pipelines.request import require_texts
 
     for prompt in arguments.prompts:
         if not prompt.strip():
             raise UserError("a prompt is empty: say what to draw")
-    for text in (*arguments.prompts, arguments.negative_prompt):
-        try:
-            text.encode()
-        except UnicodeEncodeError:  # bytes on the command line that are no UTF-8
-            raise UserError(f"a prompt is not valid text: {text!r}") from None
+    require_texts([*arguments.prompts, arguments.negative_prompt])
     wanted = len(arguments.prompts) * arguments.count
     if wanted > MOST_PICTURES:
         raise UserError(f"{wanted:,} pictures are too many for one command: ask for {MOST_PICTURES:,} at most")

@@ -260,7 +260,7 @@ TASKS = (
     ),
     Task(
         "6.4", "DDIM", "minild.diffusion.ddim:ddim", 3, inputs.ddim_samplings, steps,
-        uses=("minild.diffusion.schedule:NoiseSchedule",), faults={
+        uses=("minild.diffusion.schedule:NoiseSchedule",), note="`mix` may be left aside.", faults={
             "the new latents are made with ᾱ_t: the step goes to ᾱ_prev": faults.ddim_with("same level"),
             "eta makes no difference": faults.ddim_with("no eta"),
             "ε keeps its whole share beside the fresh noise: σ² has to come off": faults.ddim_with("epsilon whole"),
@@ -268,7 +268,7 @@ TASKS = (
     ),
     Task(
         "6.5", "DDPM", "minild.diffusion.ddpm:ddpm", 3, inputs.ddpm_samplings, steps,
-        uses=("minild.diffusion.schedule:NoiseSchedule",), faults={
+        uses=("minild.diffusion.schedule:NoiseSchedule",), note="`mix` may be left aside.", faults={
             "the variance is that of the forward step, not of the posterior": faults.ddpm_with("wide"),
             "the last step adds noise": faults.ddpm_with("noisy end"),
             "the mean is that of ẑ_0 alone, without z_t's share": faults.ddpm_with("mean of the clean"),

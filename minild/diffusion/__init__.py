@@ -1,7 +1,17 @@
 """Diffusion, on latents or on pictures: the noise schedule, the training loss, guidance, and one file a sampler.
 
-Nothing here knows a model: a sampler is handed `predict(latents, timestep)`, which gives what the schedule's
-prediction_type says, and yields latents.
+Nothing here knows a model. Every sampler is a generator of the one form
+
+    sampler(predict, latents, schedule, steps, generators, mix=None)
+
+predict      predict(latents, timestep) gives what the schedule's prediction_type says
+latents      where it begins, (N, h, w, c): unit-variance noise; for ddim-inverse the latents of pictures
+generators   the random numbers of each picture
+mix          mix(z, ᾱ) -> z changes the latents after a step, before they are yielded and the next step takes them up:
+             inpainting puts the picture that is given back outside its mask, √ᾱ z_0 + √(1 - ᾱ) ε
+
+It yields the latents after each of `steps` steps. In whatever variable it computes, they are of one scale,
+z = √ᾱ z_0 + √(1 - ᾱ) ε, so that any of them can be decoded. The last are the sample, just as the reference returns it.
 """
 
 from minild.diffusion.ddim import ddim

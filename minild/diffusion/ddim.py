@@ -6,14 +6,15 @@ from minild.backend import device_of, to_device
 from minild.random import standard_normal
 
 
-def ddim(predict, latents, schedule, steps, generators=None, eta=0.0):
+def ddim(predict, latents, schedule, steps, generators=None, eta=0.0, mix=None):
     """Yield the latents after each of `steps` steps of equation 12, (N, h, w, c), the last the sample.
 
     z_prev = √ᾱ_prev ẑ_0 + √(1 - ᾱ_prev - σ²) ε + σ · noise,
     σ = η √((1 - ᾱ_prev) / (1 - ᾱ_t)) √(1 - ᾱ_t / ᾱ_prev): η = 0 is deterministic, η = 1 is DDPM's variance.
 
     predict(latents, t) -> the model's output, like latents; latents: unit-variance noise; generators: one an image,
-    needed for η > 0. t_prev is t - T / steps in every spacing, as in the reference.
+    needed for η > 0; mix: what a step mixes in, see minild.diffusion. t_prev is t - T / steps in every spacing, as in
+    the reference.
     """
     stride = schedule.train_steps // steps
     for t in schedule.timesteps(steps).tolist():  # plain numbers: a NumPy scalar would promote float32
@@ -24,4 +25,6 @@ def ddim(predict, latents, schedule, steps, generators=None, eta=0.0):
         if sigma > 0:
             noise = standard_normal(generators, latents.shape[1:], latents.dtype)
             latents += sigma * to_device(noise, device_of(latents))
+        if mix:
+            latents = mix(latents, previous)
         yield latents

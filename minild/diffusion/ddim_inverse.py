@@ -2,19 +2,21 @@
 
 import math
 
+from minild.diffusion.schedule import require_supported
 from minild.errors import UserError
 
 
-def ddim_inverse(predict, latents, schedule, steps, generators=None):
+def ddim_inverse(predict, latents, schedule, steps, generators=None, mix=None):
     """Yield the latents after each of `steps` steps of equation 12 the other way, (N, h, w, c), the last all noise.
 
     z_t = √ᾱ_t ẑ_0 + √(1 - ᾱ_t) ε, with ẑ_0 and ε told from z_prev as if it were already at t: the two differ little
     where the steps are small.
 
-    predict(latents, t) -> the model's output, like latents; latents: here of a picture; generators: not used.
+    predict(latents, t) -> the model's output, like latents; latents: here of a picture; generators and mix: not used.
     """
-    if schedule.config["timestep_spacing"] == "linspace":
-        raise UserError("scheduler: timestep_spacing = 'linspace' is not for ddim-inverse, use 'leading' or 'trailing'")
+    if mix:
+        raise UserError("sampler ddim-inverse ends in noise: there is nothing to mix in, use another")
+    require_supported(schedule.config, "sampler ddim-inverse", "ddim-inverse")
     stride = schedule.train_steps // steps
     for t in reversed(schedule.timesteps(steps).tolist()):  # plain numbers: a NumPy scalar would promote float32
         alpha_bar, previous = schedule.alpha_bar(t), schedule.alpha_bar(t - stride)

@@ -6,14 +6,15 @@ from minild.backend import device_of, to_device
 from minild.random import standard_normal
 
 
-def ddpm(predict, latents, schedule, steps, generators):
+def ddpm(predict, latents, schedule, steps, generators, mix=None):
     """Yield the latents after each of `steps` steps of algorithm 2, (N, h, w, c), the last the sample.
 
     Each draws from the posterior q(z_prev | z_t, ẑ_0) of equations 6 and 7, written for a stride of several timesteps:
     with α = ᾱ_t / ᾱ_prev, mean = (√ᾱ_prev (1 - α) ẑ_0 + √α (1 - ᾱ_prev) z_t) / (1 - ᾱ_t) and
     variance = (1 - ᾱ_prev) / (1 - ᾱ_t) · (1 - α). The last step adds no noise.
 
-    predict(latents, t) -> the model's output, like latents; latents: unit-variance noise; generators: one an image.
+    predict(latents, t) -> the model's output, like latents; latents: unit-variance noise; generators: one an image;
+    mix: what a step mixes in, see minild.diffusion.
     """
     timesteps = schedule.timesteps(steps).tolist()  # plain numbers: a NumPy scalar would promote float32
     for t, before in zip(timesteps, [*timesteps[1:], None]):
@@ -28,4 +29,6 @@ def ddpm(predict, latents, schedule, steps, generators):
         if variance > 0:
             noise = standard_normal(generators, latents.shape[1:], latents.dtype)
             latents += math.sqrt(variance) * to_device(noise, device_of(latents))
+        if mix:
+            latents = mix(latents, previous)
         yield latents

@@ -8,13 +8,14 @@ from minild.diffusion.sigmas import signal_and_noise, solver_steps
 FEW = 15  # steps below which the last one is of first order with lower_order_final
 
 
-def dpmpp_2m(predict, latents, schedule, steps, generators=None, lower_order_final=True):
+def dpmpp_2m(predict, latents, schedule, steps, generators=None, lower_order_final=True, mix=None):
     """Yield the latents after each of `steps` steps of algorithm 2, (N, h, w, c), the last the sample.
 
     z_next = (σ_next / σ) z - α_next (e^-h - 1) D, with α = √ᾱ, σ = √(1 - ᾱ), λ = log(α / σ), h = λ_next - λ and
     D from `extrapolated`.
 
-    predict(latents, t) -> the model's output, like latents; latents: unit-variance noise; generators: not used.
+    predict(latents, t) -> the model's output, like latents; latents: unit-variance noise; generators: not used;
+    mix: what a step mixes in, see minild.diffusion.
     """
     timesteps, levels = solver_steps(schedule, steps)
     z, before = latents, None
@@ -25,13 +26,15 @@ def dpmpp_2m(predict, latents, schedule, steps, generators=None, lower_order_fin
         data = extrapolated(clean, before, levels, i, lower_order_final)
         z = (noise_after / noise) * z - signal_after * (decay - 1) * data
         before = clean
+        if mix:
+            z = mix(z, signal_after**2)
         yield z
 
 
-def dpmpp_2m_karras(predict, latents, schedule, steps, generators=None, lower_order_final=True):
+def dpmpp_2m_karras(predict, latents, schedule, steps, generators=None, lower_order_final=True, mix=None):
     """dpmpp_2m at the levels of Karras et al. (arXiv 2206.00364, equation 5), whatever the schedule's own."""
     karras = NoiseSchedule(schedule.config | {"use_karras_sigmas": True}, schedule.given)
-    return dpmpp_2m(predict, latents, karras, steps, generators, lower_order_final)
+    return dpmpp_2m(predict, latents, karras, steps, generators, lower_order_final, mix)
 
 
 def extrapolated(clean, before, levels, i, lower_order_final):

@@ -8,13 +8,14 @@ from minild.diffusion.sigmas import signal_and_noise, solver_steps
 from minild.random import standard_normal
 
 
-def dpmpp_2m_sde(predict, latents, schedule, steps, generators, lower_order_final=True):
+def dpmpp_2m_sde(predict, latents, schedule, steps, generators, lower_order_final=True, mix=None):
     """Yield the latents after each of `steps` steps, (N, h, w, c), the last the sample.
 
     z_next = (σ_next / σ) e^-h z + α_next (1 - e^-2h) D + σ_next √(1 - e^-2h) · noise: as dpmpp_2m, for the diffusion
     run backwards as the stochastic process that it is.
 
-    predict(latents, t) -> the model's output, like latents; latents: unit-variance noise; generators: one an image.
+    predict(latents, t) -> the model's output, like latents; latents: unit-variance noise; generators: one an image;
+    mix: what a step mixes in, see minild.diffusion.
     """
     timesteps, levels = solver_steps(schedule, steps)
     z, before = latents, None
@@ -28,4 +29,6 @@ def dpmpp_2m_sde(predict, latents, schedule, steps, generators, lower_order_fina
             fresh = standard_normal(generators, z.shape[1:], z.dtype)
             z += noise_after * math.sqrt(1 - decay**2) * to_device(fresh, device_of(z))
         before = clean
+        if mix:
+            z = mix(z, signal_after**2)
         yield z

@@ -1,18 +1,22 @@
 """Euler's method on the probability flow (Karras et al. 2022, arXiv 2206.00364)."""
 
-from minild.diffusion.sigmas import denoise, initial_scale, sigma_steps
+from minild.diffusion.sigmas import denoise, initial_scale, scales_of, sigma_steps
 
 
-def euler(predict, latents, schedule, steps, generators=None):
-    """Yield x after each of `steps` steps of algorithm 1 without its second-order correction, (N, h, w, c).
+def euler(predict, latents, schedule, steps, generators=None, mix=None):
+    """Yield the latents after each of `steps` steps, (N, h, w, c), the last the sample.
 
-    x_next = x + (σ_next - σ) dx/dσ, dx/dσ = ε. In between, x = z_0 + σ ε; the last is the sample.
+    Algorithm 1 without its second-order correction: x_next = x + (σ_next - σ) dx/dσ, with dx/dσ = ε. x = z_0 + σ ε;
+    z = x / √(σ² + 1) is yielded.
 
-    predict(latents, t) -> the model's output, like latents; latents: unit-variance noise; generators: not used.
+    predict(latents, t) -> the model's output, like latents; latents: unit-variance noise; generators: not used;
+    mix: what a step mixes in, see minild.diffusion.
     """
     timesteps, sigmas = sigma_steps(schedule, steps)
     x = latents * initial_scale(schedule, sigmas)
-    for t, sigma, after in zip(timesteps, sigmas, sigmas[1:]):
+    for t, sigma, after, scale in zip(timesteps, sigmas, sigmas[1:], scales_of(sigmas)):
         _, epsilon = denoise(predict, schedule, x, t, sigma)
         x = x + (after - sigma) * epsilon
-        yield x
+        if mix:
+            x = scale * mix(x / scale, 1 / scale**2)
+        yield x / scale

@@ -3,25 +3,28 @@
 import math
 
 from minild.backend import device_of, to_device
-from minild.diffusion.sigmas import denoise, initial_scale, sigma_steps
+from minild.diffusion.sigmas import denoise, initial_scale, scales_of, sigma_steps
 from minild.random import standard_normal
 
 
-def euler_ancestral(predict, latents, schedule, steps, generators):
-    """Yield x after each of `steps` steps, (N, h, w, c): down to σ_down, then noise back up to σ_next.
+def euler_ancestral(predict, latents, schedule, steps, generators, mix=None):
+    """Yield the latents after each of `steps` steps, (N, h, w, c): down to σ_down, then noise back up to σ_next.
 
     σ_up² = σ_next² (σ² - σ_next²) / σ² is the variance of q(x_next | x, ẑ_0), and σ_down² = σ_next² - σ_up²:
-    x_next = x + (σ_down - σ) ε + σ_up · noise. In between, x = z_0 + σ ε; the last is the sample.
+    x_next = x + (σ_down - σ) ε + σ_up · noise. x = z_0 + σ ε; z = x / √(σ² + 1) is yielded.
 
-    predict(latents, t) -> the model's output, like latents; latents: unit-variance noise; generators: one an image.
+    predict(latents, t) -> the model's output, like latents; latents: unit-variance noise; generators: one an image;
+    mix: what a step mixes in, see minild.diffusion.
     """
     timesteps, sigmas = sigma_steps(schedule, steps)
     x = latents * initial_scale(schedule, sigmas)
-    for t, sigma, after in zip(timesteps, sigmas, sigmas[1:]):
+    for t, sigma, after, scale in zip(timesteps, sigmas, sigmas[1:], scales_of(sigmas)):
         _, epsilon = denoise(predict, schedule, x, t, sigma)
         up = after * math.sqrt(max(0.0, 1 - (after / sigma) ** 2))
         down = after * (after / sigma)
         x = x + (down - sigma) * epsilon
         if up > 0:
             x += up * to_device(standard_normal(generators, x.shape[1:], x.dtype), device_of(x))
-        yield x
+        if mix:
+            x = scale * mix(x / scale, 1 / scale**2)
+        yield x / scale

@@ -10,14 +10,15 @@ from minild.random import standard_normal
 SIGMA_DATA = 0.5
 
 
-def lcm(predict, latents, schedule, steps, generators, original_inference_steps=50, timestep_scaling=10.0):
+def lcm(predict, latents, schedule, steps, generators, original_inference_steps=50, timestep_scaling=10.0, mix=None):
     """Yield the latents after each of `steps` steps of algorithm 3, (N, h, w, c), the last the sample.
 
     f(z, t) = c_skip z + c_out ẑ_0, with c_skip = d² / (s² + d²), c_out = s / √(s² + d²), s = timestep_scaling · t and
     d = 1/2, is noised to the next timestep: z_next = √ᾱ_next f + √(1 - ᾱ_next) · noise. The last step adds none.
 
     The timesteps are some of the `original_inference_steps` that the model was distilled on.
-    predict(latents, t) -> the model's output, like latents; latents: unit-variance noise; generators: one an image.
+    predict(latents, t) -> the model's output, like latents; latents: unit-variance noise; generators: one an image;
+    mix: what a step mixes in, see minild.diffusion.
     """
     timesteps = lcm_timesteps(schedule, steps, original_inference_steps)
     for t, after in zip(timesteps, [*timesteps[1:], None]):
@@ -26,10 +27,12 @@ def lcm(predict, latents, schedule, steps, generators, original_inference_steps=
         skip = SIGMA_DATA**2 / (scaled**2 + SIGMA_DATA**2)
         out = scaled / math.hypot(scaled, SIGMA_DATA)
         latents = out * clean + skip * latents
+        alpha_bar = 1.0 if after is None else schedule.alpha_bar(after)
         if after is not None:
-            alpha_bar = schedule.alpha_bar(after)
             noise = to_device(standard_normal(generators, latents.shape[1:], latents.dtype), device_of(latents))
             latents = math.sqrt(alpha_bar) * latents + math.sqrt(1 - alpha_bar) * noise
+        if mix:
+            latents = mix(latents, alpha_bar)
         yield latents
 
 

@@ -4,7 +4,7 @@ from collections import deque
 
 from numpy.polynomial import Polynomial
 
-from minild.diffusion.sigmas import denoise, initial_scale, sigma_steps
+from minild.diffusion.sigmas import denoise, initial_scale, scales_of, sigma_steps
 
 
 def lagrange_integrals(nodes, start, stop):
@@ -18,20 +18,23 @@ def lagrange_integrals(nodes, start, stop):
     return integrals
 
 
-def lms(predict, latents, schedule, steps, generators=None, order=4):
-    """Yield x after each of `steps` steps, (N, h, w, c).
+def lms(predict, latents, schedule, steps, generators=None, order=4, mix=None):
+    """Yield the latents after each of `steps` steps, (N, h, w, c), the last the sample.
 
     x_next = x + Σ_j ε_j ∫ l_j(σ) dσ over [σ, σ_next], l_j the Lagrange polynomials of the last `order` levels σ_j:
-    the exact integral of the polynomial through their ε_j. In between, x = z_0 + σ ε; the last is the sample.
+    the exact integral of the polynomial through their ε_j. x = z_0 + σ ε; z = x / √(σ² + 1) is yielded.
 
-    predict(latents, t) -> the model's output, like latents; latents: unit-variance noise; generators: not used.
+    predict(latents, t) -> the model's output, like latents; latents: unit-variance noise; generators: not used;
+    mix: what a step mixes in, see minild.diffusion.
     """
     timesteps, sigmas = sigma_steps(schedule, steps)
     x = latents * initial_scale(schedule, sigmas)
     nodes, epsilons = deque(maxlen=order), deque(maxlen=order)
-    for t, sigma, after in zip(timesteps, sigmas, sigmas[1:]):
+    for t, sigma, after, scale in zip(timesteps, sigmas, sigmas[1:], scales_of(sigmas)):
         nodes.appendleft(sigma)
         epsilons.appendleft(denoise(predict, schedule, x, t, sigma)[1])
         for weight, epsilon in zip(lagrange_integrals(nodes, sigma, after), epsilons):
             x = x + weight * epsilon
-        yield x
+        if mix:
+            x = scale * mix(x / scale, 1 / scale**2)
+        yield x / scale

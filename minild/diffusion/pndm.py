@@ -11,7 +11,7 @@ WEIGHTS = {
 }
 
 
-def pndm(predict, latents, schedule, steps, generators=None, skip_prk_steps=True):
+def pndm(predict, latents, schedule, steps, generators=None, skip_prk_steps=True, mix=None):
     """Yield the latents after each of `steps` steps of algorithm 2, (N, h, w, c), the last the sample.
 
     z_prev = φ(z, Σ_j w_j e_j, t, t_prev), equation 11: DDIM's step with the Adams-Bashforth sum of the last four
@@ -19,7 +19,8 @@ def pndm(predict, latents, schedule, steps, generators=None, skip_prk_steps=True
     (equation 13), or with skip_prk_steps the first is Heun's, of two calls, and orders 2 and 3 follow, which is PLMS.
     N steps then call the model N + 1 times.
 
-    predict(latents, t) -> the model's output, like latents; latents: unit-variance noise; generators: not used.
+    predict(latents, t) -> the model's output, like latents; latents: unit-variance noise; generators: not used;
+    mix: what a step mixes in, see minild.diffusion.
     """
     stride = schedule.train_steps // steps
     timesteps = schedule.timesteps(steps).tolist()  # plain numbers: a NumPy scalar would promote float32
@@ -28,15 +29,17 @@ def pndm(predict, latents, schedule, steps, generators=None, skip_prk_steps=True
     for i, t in enumerate(timesteps):
         output = predict(latents, t)
         history = [output, *history[:3]]
+        before = t - stride if i >= warm_up else timesteps[i + 1]
         if i >= warm_up:
             output = sum(weight * e for weight, e in zip(WEIGHTS[len(history)], history))
-            latents = transfer(schedule, latents, output, t, t - stride)
+            latents = transfer(schedule, latents, output, t, before)
         elif skip_prk_steps:
-            after = timesteps[i + 1]
-            there = predict(transfer(schedule, latents, output, t, t - stride), after)
-            latents = transfer(schedule, latents, (output + there) / 2, after + stride, after)
+            there = predict(transfer(schedule, latents, output, t, t - stride), before)
+            latents = transfer(schedule, latents, (output + there) / 2, before + stride, before)
         else:
-            latents = runge_kutta(predict, schedule, latents, output, t, timesteps[i + 1], stride // 2)
+            latents = runge_kutta(predict, schedule, latents, output, t, before, stride // 2)
+        if mix:
+            latents = mix(latents, schedule.alpha_bar(before))
         yield latents
 
 

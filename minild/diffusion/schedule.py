@@ -57,7 +57,57 @@ def linspace_timesteps(steps, train_steps, offset=None):
 
 # Table 2 of arXiv 2305.08891; only "leading" knows an offset.
 SPACINGS = {"leading": leading_timesteps, "trailing": trailing_timesteps, "linspace": linspace_timesteps}
-PREDICTIONS = ("epsilon", "v_prediction", "sample")
+
+ALL = "every sampler"  # that has no entry of its own
+DPM = ("dpmpp-2m", "dpmpp-2m-karras", "dpmpp-2m-sde")
+
+# The fields of a scheduler_config.json of which not every value is supported: {field: {sampler: values}}. Of a field
+# that only some samplers have, the others take any value. A field that is not here says what it says to all of them, or
+# changes nothing; a file's clip_sample is passed over, for the reference's pipelines set it to false, whatever an old
+# file says.
+SUPPORTED = {
+    # what the schedule and most samplers do
+    "beta_schedule": {ALL: tuple(BETA_SCHEDULES)},
+    "timestep_spacing": {ALL: tuple(SPACINGS), "ddim-inverse": ("leading", "trailing")},
+    "prediction_type": {ALL: ("epsilon", "v_prediction", "sample")},
+    "final_sigmas_type": {ALL: ("zero", "sigma_min")},
+    # what some samplers do
+    "algorithm_type": dict.fromkeys(DPM, ("dpmsolver++", "sde-dpmsolver++")),
+    "solver_order": {**dict.fromkeys(DPM, (2,)), "unipc": (1, 2, 3)},
+    # The reference turns another family's solver_type into its own, where a configuration is taken over.
+    "solver_type": {
+        **dict.fromkeys(DPM, ("midpoint", "logrho", "bh1", "bh2")),
+        "unipc": ("bh2", "midpoint", "heun", "logrho"),
+    },
+    "lower_order_final": {"unipc": (True,)},
+    "predict_x0": {"unipc": (True,)},
+    "euler_at_final": dict.fromkeys(DPM, (False,)),
+    # what none does
+    "trained_betas": {ALL: (None,)},
+    "thresholding": {ALL: (False,)},
+    "variance_type": {ALL: (None, "fixed_small")},
+    "interpolation_type": {ALL: ("linear",)},
+    "timestep_type": {ALL: ("discrete",)},
+    "use_exponential_sigmas": {ALL: (False, None)},
+    "use_beta_sigmas": {ALL: (False, None)},
+    "use_lu_lambdas": {ALL: (False,)},
+    "use_flow_sigmas": {ALL: (False,)},
+    "use_dynamic_shifting": {ALL: (False,)},
+    "sigma_min": {ALL: (None,)},
+    "sigma_max": {ALL: (None,)},
+    "disable_corrector": {ALL: ([],)},
+    "solver_p": {ALL: (None,)},
+    "lambda_min_clipped": {ALL: (-math.inf,)},
+}
+
+
+def require_supported(config, where, sampler=ALL):
+    """UserError, which begins with `where`, if a field has a value that the sampler does not support."""
+    for field, samplers in SUPPORTED.items():
+        values = samplers.get(sampler, samplers.get(ALL))
+        if field in config and values is not None and config[field] not in values:
+            known = " or ".join(map(repr, values))
+            raise UserError(f"{where}: {field} = {config[field]!r} is not supported, use {known}")
 
 
 class NoiseSchedule:
@@ -78,26 +128,15 @@ class NoiseSchedule:
         "prediction_type": "epsilon",
     }
     options = {"rescale_betas_zero_snr": False, "use_karras_sigmas": False, "final_sigmas_type": "zero"}
-    choices = {
-        "beta_schedule": tuple(BETA_SCHEDULES),
-        "timestep_spacing": tuple(SPACINGS),
-        "prediction_type": PREDICTIONS,
-        "final_sigmas_type": ("zero", "sigma_min"),
-        "trained_betas": (None,),
-        "thresholding": (False,),
-    }
 
     def __init__(self, config=None, given=None):
         """config: fields; those it lacks are `defaults` and `options`, other samplers' fields are passed over.
 
         given: the fields that the user's file states, where `config` is more than those; another sampler takes them
-        over, and its own defaults for the rest (see pipelines.scheduler_config).
+        over, and its own defaults for the rest (see pipelines.scheduler_config). UserError for what is not SUPPORTED.
         """
         config = config or {}
-        for field, values in self.choices.items():
-            if field in config and config[field] not in values:
-                known = " or ".join(map(repr, values))
-                raise UserError(f"scheduler: {field} = {config[field]!r} is not supported, use {known}")
+        require_supported(config, "scheduler")
         self.given = {**self.defaults, **config} if given is None else given
         known = self.defaults | self.options
         self.config = known | {k: v for k, v in config.items() if k in known}

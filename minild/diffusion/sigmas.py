@@ -53,6 +53,11 @@ def initial_scale(schedule, sigmas):
     return math.hypot(sigmas[0], 1) if leading else sigmas[0]
 
 
+def scales_of(sigmas):
+    """What x is divided by to be yielded, a number a step: √(σ_next² + 1), and 1 for the last, which is the sample."""
+    return [*(math.hypot(sigma, 1) for sigma in sigmas[1:-1]), 1.0]
+
+
 def denoise(predict, schedule, x, t, sigma):
     """(ẑ_0, ε) of x = z_0 + σ ε, both like x."""
     z = x / math.hypot(sigma, 1)

@@ -20,7 +20,7 @@ def weights(ratios, h):
     return np.linalg.solve(np.vander(ratios, increasing=True).T, b).tolist()
 
 
-def unipc(predict, latents, schedule, steps, generators=None, solver_order=2):
+def unipc(predict, latents, schedule, steps, generators=None, solver_order=2, mix=None):
     """Yield the latents after each of `steps` steps of algorithms 5 to 8, (N, h, w, c), the last the sample.
 
     Both predictor and corrector are z_next = (σ_next / σ) z - α_next (e^-h - 1) (ẑ_0 + Σ_j a_j D_j), with
@@ -28,7 +28,8 @@ def unipc(predict, latents, schedule, steps, generators=None, solver_order=2):
     with r = 1, so it costs no call of the model. It acts before the next step. Orders rise from 1 at the first step to
     `solver_order`, and fall to 1 at the last.
 
-    predict(latents, t) -> the model's output, like latents; latents: unit-variance noise; generators: not used.
+    predict(latents, t) -> the model's output, like latents; latents: unit-variance noise; generators: not used;
+    mix: what a step mixes in, see minild.diffusion.
     """
     timesteps, levels = solver_steps(schedule, steps)
     log_snr = [-math.log(level) if level > 0 else math.inf for level in levels]  # λ
@@ -52,8 +53,12 @@ def unipc(predict, latents, schedule, steps, generators=None, solver_order=2):
         clean, _ = schedule.predictions(predict(z, t), z, signal**2)
         if i > 0:
             z = advance(start, i - 1, cleans, order, clean)
+            if mix:  # once more: the corrector began before what it mixed in
+                z = mix(z, signal**2)
         cleans = [*cleans, clean][-solver_order:]
         order = min(solver_order, i + 1, steps - i)
         start = z
         z = advance(start, i, cleans, order)
+        if mix:
+            z = mix(z, signal_and_noise(levels[i + 1])[0] ** 2)
         yield z

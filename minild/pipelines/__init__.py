@@ -1,6 +1,6 @@
 """Pipelines: models and a sampler put together, read from and written to one folder."""
 
-from minild.pipelines.folder import find_folder, load
-from minild.pipelines.pipeline import Pipeline
+from minild.pipelines.folder import find_folder
+from minild.pipelines.pipeline import Pipeline, load
 
 __all__ = ["Pipeline", "find_folder", "load"]

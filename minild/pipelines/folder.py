@@ -1,4 +1,7 @@
-"""Reading a pipeline: a folder laid out as the reference's StableDiffusionPipeline, or one file as first published."""
+"""A pipeline's folder, laid out as the reference's StableDiffusionPipeline: found, read and written.
+
+Read, too, is one file with all of Stable Diffusion, as first published.
+"""
 
 import contextlib
 from pathlib import Path
@@ -8,10 +11,19 @@ from minild.backend import get_device
 from minild.data.location import data_path
 from minild.engine.memory import keep_freed_memory
 from minild.errors import UserError
-from minild.pipelines.pipeline import INDEX, PARTS, RECORD, Pipeline
-from minild.pipelines.scheduler_config import read_scheduler
+from minild.pipelines.scheduler_config import read_scheduler, scheduler_class, write_scheduler
 from minild.pipelines.single_file import MODELS, read_single_file
 from minild.tokenizer import CLIPTokenizer
+
+INDEX, RECORD = "model_index.json", "minild.json"
+PARTS = {
+    "vae": ("diffusers", "AutoencoderKL"),
+    "text_encoder": ("transformers", "CLIPTextModel"),
+    "tokenizer": ("transformers", "CLIPTokenizer"),
+    "unet": ("diffusers", "UNet2DConditionModel"),
+    "scheduler": ("diffusers", "DDIMScheduler"),
+}
+FORMAT_VERSION = "0.40.0"  # the reference's release whose layout we write
 
 SHIPPED = ("emoji", "shapes")  # in data/pretrained
 STATE = "training/state.json"  # what minild.training.run keeps of a training
@@ -61,12 +73,8 @@ def read_record(folder):
     return pretrained.read_json(folder / RECORD) if (folder / RECORD).is_file() else {}
 
 
-def load(folder=None, dtype="float32", device="cpu"):
-    """The Pipeline in a folder (see find_folder), computing in `dtype` on the device of that name.
-
-    `folder` may also be a file that holds all of Stable Diffusion 1.x under its original keys. UserError, in one
-    line, for whatever is missing, broken or does not fit. The process then keeps freed memory for itself.
-    """
+def read_pipeline(folder, dtype, device):
+    """{part: what Pipeline takes for it} of a folder or a file. UserError as pipelines.load says."""
     if dtype not in DTYPES:
         raise UserError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
     get_device(device)
@@ -77,16 +85,14 @@ def load(folder=None, dtype="float32", device="cpu"):
     else:
         folder = find_folder(folder)
         parts = _read_folder(folder, dtype, device)
-    pipeline = Pipeline(**parts)
-    faults = misfits(pipeline)
+    faults = misfits(parts)
     if faults:
         raise UserError(f"{folder}: its parts do not fit: {'; '.join(faults)}")
-    keep_freed_memory()  # every step of a sampler asks for the same arrays again
-    return pipeline
+    return parts
 
 
 def _read_folder(folder, dtype, device):
-    """What Pipeline takes, from a pipeline folder."""
+    """read_pipeline of a folder; nothing says yet that the parts fit."""
     read_index(folder)
     parts = {"record": read_record(folder)}
     for part, model in MODELS.items():
@@ -108,18 +114,45 @@ def usable(path):
         raise UserError(f"{path} cannot be used: {type(error).__name__}: {error}") from None
 
 
-def misfits(pipeline):
+def misfits(parts):
     """What keeps the parts from working together, a list of phrases."""
-    text, unet, vae = (model.config for model in (pipeline.text_encoder, pipeline.unet, pipeline.vae))
+    text, unet, vae = (parts[part].config for part in ("text_encoder", "unet", "vae"))
     pairs = [
         ("unet cross_attention_dim", unet["cross_attention_dim"], "text_encoder hidden_size", text["hidden_size"]),
         ("unet in_channels", unet["in_channels"], "vae latent_channels", vae["latent_channels"]),
         ("unet out_channels", unet["out_channels"], "vae latent_channels", vae["latent_channels"]),
     ]
     faults = [f"{a} is {x}, {b} {y}" for a, x, b, y in pairs if x != y]
-    tokens = max(pipeline.tokenizer.vocabulary.values()) + 1
+    tokenizer = parts["tokenizer"]
+    tokens = max(tokenizer.vocabulary.values()) + 1
     limits = [
         ("number of token ids", tokens, "text_encoder vocab_size", text["vocab_size"]),
-        ("length in tokens", pipeline.tokenizer.max_length, "text_encoder length", text["max_position_embeddings"]),
+        ("length in tokens", tokenizer.max_length, "text_encoder length", text["max_position_embeddings"]),
     ]
     return faults + [f"tokenizer {a} is {x}, {b} {y}" for a, x, b, y in limits if x > y]
+
+
+def write_pipeline(pipeline, folder, dtype):
+    """Write the folder of a Pipeline, the weights in `dtype`.
+
+    model_index.json goes first and comes last: a folder that has it is whole.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / INDEX).unlink(missing_ok=True)
+    for part in MODELS:
+        getattr(pipeline, part).save_pretrained(folder / part, dtype)
+    pipeline.tokenizer.save_pretrained(folder / "tokenizer")
+    write_scheduler(folder / "scheduler", pipeline.schedule, pipeline.sampler)
+    if pipeline.record:
+        pretrained.write_json(folder / RECORD, pipeline.record)
+    index = {
+        "_class_name": "StableDiffusionPipeline",
+        "_diffusers_version": FORMAT_VERSION,
+        "feature_extractor": [None, None],
+        "requires_safety_checker": False,
+        "safety_checker": [None, None],
+        **{part: list(entry) for part, entry in PARTS.items()},
+        "scheduler": ["diffusers", scheduler_class(pipeline.sampler)],
+    }
+    pretrained.write_json(folder / INDEX, index)

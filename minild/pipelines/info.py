@@ -7,8 +7,7 @@ import numpy as np
 
 from minild import pretrained
 from minild.diffusion import NoiseSchedule
-from minild.pipelines.folder import MODELS, STATE, find_folder, read_index, read_record, usable
-from minild.pipelines.pipeline import INDEX
+from minild.pipelines.folder import INDEX, MODELS, STATE, find_folder, read_index, read_record, usable
 from minild.pipelines.scheduler_config import DEFAULT_SAMPLER, read_scheduler
 from minild.pipelines.single_file import CONFIGS, open_single_file
 from minild.tokenizer import CLIPTokenizer

@@ -1,35 +1,15 @@
 """Pipeline: autoencoder, text encoder, U-Net and sampler put together (latent diffusion paper, section 3)."""
 
-import contextlib
-from pathlib import Path
-
 import numpy as np
-from tqdm import tqdm
 
-from minild import pretrained
 from minild.backend import get_array_module, to_device, to_host
-from minild.diffusion import SAMPLERS
-from minild.diffusion.guidance import guided
-from minild.engine.cores import core_count, side_by_side
-from minild.errors import UserError
-from minild.pipelines import tiling
-from minild.pipelines.request import one_a_picture, require_clip_skip, require_guidance, require_sampler
-from minild.pipelines.scheduler_config import DEFAULT_SAMPLER, sampler_schedule, scheduler_class, write_scheduler
-from minild.random import image_generators, standard_normal
-
-INDEX, RECORD = "model_index.json", "minild.json"
-PARTS = {
-    "vae": ("diffusers", "AutoencoderKL"),
-    "text_encoder": ("transformers", "CLIPTextModel"),
-    "tokenizer": ("transformers", "CLIPTokenizer"),
-    "unet": ("diffusers", "UNet2DConditionModel"),
-    "scheduler": ("diffusers", "DDIMScheduler"),
-}
-FORMAT_VERSION = "0.40.0"  # the reference's release whose layout we write
-
-SMALL_POSITIONS = 1024  # latent positions of a picture that one core draws well alone
-SMALL_MAP = 16384  # numbers in a feature map up to which one pass over two pictures beats two passes on two cores
-GPU_POSITIONS = 16384  # latent positions computed at once on a GPU: four pictures of Stable Diffusion's 64 x 64
+from minild.engine.memory import keep_freed_memory
+from minild.pipelines import planning, tiling
+from minild.pipelines.drawing import draw_pictures
+from minild.pipelines.folder import read_pipeline, write_pipeline
+from minild.pipelines.request import requested
+from minild.pipelines.scheduler_config import DEFAULT_SAMPLER
+from minild.random import standard_normal
 
 
 class Pipeline:
@@ -62,11 +42,7 @@ class Pipeline:
     @property
     def size_step(self):
         """Heights and widths in pixels are multiples of this: f, doubled by each halving within the U-Net."""
-        return self.vae.downsampling * self._latent_step
-
-    @property
-    def _latent_step(self):
-        return 2 ** (len(self.unet.config["block_out_channels"]) - 1)
+        return self.vae.downsampling * 2 ** (len(self.unet.config["block_out_channels"]) - 1)
 
     @property
     def default_size(self):
@@ -89,7 +65,8 @@ class Pipeline:
 
     def decode(self, latents):
         """latents (N, h, w, c) -> pictures (N, H, W, 3) in [0, 1], float32 on the host."""
-        at_once = self._at_once(*latents.shape[1:3])
+        h, w = latents.shape[1:3]
+        at_once = planning.pictures_at_once(self.device, h, w)
         scale = self.vae.config["scaling_factor"]
 
         def decode(z):
@@ -98,9 +75,8 @@ class Pipeline:
         def decode_large(z):
             return tiling.decode_in_tiles(decode, z, self.vae.downsampling)
 
-        whole = latents.shape[1] * latents.shape[2] <= tiling.WHOLE
         parts = [latents[i : i + at_once] for i in range(0, len(latents), at_once)]
-        pictures = [decode(z) if whole else decode_large(z) for z in parts]
+        pictures = [decode(z) if h * w <= tiling.WHOLE else decode_large(z) for z in parts]
         return np.clip(np.concatenate(pictures) / 2 + 0.5, 0, 1)
 
     def text_to_image(
@@ -108,7 +84,7 @@ class Pipeline:
         prompts,
         negative_prompt="",
         steps=50,
-        guidance_scale=7.5,
+        guidance_scale=None,
         sampler=None,
         seed=0,
         latents=None,
@@ -121,7 +97,7 @@ class Pipeline:
 
         prompts           a text or a list of N
         negative_prompt   what guidance leads away from, a text or a list of N
-        guidance_scale    s of classifier-free guidance; 1 is none
+        guidance_scale    s of classifier-free guidance; 1 is none; None for the model's own
         sampler           a key of minild.diffusion.SAMPLERS; None for the folder's own
         seed              a list of N; or a number: picture i draws from seed + i, and is the picture of seed + i alone
         latents           the initial unit-variance noise (N, h, w, c), instead of drawing it
@@ -133,123 +109,38 @@ class Pipeline:
         One prompt serves all of N latents or seeds. A prompt longer than the context is cut: tokenizer.dropped tells
         what is lost. UserError for whatever cannot be used, or does not go together.
         """
-        sampler = sampler or self.sampler
-        require_sampler(sampler)
-        require_guidance(guidance_scale, guidance_rescale)
-        require_clip_skip(clip_skip, self.text_encoder.config["num_hidden_layers"])
-        schedule, settings = sampler_schedule(self.schedule.given, sampler)
-        schedule.require_steps(steps)
-        if latents is None:
-            shape = self._latent_shape(size)
-        elif size is not None:
-            raise UserError("give a size or latents, not both: latents have a size of their own")
-        else:
-            latents = self._require_latents(latents)
-            shape = latents.shape[1:]
-        prompts, negatives, seeds = one_a_picture(prompts, negative_prompt, seed, latents)
+        request = requested(
+            self,
+            prompts,
+            negative_prompt,
+            steps,
+            guidance_scale,
+            sampler,
+            seed,
+            latents,
+            size,
+            clip_skip,
+            guidance_rescale,
+        )
 
-        context = self.encode_prompts(prompts, clip_skip)
-        negative = self.encode_prompts(negatives) if guidance_scale != 1 else None
-        generators = [image_generators(number, 1)[0] for number in seeds]
-        at_once = self._at_once(*shape[:2])
+        def begin(rows, generators):
+            if request.latents is None:
+                return standard_normal(generators, request.shape), None
+            return request.latents[rows], None
 
-        def draw(start):
-            rows = slice(start, start + at_once)
-            noise = standard_normal(generators[rows], shape) if latents is None else latents[rows]
-            noise = to_device(noise.astype(self.dtype), self.device)
-            with self._passes(*shape[:2], len(prompts), negative) as passes:
-                away = negative if negative is None else negative[rows]
-                predict = guided(self.unet, context[rows], away, guidance_scale, guidance_rescale, passes)
-                for z in SAMPLERS[sampler](predict, noise, schedule, steps, generators[rows], **settings):
-                    bar.update(len(z))
-            return self.decode(z)
-
-        # The bar waits a second, so that quick work and refusals leave stderr clean.
-        with (
-            tqdm(total=len(prompts) * steps, unit="step", delay=1, disable=not progress) as bar,
-            self._workers(*shape[:2]) as workers,
-        ):
-            pictures = np.concatenate(list(workers(draw, range(0, len(prompts), at_once))))
-        if not np.isfinite(pictures).all():
-            wider = "float32, " if self.dtype == np.float16 else ""
-            remedies = f"{wider}less guidance, latents of unit variance, or other weights"
-            raise UserError(f"the model gave values that are no numbers in {self.dtype}: try {remedies}")
-        return pictures
-
-    def _at_once(self, h, w):
-        """How many pictures of h x w latent positions are computed together.
-
-        On the CPU one: the rounding of a matrix product depends on its number of rows, and a picture must be the same
-        bit for bit whether it is drawn alone or among others.
-        """
-        return 1 if self.device == "cpu" else max(1, GPU_POSITIONS // (h * w))
-
-    def _workers(self, h, w):
-        """A map(): small pictures are drawn side by side on the host's cores, large ones have all cores to themselves.
-
-        BLAS then has one thread, or all, by the picture's size alone: that too can change the rounding.
-        """
-        small = self.device == "cpu" and h * w <= SMALL_POSITIONS
-        return side_by_side() if small else contextlib.nullcontext(map)
-
-    def _passes(self, h, w, count, negative):
-        """How `guided` makes its two passes of the U-Net: a map(), or None for one pass over both.
-
-        On the CPU they are made apart where the feature maps are large enough to keep two cores busy, and side by side
-        unless other pictures do so, or there are more cores than two passes can use: these are for each operation to
-        spread over. Whether apart or not is for the picture's size and the model alone to say: the rounding of a matrix
-        product depends on its number of rows.
-        """
-        values = h * w * self.unet.config["block_out_channels"][0]
-        if negative is None or self.device != "cpu" or values <= SMALL_MAP:
-            return contextlib.nullcontext()
-        idle = count == 1 if h * w <= SMALL_POSITIONS else core_count() <= 2
-        return side_by_side() if idle else contextlib.nullcontext(map)
-
-    def _latent_shape(self, size):
-        """(h, w, c) of a size in pixels."""
-        size = size or self.default_size
-        if size is None:
-            raise UserError("the U-Net's config names no sample_size: give a size")
-        step, f = self.size_step, self.vae.downsampling
-        if any(side < 1 or side % step for side in size):
-            raise UserError(f"size {size[0]} x {size[1]} is not divisible by {step}: use multiples of {step} pixels")
-        return size[0] // f, size[1] // f, self.vae.config["latent_channels"]
-
-    def _require_latents(self, latents):
-        """Latents as a host array (N, h, w, c). UserError unless text_to_image can begin with them."""
-        latents, step, c = np.asarray(latents), self._latent_step, self.vae.config["latent_channels"]
-        if latents.dtype.kind not in "fiu":
-            raise UserError(f"latents: expected real numbers, got dtype {latents.dtype}")
-        if latents.ndim != 4 or not latents.size or latents.shape[3] != c or any(s % step for s in latents.shape[1:3]):
-            expected = f"(N, h, w, {c}) with h and w multiples of {step}"
-            raise UserError(f"latents: expected shape {expected}, got {latents.shape}")
-        if not np.isfinite(latents).all():
-            raise UserError("latents: some values are not finite numbers")
-        return latents
+        return draw_pictures(self, request, begin, progress)
 
     def save_pretrained(self, folder, dtype="float32"):
-        """Write a folder that the reference's StableDiffusionPipeline opens, the weights in `dtype`.
+        """Write a folder that the reference's StableDiffusionPipeline opens, the weights in `dtype`."""
+        write_pipeline(self, folder, dtype)
 
-        model_index.json goes first and comes last: a folder that has it is whole.
-        """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / INDEX).unlink(missing_ok=True)
-        self.vae.save_pretrained(folder / "vae", dtype)
-        self.text_encoder.save_pretrained(folder / "text_encoder", dtype)
-        self.unet.save_pretrained(folder / "unet", dtype)
-        self.tokenizer.save_pretrained(folder / "tokenizer")
-        write_scheduler(folder / "scheduler", self.schedule, self.sampler)
-        if self.record:
-            pretrained.write_json(folder / RECORD, self.record)
-        index = {
-            "_class_name": "StableDiffusionPipeline",
-            "_diffusers_version": FORMAT_VERSION,
-            "feature_extractor": [None, None],
-            "requires_safety_checker": False,
-            "safety_checker": [None, None],
-            **{part: list(entry) for part, entry in PARTS.items()},
-            "scheduler": ["diffusers", scheduler_class(self.sampler)],
-        }
-        pretrained.write_json(folder / INDEX, index)
+
+def load(folder=None, dtype="float32", device="cpu"):
+    """The Pipeline in a folder (see find_folder), computing in `dtype` on the device of that name.
+
+    `folder` may also be a file that holds all of Stable Diffusion 1.x under its original keys. UserError, in one
+    line, for whatever is missing, broken or does not fit. The process then keeps freed memory for itself.
+    """
+    pipeline = Pipeline(**read_pipeline(folder, dtype, device))
+    keep_freed_memory()  # every step of a sampler asks for the same arrays again
+    return pipeline

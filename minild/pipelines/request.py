@@ -2,11 +2,75 @@
 
 import math
 from numbers import Integral
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from minild.diffusion import SAMPLERS
+from minild.diffusion import SAMPLERS, NoiseSchedule
 from minild.errors import UserError
+from minild.pipelines.scheduler_config import sampler_schedule
+
+
+class Request(NamedTuple):
+    """What is drawn: N pictures, and all that decides them beside the models."""
+
+    prompts: list  # N texts
+    negative_prompts: list  # N texts
+    seeds: list  # N whole numbers
+    shape: tuple  # (h, w, c) of the latents
+    latents: Any  # the initial noise (N, h, w, c) on the host, where it was given; else None
+    steps: int
+    guidance_scale: float
+    guidance_rescale: float
+    clip_skip: int
+    sampler: str
+    schedule: NoiseSchedule  # as the sampler takes it over from the pipeline's
+    settings: dict  # what else the sampler takes from there
+
+
+def requested(
+    pipe,
+    prompts,
+    negative_prompt="",
+    steps=50,
+    guidance_scale=None,
+    sampler=None,
+    seed=0,
+    latents=None,
+    size=None,
+    clip_skip=0,
+    guidance_rescale=0.0,
+):
+    """-> the Request that Pipeline.text_to_image understands by its arguments of these names, which it describes."""
+    sampler = sampler or pipe.sampler
+    require_sampler(sampler)
+    guidance_scale = pipe.guidance_scale if guidance_scale is None else guidance_scale
+    require_guidance(guidance_scale, guidance_rescale)
+    require_clip_skip(clip_skip, pipe.text_encoder.config["num_hidden_layers"])
+    schedule, settings = sampler_schedule(pipe.schedule.given, sampler)
+    schedule.require_steps(steps)
+    if latents is None:
+        shape = latent_shape(pipe, size)
+    elif size is not None:
+        raise UserError("give a size or latents, not both: latents have a size of their own")
+    else:
+        latents = usable_latents(pipe, latents)
+        shape = latents.shape[1:]
+    prompts, negatives, seeds = one_a_picture(prompts, negative_prompt, seed, latents)
+    return Request(
+        prompts=prompts,
+        negative_prompts=negatives,
+        seeds=seeds,
+        shape=shape,
+        latents=latents,
+        steps=steps,
+        guidance_scale=guidance_scale,
+        guidance_rescale=guidance_rescale,
+        clip_skip=clip_skip,
+        sampler=sampler,
+        schedule=schedule,
+        settings=settings,
+    )
 
 
 def one_a_picture(prompts, negative_prompt="", seed=0, latents=None):
@@ -17,6 +81,7 @@ def one_a_picture(prompts, negative_prompt="", seed=0, latents=None):
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     negatives = [negative_prompt] if isinstance(negative_prompt, str) else list(negative_prompt)
+    require_texts([*prompts, *negatives])
     listed = np.ndim(seed) > 0
     if not prompts:
         raise UserError("no prompt: give at least one")
@@ -44,6 +109,17 @@ def _for_all(texts, name, count, what):
     return texts
 
 
+def require_texts(texts):
+    """UserError unless all of them are texts that can be encoded: an empty one is, and says nothing."""
+    for text in texts:
+        if not isinstance(text, str):
+            raise UserError(f"a prompt must be a text, got {text!r}")
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # bytes that were no UTF-8, from a command line or a file
+            raise UserError(f"a prompt is not valid text: {text!r}") from None
+
+
 def require_sampler(sampler):
     if sampler not in SAMPLERS:
         raise UserError(f"unknown sampler {sampler!r}: use one of {', '.join(SAMPLERS)}")
@@ -59,3 +135,28 @@ def require_guidance(guidance_scale, guidance_rescale):
 def require_clip_skip(clip_skip, layers):
     if not isinstance(clip_skip, Integral) or not 0 <= clip_skip <= layers:
         raise UserError(f"clip skip must be from 0 to {layers}, the text encoder's layers, got {clip_skip}")
+
+
+def latent_shape(pipe, size):
+    """(h, w, c) of a size in pixels, or of the pipeline's default_size."""
+    size = size or pipe.default_size
+    if size is None:
+        raise UserError("the U-Net's config names no sample_size: give a size")
+    step, f = pipe.size_step, pipe.vae.downsampling
+    if any(side < 1 or side % step for side in size):
+        raise UserError(f"size {size[0]} x {size[1]} is not divisible by {step}: use multiples of {step} pixels")
+    return size[0] // f, size[1] // f, pipe.vae.config["latent_channels"]
+
+
+def usable_latents(pipe, latents):
+    """Latents as a host array (N, h, w, c). UserError unless a drawing can begin with them."""
+    latents, c = np.asarray(latents), pipe.vae.config["latent_channels"]
+    step = pipe.size_step // pipe.vae.downsampling
+    if latents.dtype.kind not in "fiu":
+        raise UserError(f"latents: expected real numbers, got dtype {latents.dtype}")
+    if latents.ndim != 4 or not latents.size or latents.shape[3] != c or any(s % step for s in latents.shape[1:3]):
+        expected = f"(N, h, w, {c}) with h and w multiples of {step}"
+        raise UserError(f"latents: expected shape {expected}, got {latents.shape}")
+    if not np.isfinite(latents).all():
+        raise UserError("latents: some values are not finite numbers")
+    return latents

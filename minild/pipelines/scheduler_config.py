@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from minild import pretrained
 from minild.diffusion import NoiseSchedule
+from minild.diffusion.schedule import require_supported
 from minild.errors import UserError
 
 DEFAULT_SAMPLER = "ddim"
@@ -25,9 +26,6 @@ DPM_SOLVER = BASE | SOLVER | {
     "lower_order_final": True,
     "euler_at_final": False,
 }
-# The reference turns another family's solver_type into its own, where a configuration is taken over.
-OTHERS_SOLVER_TYPES = ("logrho", "bh1", "bh2")
-DPM_ONLY = {"solver_order": (2,), "solver_type": ("midpoint", *OTHERS_SOLVER_TYPES), "euler_at_final": (False,)}
 
 
 class Reference(NamedTuple):
@@ -36,7 +34,6 @@ class Reference(NamedTuple):
     kind: str
     fields: dict  # those that the class knows, and what it takes where a file lacks them
     settings: tuple = ()  # those that are keywords of our sampler
-    only: dict = {}  # the values that are supported, where not all are
     fixed: dict = {}  # what our sampler's name says, whatever the file does
 
 
@@ -46,7 +43,6 @@ REFERENCES = {
     "ddim-inverse": Reference(
         "DDIMInverseScheduler",
         BASE | ZERO_SNR | {"timestep_spacing": "leading", "set_alpha_to_one": True},
-        only={"timestep_spacing": ("leading", "trailing")},
     ),
     "pndm": Reference(
         "PNDMScheduler",
@@ -67,33 +63,24 @@ REFERENCES = {
         "DPMSolverMultistepScheduler",
         DPM_SOLVER,
         ("lower_order_final",),
-        DPM_ONLY,
         {"algorithm_type": "dpmsolver++", "use_karras_sigmas": False},
     ),
     "dpmpp-2m-karras": Reference(
         "DPMSolverMultistepScheduler",
         DPM_SOLVER,
         ("lower_order_final",),
-        DPM_ONLY,
         {"algorithm_type": "dpmsolver++", "use_karras_sigmas": True},
     ),
     "dpmpp-2m-sde": Reference(
         "DPMSolverMultistepScheduler",
         DPM_SOLVER,
         ("lower_order_final",),
-        DPM_ONLY,
         {"algorithm_type": "sde-dpmsolver++"},
     ),
     "unipc": Reference(
         "UniPCMultistepScheduler",
         BASE | SOLVER | {"solver_type": "bh2", "lower_order_final": True, "predict_x0": True},
         ("solver_order",),
-        {
-            "solver_order": (1, 2, 3),
-            "solver_type": ("bh2", "midpoint", "heun", "logrho"),
-            "lower_order_final": (True,),
-            "predict_x0": (True,),
-        },
     ),
     "lcm": Reference(
         "LCMScheduler",
@@ -112,39 +99,11 @@ REFERENCES = {
     ),
 }
 
-# Fields of any class that change what a sampler does, and the values that mean what ours do. A file's clip_sample is
-# passed over: the reference's pipelines set it to false, and steps_offset to 1, whatever an old file says, for Stable
-# Diffusion was never meant otherwise.
-ONLY = {
-    "trained_betas": (None,),
-    "thresholding": (False,),
-    "variance_type": (None, "fixed_small"),
-    "interpolation_type": ("linear",),
-    "timestep_type": ("discrete",),
-    "use_exponential_sigmas": (False, None),
-    "use_beta_sigmas": (False, None),
-    "use_lu_lambdas": (False,),
-    "use_flow_sigmas": (False,),
-    "use_dynamic_shifting": (False,),
-    "sigma_min": (None,),
-    "sigma_max": (None,),
-    "disable_corrector": ([],),
-    "solver_p": (None,),
-    "lambda_min_clipped": (float("-inf"),),
-}
-
-
-def _require(config, only, what):
-    for field, values in only.items():
-        if field in config and config[field] not in values:
-            known = " or ".join(map(repr, values))
-            raise UserError(f"{what}: {field} = {config[field]!r} is not supported, use {known}")
-
 
 def read_scheduler(folder):
     """-> (NoiseSchedule, name of the sampler) of the scheduler folder. UserError for what is not supported."""
     config = pretrained.read_json(folder / "scheduler_config.json")
-    _require(config, ONLY, folder)
+    require_supported(config, folder)
     sampler = _sampler_of(config, folder)
     schedule, _ = sampler_schedule(config, sampler)
     return schedule, sampler
@@ -153,8 +112,9 @@ def read_scheduler(folder):
 def _sampler_of(config, folder):
     kind = config.get("_class_name", scheduler_class(DEFAULT_SAMPLER))
     if kind == "DPMSolverMultistepScheduler":
-        _require(config, {"algorithm_type": ("dpmsolver++", "sde-dpmsolver++")}, folder)
-        if config.get("algorithm_type") == "sde-dpmsolver++":
+        algorithm = config.get("algorithm_type", "dpmsolver++")
+        require_supported({"algorithm_type": algorithm}, folder, "dpmpp-2m")
+        if algorithm == "sde-dpmsolver++":
             return "dpmpp-2m-sde"
         return "dpmpp-2m-karras" if config.get("use_karras_sigmas") else "dpmpp-2m"
     for sampler, reference in REFERENCES.items():
@@ -172,13 +132,14 @@ def sampler_schedule(given, sampler):
     """
     fields = _fields(given, sampler)
     reference = REFERENCES[sampler]
-    _require(fields, reference.only, f"sampler {sampler}")
+    require_supported(fields, f"sampler {sampler}", sampler)
     return NoiseSchedule(fields, given), {name: fields[name] for name in reference.settings}
 
 
 def _fields(given, sampler):
     reference = REFERENCES[sampler]
     stated = {k: v for k, v in given.items() if k in reference.fields}
+    # As the reference's pipelines have it, whatever an old file says: Stable Diffusion was never meant otherwise.
     return reference.fields | stated | reference.fixed | {"steps_offset": 1}
 
 

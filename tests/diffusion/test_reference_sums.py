@@ -139,7 +139,7 @@ def test_the_solvers_place_one_step_more_and_drop_it():
 
 def test_ddim_inverse_goes_up():
     assert visited("ddim-inverse", 50)[0] == list(range(1, 1000, 20))
-    with pytest.raises(UserError, match="timestep_spacing = 'linspace' is not for ddim-inverse"):
+    with pytest.raises(UserError, match="ddim-inverse: timestep_spacing = 'linspace' is not supported"):
         visited("ddim-inverse", 50, LINSPACE)
 
 

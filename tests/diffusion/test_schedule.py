@@ -6,7 +6,8 @@ import re
 import numpy as np
 import pytest
 
-from minild.diffusion.schedule import NoiseSchedule, add_noise, predict_clean
+from minild.diffusion import SAMPLERS
+from minild.diffusion.schedule import ALL, SUPPORTED, NoiseSchedule, add_noise, predict_clean, require_supported
 from minild.errors import UserError
 
 SCHEDULES = [{}, {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02},
@@ -108,10 +109,24 @@ def test_before_the_first_timestep():
 @pytest.mark.parametrize(("field", "value"), [
     ("beta_schedule", "sigmoid"), ("timestep_spacing", "sideways"), ("prediction_type", "flow_prediction"),
     ("trained_betas", [0.1]), ("final_sigmas_type", "middle"), ("thresholding", True),
+    ("variance_type", "learned"), ("use_beta_sigmas", True), ("sigma_max", 80.0),
 ])
 def test_a_setting_that_is_not_supported_is_refused(field, value):
     with pytest.raises(UserError, match=f"{field} = {re.escape(repr(value))} is not supported, use "):
         NoiseSchedule({field: value})
+
+
+def test_a_sampler_has_values_of_its_own_or_those_of_all():
+    assert {name for samplers in SUPPORTED.values() for name in samplers} <= {ALL, *SAMPLERS}
+    for sampler, wrong, right in (("unipc", 4, 3), ("dpmpp-2m", 3, 2)):
+        with pytest.raises(UserError, match=f"^here: solver_order = {wrong} is not supported, use "):
+            require_supported({"solver_order": wrong}, "here", sampler)
+        require_supported({"solver_order": right, "timestep_spacing": "linspace"}, "here", sampler)
+    require_supported({"solver_order": 9}, "here", "ddim")  # which has none
+    with pytest.raises(UserError, match="timestep_spacing = 'linspace'"):
+        require_supported({"timestep_spacing": "linspace"}, "here", "ddim-inverse")
+    with pytest.raises(UserError, match="thresholding = True"):
+        require_supported({"thresholding": True}, "here", "ddim-inverse")
 
 
 def test_a_schedulers_other_fields_are_passed_over():

@@ -6,7 +6,7 @@ import tiny_pipeline
 
 from minild.diffusion import ddim
 from minild.errors import UserError
-from minild.pipelines import pipeline
+from minild.pipelines import planning
 from minild.random import standard_normal
 
 RED, GREEN = tiny_pipeline.CAPTIONS
@@ -43,7 +43,7 @@ def test_it_is_guided_ddim_then_the_decoder(pipe):
 @pytest.mark.parametrize(("sampler", "small_map"), [("ddim", 16384), ("ddpm", 16384), ("ddpm", 0)])
 def test_a_picture_is_the_same_alone_and_in_a_batch(pipe, sampler, small_map, monkeypatch):
     """With a SMALL_MAP of 0 guidance takes two passes of the U-Net: side by side for a picture that is alone."""
-    monkeypatch.setattr(pipeline, "SMALL_MAP", small_map)
+    monkeypatch.setattr(planning, "SMALL_MAP", small_map)
     prompts = [RED, GREEN, RED]
     together = draw(pipe, prompts, seed=5, sampler=sampler)
     for i, prompt in enumerate(prompts):
@@ -53,16 +53,16 @@ def test_a_picture_is_the_same_alone_and_in_a_batch(pipe, sampler, small_map, mo
 
 @pytest.mark.parametrize(("small_positions", "cores"), [(0, 2), (0, 4), (1024, 2)])
 def test_one_pass_or_two_is_a_matter_of_rounding(pipe, small_positions, cores, monkeypatch):
-    monkeypatch.setattr(pipeline, "core_count", lambda: cores)
+    monkeypatch.setattr(planning, "core_count", lambda: cores)
     expected = draw(pipe, [RED, GREEN], seed=5)
-    monkeypatch.setattr(pipeline, "SMALL_MAP", 0)
-    monkeypatch.setattr(pipeline, "SMALL_POSITIONS", small_positions)
+    monkeypatch.setattr(planning, "SMALL_MAP", 0)
+    monkeypatch.setattr(planning, "SMALL_POSITIONS", small_positions)
     np.testing.assert_allclose(draw(pipe, [RED, GREEN], seed=5), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(("small_map", "guidance_scale", "batches"), [(16384, 4, [2]), (0, 4, [1, 1]), (0, 1, [1])])
 def test_a_small_unet_sees_both_halves_at_once(pipe, small_map, guidance_scale, batches, monkeypatch):
-    monkeypatch.setattr(pipeline, "SMALL_MAP", small_map)
+    monkeypatch.setattr(planning, "SMALL_MAP", small_map)
     seen, forward = [], pipe.unet.forward
     monkeypatch.setattr(pipe.unet, "forward", lambda x, *rest: (seen.append(len(x)), forward(x, *rest))[1])
     draw(pipe, guidance_scale=guidance_scale, steps=3)
@@ -176,7 +176,7 @@ def test_size_and_the_size_of_latents(pipe, rng):
 
 
 def test_a_device_draws_the_same_pictures_in_bounded_batches(pipe, device, monkeypatch):
-    monkeypatch.setattr(pipeline, "GPU_POSITIONS", 32)  # two of these pictures
+    monkeypatch.setattr(planning, "GPU_POSITIONS", 32)  # two of these pictures
     there = tiny_pipeline.make()
     for model in (there.vae, there.text_encoder, there.unet):
         model.to(device)

@@ -1,0 +1,91 @@
+"""Drawing: one generator of latents, and all the pictures of a request through it.
+
+Every way to draw is that generator. They differ in how the latents begin, in what each step mixes in, and so in how
+they end: the sample, too, passes `mix`, as latents without noise (ᾱ = 1).
+
+                 the latents begin as     and each step mixes in
+    from words   unit-variance noise      nothing
+    inpainting   unit-variance noise      around the mask, the picture that is given: √ᾱ z_0 + √(1 - ᾱ) ε
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from minild.backend import to_device
+from minild.diffusion import SAMPLERS
+from minild.diffusion.guidance import guided
+from minild.errors import UserError
+from minild.pipelines import planning
+from minild.random import image_generators
+
+
+class Guidance(NamedTuple):
+    """What leads the U-Net; in the order in which minild.diffusion.guidance.guided takes it."""
+
+    context: Any  # (N, L, D) of the prompts
+    negative_context: Any  # (N, L, D) of the negative prompts; None at scale 1, which does without
+    scale: float
+    rescale: float
+
+    def of(self, rows):
+        """The guidance of some of the pictures."""
+        away = None if self.negative_context is None else self.negative_context[rows]
+        return self._replace(context=self.context[rows], negative_context=away)
+
+
+def encode(pipe, request):
+    """-> the Guidance of all pictures of a Request."""
+    context = pipe.encode_prompts(request.prompts, request.clip_skip)
+    negative = pipe.encode_prompts(request.negative_prompts) if request.guidance_scale != 1 else None
+    return Guidance(context, negative, request.guidance_scale, request.guidance_rescale)
+
+
+def draw_latents(pipe, request, guidance, latents, generators, mix=None):
+    """Yield the latents (N, h, w, c) after each step of the request's sampler; the last are what is drawn.
+
+    latents      what they begin as, on the pipeline's device
+    guidance     of these N pictures, which may be some of the request's
+    generators   the random numbers of each
+    mix          mix(z, ᾱ) -> z: what each step mixes in (minild.diffusion)
+    """
+    h, w, _ = request.shape
+    with planning.passes(pipe.unet, h, w, len(request.prompts), guidance.scale) as passes:
+        predict = guided(pipe.unet, *guidance, passes)
+        sampler = SAMPLERS[request.sampler]
+        steps = sampler(predict, latents, request.schedule, request.steps, generators, mix=mix, **request.settings)
+        for step, z in enumerate(steps, 1):
+            yield mix(z, 1.0) if mix and step == request.steps else z
+
+
+def draw_pictures(pipe, request, begin, progress=False):
+    """Draw the pictures of a Request -> (N, H, W, 3) float32 in [0, 1]. UserError where the model gives no numbers.
+
+    begin(rows, generators) -> (latents, mix): what `draw_latents` takes for the pictures `rows`, a slice; the latents
+    still on the host, of any dtype. progress: show a bar on stderr once it takes longer than a second.
+    """
+    h, w, _ = request.shape
+    count, at_once = len(request.prompts), planning.pictures_at_once(pipe.device, h, w)
+    guidance = encode(pipe, request)
+    generators = [image_generators(seed, 1)[0] for seed in request.seeds]
+
+    def draw_rows(start):
+        rows = slice(start, start + at_once)
+        latents, mix = begin(rows, generators[rows])
+        latents = to_device(latents.astype(pipe.dtype), pipe.device)
+        for z in draw_latents(pipe, request, guidance.of(rows), latents, generators[rows], mix):
+            bar.update(len(z))
+        return pipe.decode(z)
+
+    # The bar waits a second, so that quick work and refusals leave stderr clean.
+    with (
+        tqdm(total=count * request.steps, unit="step", delay=1, disable=not progress) as bar,
+        planning.workers(pipe.device, h, w) as workers,
+    ):
+        pictures = np.concatenate(list(workers(draw_rows, range(0, count, at_once))))
+    if not np.isfinite(pictures).all():
+        wider = "float32, " if pipe.dtype == np.float16 else ""
+        remedies = f"{wider}less guidance, latents of unit variance, or other weights"
+        raise UserError(f"the model gave values that are no numbers in {pipe.dtype}: try {remedies}")
+    return pictures

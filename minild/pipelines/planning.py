@@ -1,0 +1,40 @@
+"""What is computed together, and what side by side: for speed, and without a change to any picture.
+
+The rounding of a matrix product depends on its number of rows, and on how many threads BLAS has. A picture is to be the
+same bit for bit whether it is drawn alone or among others: so the picture's size and the model alone choose both.
+"""
+
+import contextlib
+
+from minild.engine.cores import core_count, side_by_side
+
+SMALL_POSITIONS = 1024  # latent positions of a picture that one core draws well alone
+SMALL_MAP = 16384  # numbers in a feature map up to which one pass over two pictures beats two passes on two cores
+GPU_POSITIONS = 16384  # latent positions computed at once on a GPU: four pictures of Stable Diffusion's 64 x 64
+
+
+def pictures_at_once(device, h, w):
+    """How many pictures of h x w latent positions are one array: on the CPU one, for its number of rows."""
+    return 1 if device == "cpu" else max(1, GPU_POSITIONS // (h * w))
+
+
+def workers(device, h, w):
+    """A context with a map() over pictures: small ones are drawn side by side on the host's cores, BLAS on one thread
+    in each; large ones one after the other, with all cores to themselves.
+    """
+    small = device == "cpu" and h * w <= SMALL_POSITIONS
+    return side_by_side() if small else contextlib.nullcontext(map)
+
+
+def passes(unet, h, w, count, guidance_scale):
+    """A context with how `guided` makes its two passes of the U-Net: a map() over them, or None for one pass over both.
+
+    On the CPU they are made apart where the feature maps are large enough to keep two cores busy, and side by side
+    unless other pictures of the `count` do so, or there are more cores than two passes can use: these are for each
+    operation to spread over, as they are for the only pass at scale 1.
+    """
+    values = h * w * unet.config["block_out_channels"][0]
+    if guidance_scale == 1 or unet.device != "cpu" or values <= SMALL_MAP:
+        return contextlib.nullcontext()
+    idle = count == 1 if h * w <= SMALL_POSITIONS else core_count() <= 2
+    return side_by_side() if idle else contextlib.nullcontext(map)
