@@ -35,7 +35,16 @@ HARMLESS = (
     "time.sleep",
 )
 # Modules that are left as they are, beside these here.
-FREE = ("minild.backend", "minild.errors", "minild.nn.module", "minild.ops.validate")
+FREE = (
+    "minild.backend",
+    "minild.engine.calls",
+    "minild.engine.choice",
+    "minild.engine.cores",
+    "minild.engine.memory",
+    "minild.errors",
+    "minild.nn.module",
+    "minild.ops.validate",
+)
 ASKED = "this is the function that you are asked to write"
 WITHHELD = "withheld while this task is graded; the stub names the functions of minild that it may call"
 
@@ -116,6 +125,7 @@ def _with_callees(values):
         if function is None or function in found or not _is_ours(function):
             continue
         found.add(function)
+        waiting += function.__defaults__ or ()  # the ops that a composite takes as arguments
         names = _names_in(function.__code__)
         for name in names & function.__globals__.keys():
             called = function.__globals__[name]

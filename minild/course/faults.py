@@ -6,6 +6,7 @@ import numpy as np
 
 from minild.gradcheck import GradientError
 from minild.ops.attention import attention_backward, merge_heads, split_heads
+from minild.ops.norm import by_group, group_norm_backward
 from minild.random import standard_normal
 
 
@@ -60,9 +61,9 @@ def scores_without(left_out):
     """attention_backward that passes the softmax by ("softmax"), or lacks its sum ("sum")."""
 
     def backward(dy, cache):
-        q, k, v, softmax_cache, _ = cache
+        q, k, v, weights, _ = cache
         dscores = split_heads(dy, q.shape[1]) @ v.swapaxes(-1, -2) / math.sqrt(q.shape[3])
-        dscores = dscores if left_out == "softmax" else softmax_cache.y * dscores
+        dscores = dscores if left_out == "softmax" else weights * dscores
         dv = attention_backward(dy, cache)[2]
         return merge_heads(dscores @ k), merge_heads(dscores.swapaxes(-1, -2) @ q), dv
 
@@ -80,7 +81,7 @@ def attention_layer_without(left_out):
 
     def backward(self, dy, cache):
         cache_q, cache_k, cache_v, cache_attention, cache_out, is_self = cache
-        dq, dk, dv = attention_backward(self.to_out[0].backward(dy, cache_out), cache_attention)
+        dq, dk, dv = cache_attention.backward(self.to_out[0].backward(dy, cache_out))
         ways = {"v": self.to_v.backward(dv, cache_v), "k": self.to_k.backward(dk, cache_k)}
         dsource = sum(way for name, way in ways.items() if name != left_out)
         dx = self.to_q.backward(dq, cache_q)
@@ -95,19 +96,14 @@ def group_norm_without(left_out):
     """group_norm_backward without one of the terms of dx: "mean" or "variance"."""
 
     def backward(dy, cache):
-        x, gamma, groups = cache.x, cache.gamma, cache.groups
-        N, C = x.shape[0], x.shape[-1]
-        by_group = (N, -1, groups, C // groups)
-        mean, rstd = (s[:, :, :C].reshape(by_group) for s in (cache.mean, cache.rstd))
-        xhat = (x.reshape(by_group) - mean) * rstd
-        dxhat = (dy * gamma).reshape(by_group)
+        xhat, gamma, rstd, groups = cache
+        dxhat, xhat = by_group(gamma * dy, groups), by_group(xhat, groups)
         terms = {
             "mean": dxhat.mean(axis=(1, 3), keepdims=True),
             "variance": xhat * (dxhat * xhat).mean(axis=(1, 3), keepdims=True),
         }
         dx = rstd * (dxhat - sum(term for name, term in terms.items() if name != left_out))
-        dgamma = (dy.reshape(by_group) * xhat).sum(axis=(0, 1)).reshape(C)
-        return dx.reshape(x.shape), dgamma, dy.reshape(-1, C).sum(axis=0)
+        return dx.reshape(dy.shape), *group_norm_backward(dy, cache)[1:]
 
     return backward
 

@@ -169,7 +169,7 @@ def tokens_of_heads(rng, dtype):
 
 
 def scores(rng, dtype):
-    return [{"scores": normal(rng, dtype, 2, 5, 5)}, {"scores": normal(rng, dtype, 3, 6), "first": 2}]
+    return [{"scores": normal(rng, dtype, 2, 5, 5)}, {"scores": normal(rng, dtype, 6, 6)}]
 
 
 def attentions(rng, dtype):

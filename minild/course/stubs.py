@@ -61,18 +61,24 @@ def _stub(tasks):
 
 
 def _signature(task):
-    signature = str(inspect.signature(task.reference))
-    line = f"def {task.function_name}{signature}:"
+    signature = inspect.signature(task.reference)
+    line = f"def {task.function_name}{signature.replace(parameters=_asked(task.reference))}:"
     if len(line) <= WIDTH:
         return line
     parameters = [f"    {parameter}," for parameter in _parameters(task.reference)]
     return "\n".join([f"def {task.function_name}(", *parameters, "):"]).replace("**settings,", "**settings")
 
 
+def _asked(function):
+    """The parameters that a student's function has: not those that hold the ops which a composite is made of."""
+    parameters = inspect.signature(function).parameters.values()
+    return [p for p in parameters if p.default is p.empty or not callable(p.default)]
+
+
 def _parameters(function):
     """The parameters as they are written, the bare star among them."""
     starred = False
-    for parameter in inspect.signature(function).parameters.values():
+    for parameter in _asked(function):
         if parameter.kind is parameter.KEYWORD_ONLY and not starred:
             starred = True
             yield "*"

@@ -55,7 +55,7 @@ TASKS = (
         },
     ),
     Task(
-        "1.4", "noise that is a picture's own", "minild.backend:standard_normal", 1, inputs.noise_of_images,
+        "1.4", "noise that is a picture's own", "minild.random:standard_normal", 1, inputs.noise_of_images,
         value("noise"), note="Draw float32 numbers, whatever the dtype: a seed gives one picture in all of them.",
         faults={
             "all pictures are drawn from the first generator": faults.one_generator,
@@ -65,7 +65,7 @@ TASKS = (
     Task(
         "2.1", "a linear layer, backwards", "minild.ops.linear:linear_backward", 2, inputs.linear_gradient,
         gradients("dx", "dweight", "dbias"), note="`cache` is the library's (x, weight, has_bias).",
-        uses=("minild.ops.reduce:sum_rows",), faults={
+        faults={
             "dbias is the mean over the rows, where it is their sum": lambda dy, cache: (
                 dy @ cache.weight.T, np.einsum("nli,nlo->io", cache.x, dy), dy.mean(axis=(0, 1))),
         },
@@ -83,7 +83,7 @@ TASKS = (
         "2.3", "a chain of caches", "minild.nn.attention:FeedForward.backward", 2, inputs.feed_forward_gradient,
         method_gradients("dx"), name="feed_forward_backward", note="Each layer's backward takes the cache that its "
         "forward gave, and adds to its parameters' gradients by itself.",
-        uses=("minild.nn.attention:GatedProjection", "minild.nn.layers:Linear", "minild.nn.layers:Stateless",
+        uses=("minild.nn.attention:GatedProjection", "minild.nn.layers:Linear", "minild.nn.layers:Stateless", *LINEAR,
               "minild.ops.activation:geglu_backward", "minild.ops.activation:geglu"),
     ),
     Task(
@@ -94,7 +94,7 @@ TASKS = (
     ),
     Task(
         "3.1", "im2col", "minild.ops.conv:im2col", 2, inputs.patches, value("columns"),
-        note="(No workspace is needed: return an array of your own.)", faults={
+        faults={
             "the patches are turned by 180°": lambda padded, kernel, stride:
                 im2col(padded, kernel, stride)[:, :, :, ::-1, ::-1],
         },
@@ -110,7 +110,7 @@ TASKS = (
     Task(
         "3.3", "convolution, backwards to the input", "minild.ops.conv:conv2d_backward", 3,
         inputs.convolution_gradient, gradients("dx", "dweight", "dbias"), graded=("dx",), note=CACHE_OF_CONVOLUTION,
-        uses=("minild.ops.conv:im2col", "minild.ops.conv:col2im", "minild.ops.reduce:sum_rows"), faults={
+        uses=("minild.ops.conv:im2col", "minild.ops.conv:col2im"), faults={
             "the kernel should be turned by 180°, for dy looks back at x": lambda dy, cache:
                 conv2d_backward(dy, cache._replace(weight=cache.weight[::-1, ::-1])),
         },
@@ -118,7 +118,7 @@ TASKS = (
     Task(
         "3.4", "convolution, backwards to the weights", "minild.ops.conv:conv2d_backward", 2,
         inputs.convolution_gradient, gradients("dx", "dweight", "dbias"), graded=("dweight",),
-        uses=("minild.ops.conv:im2col", "minild.ops.conv:col2im", "minild.ops.reduce:sum_rows"), faults={
+        uses=("minild.ops.conv:im2col", "minild.ops.conv:col2im"), faults={
             "the taps are turned by 180°: here nothing rotates": lambda dy, cache:
                 (None, conv2d_backward(dy, cache)[1][::-1, ::-1], None),
         },
@@ -126,14 +126,14 @@ TASKS = (
     Task(
         "3.5", "convolution, backwards to the bias", "minild.ops.conv:conv2d_backward", 1,
         inputs.convolution_gradient, gradients("dx", "dweight", "dbias"), graded=("dbias",),
-        uses=("minild.ops.conv:im2col", "minild.ops.conv:col2im", "minild.ops.reduce:sum_rows"), faults={
+        uses=("minild.ops.conv:im2col", "minild.ops.conv:col2im"), faults={
             "the sum runs over the pixels of the first picture only": lambda dy, cache:
                 (None, None, dy[0].sum(axis=(0, 1))),
         },
     ),
     Task(
         "4.1", "softmax, backwards", "minild.ops.activation:softmax_backward", 2, inputs.softmax_gradient,
-        gradients("dx"), note="`cache` is the library's (y,).", uses=("minild.ops.reduce:sum_columns",), faults={
+        gradients("dx"), note="`cache` is the library's (y,).", faults={
             "y · dy: the term - y · Σ_j dy_j y_j is missing": lambda dy, cache: cache.y * dy,
             "the sum over j is taken over the wrong axis": faults.softmax_over_rows,
         },
@@ -148,10 +148,10 @@ TASKS = (
     ),
     Task(
         "4.3", "the causal mask", "minild.ops.attention:causal_mask", 1, inputs.scores, value("mask"), faults={
-            "the diagonal is masked, too: query i may see key i": lambda scores, first=0:
-                np.triu(np.full(scores.shape[-2:], -np.inf, scores.dtype), first),
-            "`first` is left out": lambda scores, first=0:
-                np.triu(np.full(scores.shape[-2:], -np.inf, scores.dtype), 1),
+            "the diagonal is masked, too: query i may see key i": lambda scores:
+                np.triu(np.full(scores.shape[-2:], -np.inf, scores.dtype)),
+            "what is masked is what came before: the past may be seen, the future not": lambda scores:
+                np.tril(np.full(scores.shape[-2:], -np.inf, scores.dtype), -1),
         },
     ),
     Task(
@@ -169,7 +169,8 @@ TASKS = (
     ),
     Task(
         "4.5", "attention, backwards", "minild.ops.attention:attention_backward", 4, inputs.attention_gradient,
-        gradients("dq", "dk", "dv"), note="`cache` is the library's: q, k, v split into heads, and the softmax's.",
+        gradients("dq", "dk", "dv"), note="`cache` is the library's: q, k, v split into heads, the weights, and the "
+        "softmax's cache.",
         uses=(*SOFTMAX, "minild.ops.attention:split_heads", "minild.ops.attention:merge_heads"), faults={
             "dq and dk lack the division by √d": faults.scores_not_scaled,
             "dscores is dweights, not passed through the softmax's backward": faults.scores_without("softmax"),
@@ -179,7 +180,8 @@ TASKS = (
     Task(
         "4.6", "a layer of attention, self or cross", "minild.nn.attention:Attention.backward", 3,
         inputs.attention_layer_gradient, method_gradients("dx", "dcontext"), name="attention_layer_backward",
-        uses=("minild.nn.layers:Linear", "minild.ops.attention:attention_backward"), faults={
+        note="Each cache knows its backward: cache_attention.backward(dh) gives dq, dk, dv.",
+        uses=("minild.nn.layers:Linear", "minild.ops.attention:attention_backward", *LINEAR), faults={
             "x is also the source of keys and values: their gradients belong to dx": faults.attention_layer_without(
                 "self"),
             "the gradient that comes by way of the keys is missing": faults.attention_layer_without("k"),
@@ -197,9 +199,9 @@ TASKS = (
     ),
     Task(
         "5.2", "group norm, backwards", "minild.ops.norm:group_norm_backward", 4, inputs.normalisation_gradient,
-        gradients("dx", "dgamma", "dbeta"), note="`cache` is the library's (x, gamma, mean, rstd, groups). "
-        "cache.mean[:, :, :C] and cache.rstd[:, :, :C] are (N, 1, C), the group's value at each of its channels.",
-        uses=("minild.ops.reduce:sum_rows",), faults={
+        gradients("dx", "dgamma", "dbeta"), note="`cache` is the library's (xhat, gamma, rstd, groups): xhat "
+        "like x, rstd (N, 1, groups, 1).",
+        uses=("minild.ops.norm:by_group",), faults={
             "the term through the mean is missing": faults.group_norm_without("mean"),
             "the term through the variance is missing": faults.group_norm_without("variance"),
         },

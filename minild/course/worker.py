@@ -16,6 +16,7 @@ import numpy as np
 from minild.course import confine, double, wire
 from minild.course.task import Misuse, arrays_in, resolve
 from minild.course.tasks import TASKS
+from minild.engine import using
 
 LONGEST = 500  # characters of an explanation
 # What a student's file may import beside minild: nothing can be read from disk once it runs.
@@ -24,7 +25,7 @@ AT_HAND = (
     "fractions", "functools", "heapq", "inspect", "itertools", "math", "numbers", "operator", "pprint", "random", "re",
     "statistics", "string", "textwrap", "time", "typing", "warnings", "numpy.fft", "numpy.linalg", "numpy.polynomial",
     "numpy.random", "numpy.typing", "minild.course.tasks", "minild.diffusion", "minild.gradcheck", "minild.models",
-    "minild.nn.attention", "minild.ops.quantize", "minild.ops.resample",
+    "minild.nn.attention",
 )
 
 
@@ -77,12 +78,16 @@ def _answer(request, source):
 
 
 def make_trials(task, seed):
-    """The (arguments, device) that the task is tried on: alike in the worker and in whoever judges."""
+    """The (arguments, device) that the task is tried on: alike in the worker and in whoever judges.
+
+    On the textbook's ops: a layer's cache then leads to a backward that the task may call.
+    """
     trials = []
-    for i, dtype in enumerate(("float64", "float32")):
-        for device in task.devices:
-            rng = np.random.default_rng([seed, i])
-            trials += [(arguments, device) for arguments in task.cases(rng, np.dtype(dtype))]
+    with using("textbook"):
+        for i, dtype in enumerate(("float64", "float32")):
+            for device in task.devices:
+                rng = np.random.default_rng([seed, i])
+                trials += [(arguments, device) for arguments in task.cases(rng, np.dtype(dtype))]
     return trials
 
 
@@ -95,7 +100,8 @@ def evaluate(task, function, arguments, device="cpu"):
         from minild.backend import to_device
 
         arguments = double.moved(arguments, lambda x: to_device(x, device))
-    outputs = task.run(function, arguments)
+    with using("textbook"):
+        outputs = task.run(function, arguments)
     after = [(f"in:{path}", _plain(array, path, None)) for path, array in arrays_in(arguments)]
     made = [(f"out:{name}", _plain(array, name, device)) for name, array in outputs.items() if array is not None]
     return made + after

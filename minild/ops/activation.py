@@ -131,8 +131,7 @@ def require_geglu(x):
 def geglu(x, gelu=gelu):
     """(hidden, gate) = the two halves of the last axis; y = hidden · gelu(gate) (Shazeer 2020, arXiv 2002.05202).
 
-    x (..., 2D) -> y (..., D). Raises ValueError for an odd last axis. `gelu` is an argument, so that another can stand
-    in.
+    x (..., 2D) -> y (..., D). Raises ValueError for an odd last axis.
     """
     require_geglu(x)
     D = x.shape[-1] // 2

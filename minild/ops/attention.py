@@ -52,8 +52,7 @@ def attention(q, k, v, heads, causal=False, softmax=softmax):
     """y = softmax(q kᵀ / √d) v in each of `heads` slices of the width, d = D / heads.
 
     q (N, Lq, D), k and v (N, Lk, D) -> y (N, Lq, D). Self-attention has q, k, v of the same tokens, cross-attention
-    k and v of the context. With `causal`, query i sees keys 0..i only (Lq = Lk). `softmax` is an argument, so that
-    another can stand in.
+    k and v of the context. With `causal`, query i sees keys 0..i only (Lq = Lk).
     Raises ValueError if `heads` does not divide D, or for a shape or dtype that does not fit.
     """
     require_attention(q, k, v, heads, causal)

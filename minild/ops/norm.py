@@ -70,7 +70,7 @@ class GroupNormSiluCache(NamedTuple):
 def group_norm_silu(x, gamma, beta, groups, eps=1e-5, group_norm=group_norm, silu=silu):
     """y = silu(group_norm(x, gamma, beta, groups, eps)), what comes before every convolution of a ResNet block.
 
-    Shapes and errors are those of group_norm. Its two ops are arguments, so that others can stand in.
+    Shapes and errors are those of group_norm.
     """
     normed, norm_cache = group_norm(x, gamma, beta, groups, eps)
     y, silu_cache = silu(normed)

@@ -9,7 +9,6 @@ from pathlib import Path
 from minild import pretrained
 from minild.backend import get_device
 from minild.data.location import data_path
-from minild.engine.memory import keep_freed_memory
 from minild.errors import UserError
 from minild.pipelines.scheduler_config import read_scheduler, scheduler_class, write_scheduler
 from minild.pipelines.single_file import MODELS, read_single_file

@@ -91,7 +91,7 @@ def conv2d(x, weight, bias=None, stride=1, padding=0):
 
 
 def conv2d_backward(dy, cache):
-    x, weight, stride, margins, has_bias, _ = cache
+    x, weight, has_bias, stride, margins = cache
     padded = np.pad(x, ((0, 0), *margins, (0, 0)))
     dweight = np.einsum("nhwabi,nhwo->abio", im2col(padded, weight.shape[:2], stride), dy)
     dpadded = np.zeros_like(padded)
@@ -112,9 +112,9 @@ def split_heads(x, heads):
     return np.stack(np.split(x, heads, axis=2), axis=1)
 
 
-def causal_mask(scores, first=0):
+def causal_mask(scores):
     queries, keys = np.indices(scores.shape[-2:])
-    return np.where(keys > queries + first, -np.inf, 0).astype(scores.dtype)
+    return np.where(keys > queries, -np.inf, 0).astype(scores.dtype)
 
 
 def attention(q, k, v, heads, causal=False):
@@ -129,7 +129,7 @@ def attention(q, k, v, heads, causal=False):
 
 
 def attention_backward(dy, cache):
-    q, k, v, (weights,), _ = cache
+    q, k, v, weights, _ = cache
     dy = split_heads(dy, q.shape[1])
     dweights = dy @ v.swapaxes(-1, -2)
     dscores = weights * (dweights - (weights * dweights).sum(axis=-1, keepdims=True)) / math.sqrt(q.shape[3])
@@ -139,7 +139,7 @@ def attention_backward(dy, cache):
 
 def attention_layer_backward(self, dy, cache):
     cache_q, cache_k, cache_v, cache_attention, cache_out, is_self = cache
-    dq, dk, dv = attention_backward(self.to_out[0].backward(dy, cache_out), cache_attention)
+    dq, dk, dv = cache_attention.backward(self.to_out[0].backward(dy, cache_out))
     dx = self.to_q.backward(dq, cache_q)
     dsource = self.to_k.backward(dk, cache_k) + self.to_v.backward(dv, cache_v)
     return (dx + dsource, None) if is_self else (dx, dsource)
@@ -152,16 +152,14 @@ def group_norm(x, gamma, beta, groups, eps=1e-5):
 
 
 def group_norm_backward(dy, cache):
-    x, gamma, mean, rstd, groups = cache
-    C = x.shape[-1]
-    grouped = (len(x), -1, groups, C // groups)
-    mean, rstd = mean[:, :, :C].reshape(grouped), rstd[:, :, :C].reshape(grouped)
-    xhat = (x.reshape(grouped) - mean) * rstd
-    dxhat = (dy * gamma).reshape(grouped)
+    xhat, gamma, rstd, groups = cache
+    pixels = tuple(range(dy.ndim - 1))
+    dgamma, dbeta = (dy * xhat).sum(axis=pixels), dy.sum(axis=pixels)
+    grouped = (len(dy), -1, groups, dy.shape[-1] // groups)
+    dxhat, xhat = (dy * gamma).reshape(grouped), xhat.reshape(grouped)
     over = {"axis": (1, 3), "keepdims": True}
     dx = rstd * (dxhat - dxhat.mean(**over) - xhat * (dxhat * xhat).mean(**over))
-    pixels = tuple(range(x.ndim - 1))
-    return dx.reshape(x.shape), (dy * xhat.reshape(x.shape)).sum(axis=pixels), dy.sum(axis=pixels)
+    return dx.reshape(dy.shape), dgamma, dbeta
 
 
 def reparameterize(posterior, noise):

@@ -19,7 +19,9 @@ def test_stubs_are_the_library_without_bodies(chapter):
     exec(compile(text, "stubs", "exec"), module)
     for task in [task for task in TASKS if task.chapter == chapter]:
         stub = module[task.function_name]
-        assert str(inspect.signature(stub)) == str(inspect.signature(task.reference))
+        theirs = inspect.signature(task.reference).parameters.values()
+        asked = [p for p in theirs if p.default is p.empty or not callable(p.default)]  # and no op that it is made of
+        assert list(inspect.signature(stub).parameters.values()) == asked
         with pytest.raises(NotImplementedError, match=rf"tasks? .*{re.escape(task.number)}"):
             stub(*[None] * len(inspect.signature(stub).parameters)) if task.number != "2.4" else stub(1, 2, 3)
         for line in (inspect.getdoc(task.reference) or "").splitlines():

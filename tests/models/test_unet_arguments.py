@@ -1,6 +1,5 @@
 """UNet2DConditionModel names a wrong argument instead of failing somewhere below."""
 
-import numpy as np
 import pytest
 
 from minild.models import UNet2DConditionModel
