@@ -21,11 +21,13 @@ from minild.diffusion.dpm_solver import dpmpp_2m, dpmpp_2m_karras
 from minild.diffusion.dpm_solver_sde import dpmpp_2m_sde
 from minild.diffusion.euler import euler
 from minild.diffusion.euler_ancestral import euler_ancestral
+from minild.diffusion.guidance import guided
 from minild.diffusion.heun import heun
 from minild.diffusion.lcm import lcm
 from minild.diffusion.lms import lms
+from minild.diffusion.loss import epsilon_loss, epsilon_loss_backward
 from minild.diffusion.pndm import pndm
-from minild.diffusion.schedule import NoiseSchedule
+from minild.diffusion.schedule import NoiseSchedule, add_noise, predict_clean
 from minild.diffusion.unipc import unipc
 
 SAMPLERS = {
@@ -44,4 +46,4 @@ SAMPLERS = {
     "lcm": lcm,
 }
 
-__all__ = ["SAMPLERS", "NoiseSchedule", "ddim", "ddpm"]
+__all__ = ["SAMPLERS", "NoiseSchedule", "add_noise", "epsilon_loss", "epsilon_loss_backward", "guided", "predict_clean"]

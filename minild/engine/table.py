@@ -13,21 +13,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from minild import ops
 from minild.engine import cuda
 from minild.engine.cpu import activation, attention, conv, linear, norm, quantize, resample, winograd
 from minild.engine.cuda import activation as cuda_activation
 from minild.engine.cuda import attention as cuda_attention
 from minild.engine.cuda import norm as cuda_norm
 from minild.engine.cuda import winograd as cuda_winograd
-from minild.ops import activation as activation_ops
-from minild.ops import attention as attention_ops
-from minild.ops import conv as conv_ops
-from minild.ops import embedding as embedding_ops
-from minild.ops import linear as linear_ops
-from minild.ops import loss as loss_ops
-from minild.ops import norm as norm_ops
-from minild.ops import quantize as quantize_ops
-from minild.ops import resample as resample_ops
 
 
 class Fast(NamedTuple):
@@ -101,22 +93,22 @@ def narrow_on_gpu(q, *arguments, **settings):
 
 def _elementwise(name):
     """The row of an activation: a pair of that name in each of the three rooms."""
-    pairs = [(getattr(m, name), getattr(m, f"{name}_backward")) for m in (activation_ops, cuda_activation, activation)]
+    pairs = [(getattr(m, name), getattr(m, f"{name}_backward")) for m in (ops, cuda_activation, activation)]
     textbook, gpu, host = pairs
     return Op(*textbook, nothing_to_check, (Fast(*gpu, on_gpu), Fast(*host, on_host)))
 
 
 OPS = {
     "linear": Op(
-        linear_ops.linear,
-        linear_ops.linear_backward,
-        linear_ops.require_linear,
+        ops.linear,
+        ops.linear_backward,
+        ops.require_linear,
         (Fast(linear.linear, linear.linear_backward, on_host),),  # sums as products
     ),
     "conv2d": Op(
-        conv_ops.conv2d,
-        conv_ops.conv2d_backward,
-        conv_ops.require_conv2d,
+        ops.conv2d,
+        ops.conv2d_backward,
+        ops.require_conv2d,
         (
             Fast(conv.conv2d_product, conv.conv2d_product_backward, conv.is_product),  # 1 x 1, anywhere
             Fast(cuda_winograd.conv2d, cuda_winograd.conv2d_backward, by_winograd_on_gpu, 1e-4),
@@ -131,18 +123,18 @@ OPS = {
         ),
     ),
     "group_norm": Op(
-        norm_ops.group_norm,
-        norm_ops.group_norm_backward,
-        norm_ops.require_group_norm,
+        ops.group_norm,
+        ops.group_norm_backward,
+        ops.require_group_norm,
         (
             Fast(cuda_norm.group_norm, cuda_norm.group_norm_backward, on_gpu),
             Fast(norm.group_norm, norm.group_norm_backward, on_host),
         ),
     ),
     "group_norm_silu": Op(
-        norm_ops.group_norm_silu,
-        norm_ops.group_norm_silu_backward,
-        norm_ops.require_group_norm,
+        ops.group_norm_silu,
+        ops.group_norm_silu_backward,
+        ops.require_group_norm,
         (
             Fast(cuda_norm.group_norm_silu, cuda_norm.group_norm_backward, on_gpu),
             Fast(
@@ -155,9 +147,9 @@ OPS = {
         parts=("group_norm", "silu"),
     ),
     "layer_norm": Op(
-        norm_ops.layer_norm,
-        norm_ops.layer_norm_backward,
-        norm_ops.require_layer_norm,
+        ops.layer_norm,
+        ops.layer_norm_backward,
+        ops.require_layer_norm,
         (
             Fast(cuda_norm.layer_norm, cuda_norm.layer_norm_backward, on_gpu),
             Fast(norm.layer_norm, norm.layer_norm_backward, on_host),
@@ -166,17 +158,17 @@ OPS = {
     "silu": _elementwise("silu"),
     "quick_gelu": _elementwise("quick_gelu"),
     "gelu": _elementwise("gelu"),
-    "geglu": _elementwise("geglu")._replace(require=activation_ops.require_geglu, parts=("gelu",)),
+    "geglu": _elementwise("geglu")._replace(require=ops.require_geglu, parts=("gelu",)),
     "softmax": Op(
-        activation_ops.softmax,
-        activation_ops.softmax_backward,
+        ops.softmax,
+        ops.softmax_backward,
         nothing_to_check,
         (Fast(activation.softmax, activation.softmax_backward, on_host),),
     ),
     "attention": Op(
-        attention_ops.attention,
-        attention_ops.attention_backward,
-        attention_ops.require_attention,
+        ops.attention,
+        ops.attention_backward,
+        ops.require_attention,
         (
             Fast(cuda_attention.attention, cuda_attention.attention_backward, narrow_on_gpu),
             Fast(attention.attention, attention.attention_backward, few_scores_on_host),
@@ -185,26 +177,26 @@ OPS = {
         parts=("softmax",),
     ),
     "upsample_nearest": Op(
-        resample_ops.upsample_nearest,
-        resample_ops.upsample_nearest_backward,
-        resample_ops.require_map,
+        ops.upsample_nearest,
+        ops.upsample_nearest_backward,
+        ops.require_map,
         (Fast(resample.upsample_nearest, resample.upsample_nearest_backward, on_host),),
     ),
     "token_embedding": Op(
-        embedding_ops.token_embedding, embedding_ops.token_embedding_backward, embedding_ops.require_token_embedding
+        ops.token_embedding, ops.token_embedding_backward, ops.require_token_embedding
     ),
     "timestep_embedding": Op(
-        embedding_ops.timestep_embedding, embedding_ops.timestep_embedding_backward, embedding_ops.require_timesteps
+        ops.timestep_embedding, ops.timestep_embedding_backward, ops.require_timesteps
     ),
     "quantize": Op(
-        quantize_ops.quantize,
-        quantize_ops.quantize_backward,
-        quantize_ops.require_quantize,
+        ops.quantize,
+        ops.quantize_backward,
+        ops.require_quantize,
         (Fast(quantize.quantize, quantize.quantize_backward, anywhere),),  # bounded memory
     ),
-    "mse": Op(loss_ops.mse, loss_ops.mse_backward, loss_ops.require_alike),
-    "l1": Op(loss_ops.l1, loss_ops.l1_backward, loss_ops.require_alike),
-    "gaussian_kl": Op(loss_ops.gaussian_kl, loss_ops.gaussian_kl_backward, loss_ops.require_moments),
+    "mse": Op(ops.mse, ops.mse_backward, ops.require_alike),
+    "l1": Op(ops.l1, ops.l1_backward, ops.require_alike),
+    "gaussian_kl": Op(ops.gaussian_kl, ops.gaussian_kl_backward, ops.require_moments),
 }
 
 NAMES = {op.op: name for name, op in OPS.items()}  # of the textbook functions

@@ -7,13 +7,14 @@ forgotten, and made once more by the backward.
 import math
 from typing import Any, NamedTuple
 
+from minild import ops
 from minild.backend import get_array_module
 from minild.engine.cores import on_all_cores
 from minild.engine.cpu.activation import exp_shifted, softmax, softmax_backward
 from minild.engine.cpu.sums import sum_columns
 from minild.engine.memory import row_pieces, workspace
-from minild.ops import attention as textbook
 from minild.ops.activation import SoftmaxCache
+from minild.ops.attention import AttentionCache as TextbookCache
 from minild.ops.attention import causal_mask, merge_heads, split_heads
 
 KEPT = 1 << 21  # scores that a call may keep for its backward
@@ -45,9 +46,7 @@ def attention(q, k, v, heads, causal=False):
 def attention_backward(dy, cache):
     """dy (N, Lq, D) -> dq, dk, dv."""
     q, k, v, softmax_cache = cache
-    return textbook.attention_backward(
-        dy, textbook.AttentionCache(q, k, v, softmax_cache.y, softmax_cache), softmax_backward
-    )
+    return ops.attention_backward(dy, TextbookCache(q, k, v, softmax_cache.y, softmax_cache), softmax_backward)
 
 
 class SlicedCache(NamedTuple):

@@ -5,8 +5,8 @@ A 256 x 256 latent and 16384 codes are a billion distances.
 
 import numpy as np
 
+from minild import ops
 from minild.backend import get_array_module
-from minild.ops import quantize as textbook
 from minild.ops.quantize import quantize_backward
 
 __all__ = ["nearest_code", "quantize", "quantize_backward"]
@@ -30,4 +30,4 @@ def nearest_code(z, codebook):
 
 def quantize(z, codebook, beta=0.25):
     """`quantize` with that search."""
-    return textbook.quantize(z, codebook, beta, nearest_code)
+    return ops.quantize(z, codebook, beta, nearest_code)

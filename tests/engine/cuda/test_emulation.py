@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from engine import cases
+from minild import ops
 from minild.engine import memory, run
 from minild.engine.cpu import winograd
 from minild.engine.cuda import norm as cuda_norm
 from minild.engine.table import OPS
-from minild.ops import activation, attention, norm
 from minild.training.optimizer import AdamW, ExponentialMovingAverage
 
 from . import emulator
@@ -57,8 +57,8 @@ def test_group_norm_far_from_zero(rng):
     """Float32 would lose the variance if the mean were not taken off before anything is squared."""
     x, gamma, beta = 3000 + 2 * rng.standard_normal((1, 16, 12, 8)), rng.standard_normal(8), rng.standard_normal(8)
     x, gamma, beta = (a.astype("f") for a in (x, gamma, beta))
-    expected = norm.group_norm(*(a.astype(float) for a in (x, gamma, beta)), 2)[0]
-    np.testing.assert_allclose(run(norm.group_norm, x, gamma, beta, 2)[0], expected, atol=2e-3)
+    expected = ops.group_norm(*(a.astype(float) for a in (x, gamma, beta)), 2)[0]
+    np.testing.assert_allclose(run(ops.group_norm, x, gamma, beta, 2)[0], expected, atol=2e-3)
 
 
 def test_layer_norm_over_many_chunks_of_rows(monkeypatch, rng):
@@ -68,7 +68,7 @@ def test_layer_norm_over_many_chunks_of_rows(monkeypatch, rng):
 
 def test_activations_far_from_zero():
     x = np.array([[-1e4, -100, -20, -4, 0, 4, 20, 100, 1e4]], "f")
-    for op in (activation.silu, activation.quick_gelu, activation.gelu):
+    for op in (ops.silu, ops.quick_gelu, ops.gelu):
         (y, call), (expected, expected_call) = run(op, x), run(op, x.astype(float))
         np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-12)
         np.testing.assert_allclose(
@@ -81,8 +81,8 @@ def test_attention_with_large_scores(rng):
     for order in (slice(None), slice(None, None, -1)):
         k[0, :, 0] = np.linspace(-300, 300, 130)[order]
         q[..., 0] = 1
-        y = run(attention.attention, *(x.astype("f") for x in (q, k, v)), 1)[0]
-        np.testing.assert_allclose(y, attention.attention(q, k, v, 1)[0], atol=1e-4)
+        y = run(ops.attention, *(x.astype("f") for x in (q, k, v)), 1)[0]
+        np.testing.assert_allclose(y, ops.attention(q, k, v, 1)[0], atol=1e-4)
 
 
 def test_a_head_too_wide_for_the_kernel_is_left_to_another_row(rng):

@@ -1,0 +1,93 @@
+"""A quick trial of a reader's own op before the work: the same shapes, values and gradients as the textbook's."""
+
+import numpy as np
+
+from minild.engine.table import OPS
+from minild.errors import UserError
+
+TOLERANCE = 1e-3  # of the largest value, in float32: far above rounding, far below a fault
+
+# The arrays of each op by their shapes, and what it takes besides. Axes differ in length, so that none hides another.
+EXAMPLES = {
+    "linear": ([(2, 5, 4), (4, 3), (3,)], {}),
+    "conv2d": ([(2, 6, 5, 4), (3, 3, 4, 7), (7,), 1, 1], {}),
+    "group_norm": ([(2, 3, 5, 6), (6,), (6,), 3, 1e-5], {}),
+    "group_norm_silu": ([(2, 3, 5, 6), (6,), (6,), 3, 1e-5], {}),
+    "layer_norm": ([(2, 5, 6), (6,), (6,), 1e-5], {}),
+    "silu": ([(2, 5, 6)], {}),
+    "quick_gelu": ([(2, 5, 6)], {}),
+    "gelu": ([(2, 5, 6)], {}),
+    "geglu": ([(2, 5, 6)], {}),
+    "softmax": ([(2, 3, 5, 4)], {}),
+    "attention": ([(2, 5, 6), (2, 3, 6), (2, 3, 6), 2], {}),
+    "upsample_nearest": ([(2, 3, 5, 4)], {}),
+    "token_embedding": ([np.array([[0, 3, 1], [2, 2, 0]]), (5, 4)], {}),
+    "timestep_embedding": ([(3,), 6, True, 0], {}),
+    "quantize": ([(2, 3, 5, 4), (7, 4)], {}),
+    "mse": ([(2, 3, 5), (2, 3, 5)], {}),
+    "l1": ([(2, 3, 5), (2, 3, 5)], {}),
+    "gaussian_kl": ([(2, 3, 5), (2, 3, 5)], {}),
+}
+MORE = {  # what models ask for besides
+    "linear": ([(5, 4), (4, 3), None], {}),
+    "conv2d": ([(2, 6, 5, 4), (3, 3, 4, 7), (7,), 2, ((0, 1), (0, 1))], {}),
+    "attention": ([(2, 5, 6), (2, 5, 6), (2, 5, 6), 3], {"causal": True}),
+}
+
+
+def require_same(name, op, op_backward):
+    """UserError, in one line, unless the pair gives what minild.ops' pair of that name gives, to TOLERANCE."""
+    for arguments, settings in [EXAMPLES[name], *([MORE[name]] if name in MORE else [])]:
+        rng = np.random.default_rng(0)
+        arguments = [_array(rng, a) if isinstance(a, tuple) and _is_shape(a) else a for a in arguments]
+        theirs, cache = OPS[name].op(*arguments, **settings)
+        ours, own_cache = _pair(name, _call(name, op, *arguments, **settings))
+        _compare(name, "y", _parts(ours), _parts(theirs))
+        dy = tuple(_like(rng, part) for part in theirs) if isinstance(theirs, tuple) else _like(rng, theirs)
+        gradients = _call(f"{name}_backward", op_backward, dy, own_cache)
+        _compare(f"{name}_backward", "gradient", _parts(gradients), _parts(OPS[name].op_backward(dy, cache)))
+
+
+def _is_shape(value):
+    return all(isinstance(size, int) and not isinstance(size, bool) for size in value)
+
+
+def _array(rng, shape):
+    return rng.standard_normal(shape, np.float32)
+
+
+def _like(rng, y):
+    return rng.standard_normal(np.shape(y), np.float32)
+
+
+def _parts(y):
+    return list(y) if isinstance(y, (tuple, list)) else [y]
+
+
+def _call(title, function, *arguments, **settings):
+    try:
+        return function(*arguments, **settings)
+    except Exception as error:  # whatever the reader's code raises
+        raise UserError(f"{title} fails: {type(error).__name__}: {' '.join(str(error).split())}") from None
+
+
+def _pair(name, result):
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise UserError(f"{name} must return y, cache: it returns {type(result).__name__}")
+    return result
+
+
+def _compare(title, what, ours, theirs):
+    if len(ours) != len(theirs):
+        raise UserError(f"{title} must return {len(theirs)} {what}s: it returns {len(ours)}")
+    for i, (a, b) in enumerate(zip(ours, theirs), 1):
+        which = f"{what} {i}" if len(theirs) > 1 else what
+        if b is None:
+            continue
+        if not hasattr(a, "shape"):
+            raise UserError(f"{title}: {which} must be an array, got {type(a).__name__}")
+        if a.shape != b.shape:
+            raise UserError(f"{title}: {which} has shape {a.shape}, expected {b.shape}")
+        error = float(np.max(np.abs(a - b), initial=0.0))
+        if not error <= TOLERANCE * max(float(np.max(np.abs(b), initial=0.0)), 1e-6):
+            raise UserError(f"{title}: {which} is wrong: off by {error:.2g} where values reach {np.max(np.abs(b)):.2g}")
