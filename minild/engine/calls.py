@@ -24,18 +24,21 @@ def run(op, *arguments, **settings):
     """y, call: what `op`, a function of minild.ops, gives for the arguments, by the implementation that is in force.
 
     call.backward(dy) gives the gradients. Under `inference` the call is None, so that no cache outlives it.
-    Raises what the op raises for arguments that do not fit.
+    Raises what the op raises for arguments that do not fit; ValueError for a function that is not in the table.
     """
-    name = NAMES[op]
-    OPS[name].require(*arguments, **settings)
     keep = not in_inference()
-    op, op_backward = _implementation(name, arguments, settings, keep)
-    y, cache = op(*arguments, **settings)
-    return y, Call(op_backward, cache) if keep else None
+    forward, backward = implementation(op, arguments, settings, keep)
+    y, cache = forward(*arguments, **settings)
+    return y, Call(backward, cache) if keep else None
 
 
-def _implementation(name, arguments, settings, keep):
+def implementation(op, arguments, settings, keep=True):
+    """(forward, backward) that `run` takes for these arguments; unless `keep`, a forward that nobody will go back."""
+    name = NAMES.get(op)
+    if name is None:
+        raise ValueError(f"{op!r} is no op of minild.engine.table: call it, and its backward, yourself")
     choice, row = current(), OPS[name]
+    row.require(*arguments, **settings)
     if name in choice.own:
         return choice.own[name]
     if choice.replaces(name):

@@ -1,16 +1,11 @@
-"""Where minild's time goes: the operations of minild.ops as the modules above them call them, on one thread."""
+"""Where minild's time goes: each op as layers call it through the engine's table, on one thread."""
 
 import contextlib
-import importlib
-import pkgutil
-import sys
 import tempfile
 import time
 from pathlib import Path
-from types import FunctionType
 
-from minild import ops
-from minild.nn.layers import Stateless
+from minild.engine.table import OPS
 from minild.nn.module import Parameter
 from minild.training.optimizer import AdamW
 
@@ -42,53 +37,34 @@ class Stopwatch:
         self.seconds.clear()
 
 
-def operations():
-    """Every public function of minild.ops."""
-    found = []
-    for info in pkgutil.iter_modules(ops.__path__, f"{ops.__name__}."):
-        module = importlib.import_module(info.name)
-        found += [
-            value for name, value in vars(module).items()
-            if isinstance(value, FunctionType) and value.__module__ == info.name and not name.startswith("_")
-        ]
-    return found
+def _timed(op, name, watch):
+    """A row of the engine's table, every implementation of it timed: forward under the op's name, and backward."""
+    def pair(implementation):
+        changes = {
+            "op": watch.timed(implementation.op, name),
+            "op_backward": watch.timed(implementation.op_backward, f"{name}_backward"),
+        }
+        if getattr(implementation, "inference", None):
+            changes["inference"] = watch.timed(implementation.inference, name)
+        return implementation._replace(**changes)
 
-
-def _places(functions):
-    """(holder, attribute) wherever minild, but for the ops themselves, holds one of the functions by name."""
-    for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] != "minild" or name.startswith(ops.__name__):
-            continue
-        for attribute, value in list(vars(module).items()):
-            for holder, key, held in [(module, attribute, value), *_layers(value)]:
-                if isinstance(held, FunctionType) and held in functions:
-                    yield holder, key
-
-
-def _layers(value):
-    """The operations of a Stateless layer, or of a table of them, which hold theirs since they were made."""
-    for layer in value.values() if isinstance(value, dict) else [value]:
-        if isinstance(layer, Stateless):
-            yield layer, "op", layer.op
-            yield layer, "op_backward", layer.op_backward
+    return pair(op)._replace(fast=tuple(map(pair, op.fast)))
 
 
 @contextlib.contextmanager
 def watching(watch):
-    """Within it, every operation, AdamW's step and the adding up of gradients are timed by `watch`."""
-    functions = set(operations())
-    # A layer stands under several names: each place is changed once.
-    places = {(id(holder), key): (holder, key) for holder, key in _places(functions)}
-    places = [*places.values(), (AdamW, "step"), (Parameter, "accumulate")]
-    before = [vars(holder)[key] for holder, key in places]
-    for (holder, key), function in zip(places, before):
-        setattr(holder, key, watch.timed(function, function.__name__ if function in functions else
-                                         function.__qualname__))
+    """Within it, every op that a layer calls, AdamW's step and the adding up of gradients are timed by `watch`."""
+    rows, methods = dict(OPS), [(AdamW, "step"), (Parameter, "accumulate")]
+    before = [vars(holder)[name] for holder, name in methods]
+    OPS.update({name: _timed(op, name, watch) for name, op in rows.items()})
+    for (holder, name), function in zip(methods, before):
+        setattr(holder, name, watch.timed(function, function.__qualname__))
     try:
         yield
     finally:
-        for (holder, key), function in zip(places, before):
-            setattr(holder, key, function)
+        OPS.update(rows)
+        for (holder, name), function in zip(methods, before):
+            setattr(holder, name, function)
 
 
 def measure(work):

@@ -1,4 +1,4 @@
-// Winograd's transforms of F(4 x 4, 3 x 3), as minild.ops.winograd derives them: M tile M^T, of a tile in registers.
+// Winograd's transforms of F(4 x 4, 3 x 3), as minild.engine.cpu.winograd derives them: M tile M^T, of a tile in registers.
 //
 // A thread takes one channel of one tile, neighbouring threads neighbouring channels. Transformed values stand as
 // (36, tiles, C): a matrix for each of the 36. `count` is tiles * C, and tiles are counted across, down, by image.
