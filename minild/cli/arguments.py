@@ -102,3 +102,8 @@ def add_dtype(command):
     command.add_argument(
         "--dtype", default="float32", metavar="float32|float16", help="precision to compute in (default: float32)"
     )
+
+
+def add_own_ops(command):
+    own = "compute with your own ops: FILE.py defines pairs such as group_norm and group_norm_backward"
+    command.add_argument("--with", dest="own_ops", type=path, metavar="FILE.py", help=own)

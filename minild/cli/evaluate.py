@@ -3,7 +3,7 @@
 import json
 
 from minild.cli import arguments as options
-from minild.cli.terminal import answer, without_warnings
+from minild.cli.terminal import answer, note, without_warnings
 from minild.errors import UserError
 
 
@@ -20,16 +20,19 @@ def add(commands):
     command.add_argument("--json", type=options.path, metavar="FILE", help="write the figures to this file, too")
     options.add_device(command)
     options.add_dtype(command)
+    options.add_own_ops(command)
 
 
 def run(arguments):
     """Measure on the data set that the pipeline was trained on, or on another."""
     from minild import data, evaluation
+    from minild.cli.own_ops import read_own_ops, using_own_ops, with_own_ops
     from minild.data.pictures import tell_skipped
     from minild.pipelines import load, output
 
     if arguments.json:
         output.require_writable(arguments.json)
+    own = read_own_ops(arguments.own_ops)
     pipeline = load(arguments.model, arguments.dtype, arguments.device)
     dataset = arguments.dataset or pipeline.record.get("dataset")
     if dataset is None:
@@ -37,7 +40,7 @@ def run(arguments):
     size = pipeline.record.get("size") or (pipeline.default_size or (32, 32))[0]
     train, test = (data.load(dataset, split=split, size=size) for split in ("train", "test"))
     tell_skipped(train)
-    with without_warnings():
+    with without_warnings(), using_own_ops(arguments.own_ops, own):
         figures = evaluation.evaluate(
             pipeline, train, test, arguments.count, arguments.seed, arguments.steps, arguments.guidance, progress=True
         )
@@ -45,3 +48,5 @@ def run(arguments):
         with output.whole_file(arguments.json) as file:
             file.write(json.dumps(figures, indent=2).encode() + b"\n")
     answer(evaluation.format_report(figures))
+    if own:
+        note(f"{with_own_ops(arguments.own_ops, own)} in place of minild's own")

@@ -20,28 +20,34 @@ def add(commands):
     command.add_argument("--size", type=options.at_least(1, int), default=32, help=size)
     command.add_argument("--resume", action="store_true", help="go on with the training that DIR holds")
     options.add_device(command)
+    options.add_own_ops(command)
 
 
 def run(arguments):
     """Train; an interrupted training says what it has saved."""
+    from minild.cli.own_ops import read_own_ops, using_own_ops, with_own_ops
     from minild.training import train
 
     if arguments.minutes == 0:
         raise UserError("--minutes must be more than 0")
+    own = read_own_ops(arguments.own_ops)
     try:
-        train(
-            arguments.dataset,
-            arguments.output,
-            minutes=arguments.minutes,
-            steps=arguments.steps,
-            seed=arguments.seed,
-            device=arguments.device,
-            resume=arguments.resume,
-            size=arguments.size,
-        )
+        with using_own_ops(arguments.own_ops, own):
+            train(
+                arguments.dataset,
+                arguments.output,
+                minutes=arguments.minutes,
+                steps=arguments.steps,
+                seed=arguments.seed,
+                device=arguments.device,
+                resume=arguments.resume,
+                size=arguments.size,
+            )
     except KeyboardInterrupt:
         from minild.training.run import what_is_saved
 
         note(f"stopped; {what_is_saved(arguments.output)}")
         raise
     answer(arguments.output)
+    if own:
+        note(f"{with_own_ops(arguments.own_ops, own)} in place of minild's own")

@@ -1,5 +1,7 @@
 """`minild txt2img`: pictures from words."""
 
+import time
+
 from minild.cli import arguments as options
 from minild.cli.terminal import answer, note, plural, without_warnings
 from minild.errors import UserError
@@ -34,10 +36,12 @@ def add(commands):
     command.add_argument("--latents", type=options.path, metavar="FILE.npy", help=latents)
     options.add_device(command)
     options.add_dtype(command)
+    options.add_own_ops(command)
 
 
 def run(arguments):
     """Draw, write and name the pictures; what can be refused is refused before the model is read."""
+    from minild.cli.own_ops import read_own_ops, using_own_ops, with_own_ops
     from minild.pipelines import load, output
 
     _require_text(arguments)
@@ -45,26 +49,34 @@ def run(arguments):
     paths = output.output_paths(arguments.output or output.default_name(prompts[0]), len(prompts))
     for path in paths:
         output.require_writable(path)
+    own = read_own_ops(arguments.own_ops)
 
     pipeline = load(arguments.model, arguments.dtype, arguments.device)
     guidance = pipeline.guidance_scale if arguments.guidance is None else arguments.guidance
     for text in dict.fromkeys([*prompts, arguments.negative_prompt]):
         if dropped := pipeline.tokenizer.dropped(text):
             note(f"a prompt is longer than the {pipeline.tokenizer.max_length} tokens that fit: {_lost(dropped)}")
-    with without_warnings():
-        pictures = pipeline.text_to_image(
-            prompts,
-            arguments.negative_prompt,
-            arguments.steps,
-            guidance,
-            arguments.sampler,
-            seeds,
-            latents,
-            arguments.size,
-            progress=True,
-            clip_skip=arguments.clip_skip,
-            guidance_rescale=arguments.guidance_rescale,
-        )
+
+    def draw(which, own):
+        """These pictures, and the seconds that they took."""
+        started = time.perf_counter()
+        with without_warnings(), using_own_ops(arguments.own_ops, own):
+            pictures = pipeline.text_to_image(
+                prompts[which],
+                arguments.negative_prompt,
+                arguments.steps,
+                guidance,
+                arguments.sampler,
+                seeds[which],
+                None if latents is None else latents[which],
+                arguments.size,
+                progress=True,
+                clip_skip=arguments.clip_skip,
+                guidance_rescale=arguments.guidance_rescale,
+            )
+        return pictures, time.perf_counter() - started
+
+    pictures, seconds = draw(slice(None), own)
     if paths[0].suffix.lower() == ".npy":
         output.write_npy(paths[0], pictures)
     else:
@@ -72,6 +84,11 @@ def run(arguments):
         for path, prompt, seed, picture in zip(paths, prompts, seeds, pictures):
             output.write_png(path, picture, {"Software": "minild", "prompt": prompt, "seed": seed, **settings})
     answer(*paths)
+    if own:  # after the answer, which is done, whatever becomes of the comparison
+        if len(prompts) > 1:  # several are drawn side by side: what one takes shows only when it is drawn alone
+            _, seconds = draw(slice(1), own)
+        _, without = draw(slice(1), {})
+        note(f"{with_own_ops(arguments.own_ops, own)}: {seconds:.1f} s for the picture, {without:.1f} s without it")
 
 
 def _require_text(arguments):
@@ -125,6 +142,8 @@ def _settings(arguments, pipeline, guidance):
         settings["guidance_rescale"] = arguments.guidance_rescale
     if arguments.latents:
         settings["latents"] = arguments.latents.name
+    if arguments.own_ops:
+        settings["with"] = arguments.own_ops.name
     return settings
 
 
