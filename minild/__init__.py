@@ -6,7 +6,13 @@ diffusion  noise schedule, loss, guidance, samplers                     training
 pipelines  load("emoji").text_to_image("red apple")                     gradcheck  a backward against its forward
 """
 
-from minild.engine import using
-
 __all__ = ["__version__", "using"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name):
+    if name == "using":  # at its first use: `minild --help` is to come before NumPy has loaded
+        from minild.engine import using
+
+        return using
+    raise AttributeError(f"module 'minild' has no attribute {name!r}")

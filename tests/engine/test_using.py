@@ -189,7 +189,6 @@ def test_the_library_passes_the_trial(name):
     (lambda x: (1.01 * ops.silu(x)[0], x), ops.silu_backward, "silu: y is wrong: off by"),
     (lambda x: (ops.silu(x)[0][:1], x), ops.silu_backward, r"silu: y has shape \(1, 5, 6\), expected \(2, 5, 6\)"),
     (lambda x: ops.silu(x)[0], ops.silu_backward, "silu must return y, cache: it returns ndarray"),
-    (lambda x: 1 / 0, ops.silu_backward, "silu fails: ZeroDivisionError: division by zero"),
     (ops.silu, lambda dy, cache: -ops.silu_backward(dy, cache), "silu_backward: gradient is wrong"),
     (ops.silu, lambda dy, cache: (dy, dy), "silu_backward must return 1 gradients: it returns 2"),
     (ops.silu, lambda dy, cache: None, "silu_backward: gradient must be an array, got NoneType"),

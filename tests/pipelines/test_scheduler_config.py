@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from minild.cli import SAMPLER_NAMES
+from minild.cli.arguments import SAMPLER_NAMES
 from minild.diffusion import SAMPLERS, NoiseSchedule
 from minild.errors import UserError
 from minild.pipelines.scheduler_config import REFERENCES, read_scheduler, sampler_schedule, write_scheduler

@@ -1,7 +1,9 @@
-"""`minild exercise` and `minild grade`: their arguments, and what they do. The lines they return go to stdout."""
+"""`minild exercise` and `minild grade`: a chapter's exercises, and their marking."""
 
 from pathlib import Path
 
+from minild.cli import arguments as options
+from minild.cli.terminal import answer
 from minild.errors import UserError
 
 EXERCISE = "Prints the name of the file, in which every task is a function to be written."
@@ -11,10 +13,26 @@ GRADE = (
 )
 
 
-def add_exercise_arguments(command, path, at_least):
-    """path and at_least: the argparse types of the command line."""
-    command.add_argument("chapter", type=at_least(1, int), help="number of the chapter")
-    command.add_argument("--output", type=path, metavar="FILE", help="the file to write (default: chapterN.py)")
+def add(commands):
+    command = options.add_command(commands, "exercise", exercise, "write the exercises of a chapter", EXERCISE)
+    command.add_argument("chapter", type=options.at_least(1, int), help="number of the chapter")
+    output = "the file to write (default: chapterN.py)"
+    command.add_argument("--output", type=options.path, metavar="FILE", help=output)
+
+    command = options.add_command(commands, "grade", grade, "mark a student's file, or a folder of them", GRADE)
+    command.add_argument("path", type=options.path, metavar="FILE|FOLDER", help="a student's file, or a folder of them")
+    chapter = "mark this one (default: those found)"
+    command.add_argument("--chapter", type=options.at_least(1, int), metavar="N", help=chapter)
+    command.add_argument("--csv", type=options.path, metavar="FILE", help="write a row for every file")
+    command.add_argument("--json", type=options.path, metavar="FILE", help="write all results, with their seed")
+    gradescope = "write Gradescope's results.json, for a file"
+    command.add_argument("--gradescope", type=options.path, metavar="FILE", help=gradescope)
+    seconds = "of processor time a task (default: 10)"
+    command.add_argument("--seconds", type=options.at_least(1, int), default=10, help=seconds)
+    memory = "of memory a task may ask for, in MB (default: 1024)"
+    command.add_argument("--memory", type=options.at_least(16, int), default=1024, metavar="MB", help=memory)
+    seed = "of the arguments, to repeat a marking (default: a fresh one, which no student can know)"
+    command.add_argument("--seed", type=options.at_least(0, int), metavar="N", help=seed)
 
 
 def exercise(arguments):
@@ -30,24 +48,11 @@ def exercise(arguments):
         raise UserError(f"{file} exists, and may be somebody's work: choose another --output") from None
     except OSError as error:
         raise UserError(f"cannot write {file}: {error.strerror or error}") from None
-    return [file]
-
-
-def add_grade_arguments(command, path, at_least):
-    command.add_argument("path", type=path, metavar="FILE|FOLDER", help="a student's file, or a folder of them")
-    command.add_argument("--chapter", type=at_least(1, int), metavar="N", help="mark this one (default: those found)")
-    command.add_argument("--csv", type=path, metavar="FILE", help="write a row for every file")
-    command.add_argument("--json", type=path, metavar="FILE", help="write all results, with their seed")
-    command.add_argument("--gradescope", type=path, metavar="FILE", help="write Gradescope's results.json, for a file")
-    command.add_argument("--seconds", type=at_least(1, int), default=10, help="of processor time a task (default: 10)")
-    memory = "of memory a task may ask for, in MB (default: 1024)"
-    command.add_argument("--memory", type=at_least(16, int), default=1024, metavar="MB", help=memory)
-    seed = "of the arguments, to repeat a marking (default: a fresh one, which no student can know)"
-    command.add_argument("--seed", type=at_least(0, int), metavar="N", help=seed)
+    answer(file)
 
 
 def grade(arguments):
-    """Mark a file or a folder, write what was asked for, -> the lines of the table."""
+    """Mark a file or a folder, write what was asked for, and show the table."""
     from minild.course import grader, report
     from minild.pipelines import output
 
@@ -71,11 +76,4 @@ def grade(arguments):
         if file:
             with output.whole_file(file) as stream:
                 stream.write(make(reports).encode("utf-8", "replace"))
-    return lines
-
-
-# Name, function, summary, details, and the function that adds its arguments.
-COMMANDS = (
-    ("exercise", exercise, "write the exercises of a chapter", EXERCISE, add_exercise_arguments),
-    ("grade", grade, "mark a student's file, or a folder of them", GRADE, add_grade_arguments),
-)
+    answer(*lines)

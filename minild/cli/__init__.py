@@ -1,0 +1,58 @@
+"""The command `minild`: a thin layer over minild.training, minild.pipelines, minild.evaluation and minild.course.
+
+A file a subcommand: add(commands) gives it its arguments, run(arguments) does it. What options have in common is in
+arguments.py, what reaches the terminal goes through terminal.py. What a subcommand needs is imported when it runs, so
+that --help is quick.
+"""
+
+import argparse
+
+from minild import __version__
+from minild.cli import course, evaluate, info, train, txt2img
+from minild.cli.terminal import answer, note
+from minild.errors import UserError
+
+CLOSED_PIPE = 141  # what a shell reports of a program that SIGPIPE ended
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose complaint is the user's one line."""
+
+    def error(self, message):
+        raise UserError(f"{message} (see {self.prog} --help)")
+
+    def exit(self, status=0, message=None):
+        answer()  # the help that stdout still holds back
+        super().exit(status, message)
+
+
+def main(argv=None):
+    """Run the command -> its exit status: 0 done, 2 a user's mistake, 130 interrupted, 141 nobody reads stdout."""
+    try:
+        arguments = _parser().parse_args(argv)
+        arguments.run(arguments)
+    except UserError as error:
+        return _refuse(error)
+    except MemoryError as error:
+        return _refuse(f"not enough memory ({error}): use a smaller --size or --count, or a smaller model")
+    except BrokenPipeError:
+        return CLOSED_PIPE
+    except OSError as error:  # a full disk, a name too long: whatever the system refuses
+        return _refuse(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _refuse(error):
+    note(error)
+    return 2
+
+
+def _parser():
+    parser = Parser(prog="minild", description="Latent diffusion written with nothing but arrays.")
+    parser.add_argument("--version", action="version", version=f"minild {__version__}")
+    commands = parser.add_subparsers(metavar="command", dest="command", required=True)
+    for subcommand in (train, txt2img, evaluate, info, course):  # in the order of the help
+        subcommand.add(commands)
+    return parser

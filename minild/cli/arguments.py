@@ -1,0 +1,109 @@
+"""What the subcommands' arguments have in common: their types, and the options that mean the same everywhere."""
+
+import argparse
+from pathlib import Path
+
+MODEL_HELP = "a pipeline folder, or emoji or shapes for those that come with minild"
+SAMPLER_NAMES = (
+    "ddpm, ddim, ddim-inverse, pndm, lms, euler, euler-a, heun, dpmpp-2m, dpmpp-2m-karras, dpmpp-2m-sde, unipc or lcm"
+)
+LARGEST_SIDE = 2048  # pixels; beyond a multiple of its training size a model repeats itself, at a cost of side⁴
+
+
+def add_command(commands, name, run, summary, details=None):
+    """A new subcommand's parser. summary: its line in the list of commands, and with `details` its own description."""
+    description = summary[0].upper() + summary[1:] + ("." if details is None else f". {details}")
+    command = commands.add_parser(name, help=summary, description=description)
+    command.set_defaults(run=run)
+    return command
+
+
+def at_least(least, kind):
+    """An argparse type: a finite number of `kind` not below `least`."""
+
+    def convert(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not least <= value < float("inf"):
+            noun = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"expected {noun} from {least}, got {text!r}")
+        return value
+
+    return convert
+
+
+def name(text):
+    """An argparse type: the name of a file, a folder or a choice, which is never empty."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("expected a name, got an empty text")
+    return text
+
+
+def path(text):
+    """An argparse type: a name as a Path."""
+    return Path(name(text))
+
+
+def seeds(text):
+    """An argparse type: the number of a text such as "7"; of "7,12,30" the list of numbers."""
+    numbers = [at_least(0, int)(part) for part in text.split(",")]
+    return numbers if len(numbers) > 1 else numbers[0]
+
+
+def size(text):
+    """The (height, width) of a text such as "64" or "48x64"."""
+    try:
+        sides = [int(side) for side in text.lower().split("x")]
+    except ValueError:
+        sides = []
+    if len(sides) not in (1, 2) or not all(1 <= side <= LARGEST_SIDE for side in sides):
+        expected = f"64 or 48x64 (height x width, up to {LARGEST_SIDE})"
+        raise argparse.ArgumentTypeError(f"expected a size such as {expected}, got {text!r}")
+    return sides[0], sides[-1]
+
+
+def add_model(command):
+    command.add_argument("--model", type=name, metavar="DIR", help=f"{MODEL_HELP} (default: emoji)")
+
+
+def add_steps(command, what):
+    command.add_argument("--steps", type=at_least(1, int), default=50, help=f"{what} (default: 50)")
+
+
+def add_guidance(command):
+    command.add_argument("--guidance", type=float, help="guidance scale, 1 for none (default: the model's own, or 7.5)")
+
+
+def add_sampler(command):
+    command.add_argument("--sampler", type=name, metavar="NAME", help=f"{SAMPLER_NAMES} (default: the model's own)")
+
+
+def add_negative_prompt(command):
+    command.add_argument("--negative-prompt", default="", metavar="TEXT", help="what to lead away from")
+
+
+def add_seed(command):
+    command.add_argument("--seed", type=at_least(0, int), default=0, help="of the random numbers (default: 0)")
+
+
+def add_seeds(command):
+    """--seed where pictures are drawn: one for all, or one for each."""
+    seed = "of the random numbers: one for each picture, or the first, from which they count up (default: 0)"
+    command.add_argument("--seed", type=seeds, default=0, metavar="N[,N...]", help=seed)
+
+
+def add_device(command):
+    command.add_argument("--device", default="cpu", metavar="cpu|cuda", help="where to compute (default: cpu)")
+
+
+def add_dtype(command):
+    command.add_argument(
+        "--dtype", default="float32", metavar="float32|float16", help="precision to compute in (default: float32)"
+    )
+
+
+def add_own_ops(command):
+    own = "compute with your own ops: FILE.py defines pairs such as group_norm and group_norm_backward"
+    command.add_argument("--with", dest="own_ops", type=path, metavar="FILE.py", help=own)

@@ -1,0 +1,52 @@
+"""`minild evaluate`: how good a pipeline is."""
+
+import json
+
+from minild.cli import arguments as options
+from minild.cli.terminal import answer, note, without_warnings
+from minild.errors import UserError
+
+
+def add(commands):
+    summary = "measure how good a pipeline is"
+    command = options.add_command(commands, "evaluate", run, summary, "Prints the figures on the test set.")
+    command.add_argument("model", type=options.name, metavar="DIR", help=options.MODEL_HELP)
+    dataset = "shapes, emoji or a folder (default: that of the training)"
+    command.add_argument("--dataset", type=options.name, metavar="NAME", help=dataset)
+    command.add_argument("--count", type=options.at_least(1, int), help="how many pictures to draw and judge")
+    options.add_seed(command)
+    options.add_steps(command, "DDIM steps")
+    options.add_guidance(command)
+    command.add_argument("--json", type=options.path, metavar="FILE", help="write the figures to this file, too")
+    options.add_device(command)
+    options.add_dtype(command)
+    options.add_own_ops(command)
+
+
+def run(arguments):
+    """Measure on the data set that the pipeline was trained on, or on another."""
+    from minild import data, evaluation
+    from minild.cli.own_ops import read_own_ops, using_own_ops, with_own_ops
+    from minild.data.pictures import tell_skipped
+    from minild.pipelines import load, output
+
+    if arguments.json:
+        output.require_writable(arguments.json)
+    own = read_own_ops(arguments.own_ops)
+    pipeline = load(arguments.model, arguments.dtype, arguments.device)
+    dataset = arguments.dataset or pipeline.record.get("dataset")
+    if dataset is None:
+        raise UserError(f"{arguments.model} does not say what it was trained on: give --dataset")
+    size = pipeline.record.get("size") or (pipeline.default_size or (32, 32))[0]
+    train, test = (data.load(dataset, split=split, size=size) for split in ("train", "test"))
+    tell_skipped(train)
+    with without_warnings(), using_own_ops(arguments.own_ops, own):
+        figures = evaluation.evaluate(
+            pipeline, train, test, arguments.count, arguments.seed, arguments.steps, arguments.guidance, progress=True
+        )
+    if arguments.json:
+        with output.whole_file(arguments.json) as file:
+            file.write(json.dumps(figures, indent=2).encode() + b"\n")
+    answer(evaluation.format_report(figures))
+    if own:
+        note(f"{with_own_ops(arguments.own_ops, own)} in place of minild's own")

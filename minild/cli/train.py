@@ -1,0 +1,53 @@
+"""`minild train`: a pipeline from pictures and captions."""
+
+from minild.cli import arguments as options
+from minild.cli.terminal import answer, note
+from minild.errors import UserError
+
+
+def add(commands):
+    summary = "train a pipeline: the autoencoder, then the diffusion model"
+    command = options.add_command(commands, "train", run, summary, "Prints the name of the folder it wrote.")
+    dataset = "a data set of minild's, or a captioned folder"
+    command.add_argument("dataset", type=options.name, metavar="shapes|emoji|FOLDER", help=dataset)
+    output = "the pipeline folder to write"
+    command.add_argument("--output", type=options.path, required=True, metavar="DIR", help=output)
+    length = command.add_mutually_exclusive_group()
+    length.add_argument("--minutes", type=options.at_least(0, float), help="stop both stages within this time")
+    length.add_argument("--steps", type=options.at_least(1, int), help="stop each stage after this many steps")
+    options.add_seed(command)
+    size = "of the pictures, in pixels (default: 32)"
+    command.add_argument("--size", type=options.at_least(1, int), default=32, help=size)
+    command.add_argument("--resume", action="store_true", help="go on with the training that DIR holds")
+    options.add_device(command)
+    options.add_own_ops(command)
+
+
+def run(arguments):
+    """Train; an interrupted training says what it has saved."""
+    from minild.cli.own_ops import read_own_ops, using_own_ops, with_own_ops
+    from minild.training import train
+
+    if arguments.minutes == 0:
+        raise UserError("--minutes must be more than 0")
+    own = read_own_ops(arguments.own_ops)
+    try:
+        with using_own_ops(arguments.own_ops, own):
+            train(
+                arguments.dataset,
+                arguments.output,
+                minutes=arguments.minutes,
+                steps=arguments.steps,
+                seed=arguments.seed,
+                device=arguments.device,
+                resume=arguments.resume,
+                size=arguments.size,
+            )
+    except KeyboardInterrupt:
+        from minild.training.run import what_is_saved
+
+        note(f"stopped; {what_is_saved(arguments.output)}")
+        raise
+    answer(arguments.output)
+    if own:
+        note(f"{with_own_ops(arguments.own_ops, own)} in place of minild's own")

@@ -1,0 +1,162 @@
+"""`minild txt2img`: pictures from words."""
+
+import time
+
+from minild.cli import arguments as options
+from minild.cli.terminal import answer, note, plural, without_warnings
+from minild.errors import UserError
+
+MOST_PICTURES = 10_000  # of one command
+WORDS_SHOWN = 5  # of a prompt's lost end
+
+
+def add(commands):
+    details = (
+        "Prints the names of the files it wrote. Several pictures become NAME-0.png, NAME-1.png, ..., in the order of "
+        "the prompts, --count of each."
+    )
+    command = options.add_command(commands, "txt2img", run, "draw pictures from words", details)
+    command.add_argument("prompts", nargs="+", metavar="PROMPT", help="what to draw")
+    options.add_model(command)
+    output = ".png, or .npy for all pictures as float32 (N, H, W, 3) in [0, 1] (default: the first prompt, as .png)"
+    command.add_argument("--output", type=options.path, metavar="FILE", help=output)
+    options.add_steps(command, "steps of the sampler")
+    options.add_guidance(command)
+    options.add_sampler(command)
+    options.add_negative_prompt(command)
+    count = "pictures of each prompt (default: 1)"
+    command.add_argument("--count", type=options.at_least(1, int), default=1, help=count)
+    options.add_seeds(command)
+    clip_skip = "last layers of the text encoder to skip (default: 0)"
+    command.add_argument("--clip-skip", type=options.at_least(0, int), default=0, metavar="N", help=clip_skip)
+    rescale = "how much of the contrast that guidance adds to take back, 0 to 1 (default: 0)"
+    command.add_argument("--guidance-rescale", type=float, default=0.0, metavar="PHI", help=rescale)
+    command.add_argument("--size", type=options.size, metavar="H|HxW", help="in pixels (default: that of the training)")
+    latents = "the initial unit-variance noise (N, h, w, c): N pictures"
+    command.add_argument("--latents", type=options.path, metavar="FILE.npy", help=latents)
+    options.add_device(command)
+    options.add_dtype(command)
+    options.add_own_ops(command)
+
+
+def run(arguments):
+    """Draw, write and name the pictures; what can be refused is refused before the model is read."""
+    from minild.cli.own_ops import read_own_ops, using_own_ops, with_own_ops
+    from minild.pipelines import load, output
+
+    _require_text(arguments)
+    prompts, seeds, latents = _pictures(arguments)
+    paths = output.output_paths(arguments.output or output.default_name(prompts[0]), len(prompts))
+    for path in paths:
+        output.require_writable(path)
+    own = read_own_ops(arguments.own_ops)
+
+    pipeline = load(arguments.model, arguments.dtype, arguments.device)
+    guidance = pipeline.guidance_scale if arguments.guidance is None else arguments.guidance
+    for text in dict.fromkeys([*prompts, arguments.negative_prompt]):
+        if dropped := pipeline.tokenizer.dropped(text):
+            note(f"a prompt is longer than the {pipeline.tokenizer.max_length} tokens that fit: {_lost(dropped)}")
+
+    def draw(which, own):
+        """These pictures, and the seconds that they took."""
+        started = time.perf_counter()
+        with without_warnings(), using_own_ops(arguments.own_ops, own):
+            pictures = pipeline.text_to_image(
+                prompts[which],
+                arguments.negative_prompt,
+                arguments.steps,
+                guidance,
+                arguments.sampler,
+                seeds[which],
+                None if latents is None else latents[which],
+                arguments.size,
+                progress=True,
+                clip_skip=arguments.clip_skip,
+                guidance_rescale=arguments.guidance_rescale,
+            )
+        return pictures, time.perf_counter() - started
+
+    pictures, seconds = draw(slice(None), own)
+    if paths[0].suffix.lower() == ".npy":
+        output.write_npy(paths[0], pictures)
+    else:
+        settings = _settings(arguments, pipeline, guidance)
+        for path, prompt, seed, picture in zip(paths, prompts, seeds, pictures):
+            output.write_png(path, picture, {"Software": "minild", "prompt": prompt, "seed": seed, **settings})
+    answer(*paths)
+    if own:  # after the answer, which is done, whatever becomes of the comparison
+        if len(prompts) > 1:  # several are drawn side by side: what one takes shows only when it is drawn alone
+            _, seconds = draw(slice(1), own)
+        _, without = draw(slice(1), {})
+        note(f"{with_own_ops(arguments.own_ops, own)}: {seconds:.1f} s for the picture, {without:.1f} s without it")
+
+
+def _require_text(arguments):
+    from minild.pipelines.request import require_texts
+
+    for prompt in arguments.prompts:
+        if not prompt.strip():
+            raise UserError("a prompt is empty: say what to draw")
+    require_texts([*arguments.prompts, arguments.negative_prompt])
+
+
+def _pictures(arguments):
+    """The prompt and the seed of every picture, and the latents of all, None where they are to be drawn."""
+    wanted = len(arguments.prompts) * arguments.count
+    if wanted > MOST_PICTURES:
+        raise UserError(f"{wanted:,} pictures are too many for one command: ask for {MOST_PICTURES:,} at most")
+    prompts = [prompt for prompt in arguments.prompts for _ in range(arguments.count)]
+    latents = None
+    if arguments.latents:
+        latents = _read_latents(arguments.latents)
+        prompts = prompts * len(latents) if len(prompts) == 1 else prompts
+    seeds = arguments.seed if isinstance(arguments.seed, list) else [arguments.seed + i for i in range(len(prompts))]
+    if len(seeds) != len(prompts):
+        raise UserError(f"{len(seeds)} seeds for {plural(len(prompts), 'picture')}: give one for each, or only one")
+    return prompts, seeds, latents
+
+
+def _lost(dropped):
+    """What to say of the end of a prompt that is cut off: how it begins, and how long it is."""
+    words = dropped.split()
+    start = " ".join(words[:WORDS_SHOWN])[:60]
+    more = " ..." if start != " ".join(words) else ""
+    return f"left out {'is' if len(words) == 1 else 'are'} {plural(len(words), 'word')}, {start!r}{more}"
+
+
+def _settings(arguments, pipeline, guidance):
+    """What a PNG says of how it was drawn, beside prompt and seed. No dates: a seed gives one file, byte for byte."""
+    settings = {
+        "negative_prompt": arguments.negative_prompt,
+        "model": arguments.model or "emoji",
+        "steps": arguments.steps,
+        "guidance": guidance,
+        "sampler": arguments.sampler or pipeline.sampler,
+        "dtype": arguments.dtype,
+    }
+    if arguments.clip_skip:
+        settings["clip_skip"] = arguments.clip_skip
+    if arguments.guidance_rescale:
+        settings["guidance_rescale"] = arguments.guidance_rescale
+    if arguments.latents:
+        settings["latents"] = arguments.latents.name
+    if arguments.own_ops:
+        settings["with"] = arguments.own_ops.name
+    return settings
+
+
+def _read_latents(path):
+    import tokenize
+
+    import numpy as np
+
+    try:
+        latents = np.load(path, allow_pickle=False)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    except (EOFError, SyntaxError, ValueError, tokenize.TokenError):  # all of them ways to say that the header is bad
+        raise UserError(f"{path} is no .npy file of numbers") from None
+    if not isinstance(latents, np.ndarray) or latents.ndim != 4 or not len(latents):
+        shape = getattr(latents, "shape", "several arrays")
+        raise UserError(f"{path}: expected latents of shape (N, h, w, c), got {shape}")
+    return latents

@@ -1,0 +1,19 @@
+"""minild train: what it hands on to minild.training."""
+
+from pathlib import Path
+
+from refusal import refused
+
+
+def test_train_hands_its_options_on(run, module, tmp_path):
+    calls = module("minild.training", train=lambda *arguments, **settings: None)
+    assert run("train", "shapes", "--output", "out", "--minutes", 1.5, "--seed", 4, "--resume") == (0, "out\n", "")
+    settings = {"minutes": 1.5, "steps": None, "seed": 4, "device": "cpu", "resume": True, "size": 32}
+    assert calls == [(("shapes", Path("out")), settings)]
+    run("train", "emoji", "--output", "out", "--steps", 9, "--size", 64)
+    assert calls[1][1] == {"minutes": None, "steps": 9, "seed": 0, "device": "cpu", "resume": False, "size": 64}
+    assert "not allowed with argument" in refused(run("train", "emoji", "--output", "o", "--steps", 9, "--minutes", 1))
+    assert "--output" in refused(run("train", "emoji"))
+    assert "--minutes must be more than 0" in refused(run("train", "emoji", "--output", "o", "--minutes", 0))
+    assert "--minutes: expected a number from 0" in refused(run("train", "emoji", "--output", "o", "--minutes", "nan"))
+    assert len(calls) == 2
