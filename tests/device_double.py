@@ -126,7 +126,7 @@ class Namespace:
         if self._reference is not None and not hasattr(self._reference, attribute):
             raise AttributeError(f"CuPy has no {name}")
         if attribute == "random":
-            raise AttributeError("random numbers are drawn on the host: backend.standard_normal")
+            raise AttributeError("random numbers are drawn on the host: minild.random.standard_normal")
         if not hasattr(self._module, attribute):
             raise AttributeError(f"{name} is not in the double: a kernel of CuPy's own needs a GPU")
         value = getattr(self._module, attribute)

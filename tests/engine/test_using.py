@@ -1,5 +1,7 @@
 """minild.using: the textbook, or a reader's own pair, in force everywhere; and the trial that such a pair must pass."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from models.tiny import AUTOENCODER, TEXT, UNET, VQ, autoencoder_inputs, unet_inputs
@@ -178,6 +180,15 @@ def test_the_emoji_pipeline_draws_the_same_picture_by_the_textbook():
     with using("textbook"):
         plain = pipe.text_to_image("red apple", steps=6, seed=3)
     assert 0 < np.abs(plain - fast).max() < 1 / 255
+
+
+def test_the_readers_own_op_of_the_readme():
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    block = readme.split("### Your own op")[1].split("```python\n")[1].split("```")[0]
+    scope = {}
+    exec(block, scope)
+    ours = load("emoji").text_to_image("red apple", steps=10)
+    assert 0 < np.abs(scope["pictures"] - ours).max() < 1e-3
 
 
 @pytest.mark.parametrize("name", table.OPS)
