@@ -33,6 +33,7 @@ def inference():
 
 
 def in_inference():
+    """Whether caches need not be kept here."""
     return _inference.get()
 
 

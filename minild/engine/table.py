@@ -60,6 +60,7 @@ def on_gpu(x, *_, **__):
 
 
 def anywhere(*_, **__):
+    """Any arrays."""
     return True
 
 
@@ -79,6 +80,7 @@ def by_winograd_on_gpu(x, *arguments, **settings):
 
 
 def few_scores_on_host(q, *arguments, **settings):
+    """Where keeping all scores costs less than computing them again."""
     return on_host(q) and attention.few_scores(q, *arguments, **settings)
 
 
@@ -88,6 +90,7 @@ def many_scores(*arguments, **settings):
 
 
 def narrow_on_gpu(q, *arguments, **settings):
+    """Where a head fits the registers of the attention kernels."""
     return on_gpu(q) and cuda_attention.narrow(q, *arguments, **settings)
 
 

@@ -91,25 +91,32 @@ class CLIPTextEmbeddings(Module):
 
     def forward(self, token_ids):
         """token_ids (N, L) -> (N, L, D)."""
-        tokens, cache = self.token_embedding.forward(token_ids)
-        return tokens + self.position_embedding.weight.value[: token_ids.shape[1]], cache
+        h, tokens = self.token_embedding.forward(token_ids)
+        h, positions = self.position_embedding.forward(h)
+        return h, (tokens, positions)
 
     def backward(self, dy, cache):
         """dy (N, L, D). Adds to both tables' gradients; ids have none, so nothing is returned."""
-        self.token_embedding.backward(dy, cache)
-        self.position_embedding.backward(dy)
+        tokens, positions = cache
+        self.token_embedding.backward(self.position_embedding.backward(dy, positions), tokens)
 
 
 class Positions(Module):
-    """A learned vector a position; a prompt of L tokens uses the first L."""
+    """A learned vector is added at each position; a prompt of L tokens uses the first L: (N, L, D) -> (N, L, D)."""
 
     def __init__(self, positions, width, deviation=0.02):
         self.weight = Parameter((positions, width), ("normal", deviation))
 
-    def backward(self, dy):
+    def forward(self, x):
+        """x (N, L, D) -> y (N, L, D); the backward needs nothing of it."""
+        return x + self.weight.value[: x.shape[1]], None
+
+    def backward(self, dy, cache):
+        """dy (N, L, D) -> dx, which is dy."""
         gradient = 0 * self.weight.data
         gradient[: dy.shape[1]] = dy.sum(axis=0)
         self.weight.accumulate(gradient)
+        return dy
 
 
 class CLIPTextEncoder(Module):

@@ -101,6 +101,7 @@ class Model(Module):
 
     @property
     def device(self):
+        """The name of the device that holds its weights."""
         return device_of(self._first_parameter().data)
 
     def _first_parameter(self):

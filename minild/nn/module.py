@@ -89,6 +89,7 @@ class Module:
     """
 
     def forward(self, *args, **kwargs):
+        """-> (y, cache). A subclass defines it, and backward(dy, cache) -> dx with it."""
         raise TypeError(f"{type(self).__name__} defines no forward")
 
     def __call__(self, *args, **kwargs):

@@ -28,10 +28,12 @@ class Pipeline:
 
     @property
     def dtype(self):
+        """What it computes in."""
         return self.unet.dtype
 
     @property
     def device(self):
+        """The name of the device where it computes."""
         return self.unet.device
 
     @property
