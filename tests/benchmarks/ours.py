@@ -18,7 +18,7 @@ from minild.backend import (
 )
 from minild.ops.loss import mse, mse_backward
 from minild.training.autoencoder import AutoencoderObjective
-from minild.training.optimizer import AdamW, flatten_parameters
+from minild.training.optimizer import AdamW
 from minild.training.replicas import Replicas
 
 from .side import Side
@@ -37,8 +37,7 @@ class Minild(Side):
         self.given = inputs(work)
         keep_freed_memory()
         if work.does == "train":
-            self.weights = flatten_parameters(self.model)
-            self.optimizer = AdamW(self.model, self.weights)
+            self.optimizer = AdamW(self.model)
             return ["replicas"]
         return ["parts", "whole"] if self.device == "cpu" and work.batch > 1 else ["whole"]
 
@@ -46,10 +45,9 @@ class Minild(Side):
         self.stack.close()
         if self.work.does == "train":
             is_autoencoder = self.work.model == "AutoencoderKL"
-            objective = AutoencoderObjective(None, None, KL_WEIGHT)  # the batch is given
-            run = objective.work if is_autoencoder else _noise_loss
+            objective = AutoencoderObjective(None, None, KL_WEIGHT) if is_autoencoder else NoiseObjective()
             self.batch = tuple(self.given[name] for name in (BATCH_OF_AUTOENCODER if is_autoencoder else BATCH_OF_UNET))
-            self.replicas = self.stack.enter_context(Replicas(self.model, run, 1 if way == ALONE else None))
+            self.replicas = self.stack.enter_context(Replicas(self.model, objective, 1 if way == ALONE else None))
             self.run = self._train
         elif way == "parts":
             self.run = self._parts(self.stack.enter_context(side_by_side()), core_count())
@@ -61,8 +59,9 @@ class Minild(Side):
             self.run = lambda: thread.submit(everything).result()
 
     def _train(self):
-        gradient, _ = self.replicas.gradient(self.batch)
-        self.optimizer.step(gradient, LEARNING_RATE, self.replicas.map)
+        self.optimizer.zero_grad()
+        self.replicas.gradient(self.batch)
+        self.optimizer.step(LEARNING_RATE)
 
     def _parts(self, workers, count):
         """-> function() that runs the model on `count` parts of the batch through a map() -> their outputs."""
@@ -74,9 +73,9 @@ class Minild(Side):
     def results(self):
         if self.work.does != "train":
             return {"output": np.concatenate([to_host(y) for y in self.run()])}
-        _, losses = self.replicas.gradient(self.batch)
-        loss = sum(float(part["loss"]) for part in losses)
-        return {"loss": np.float32(loss), **pretrained.gradient_dict(self.replicas.modules[0])}
+        self.optimizer.zero_grad()
+        losses = self.replicas.gradient(self.batch)
+        return {"loss": np.float32(float(losses["loss"])), **pretrained.gradient_dict(self.model)}
 
     def synchronise(self):
         if self.device == "cuda":
@@ -111,10 +110,14 @@ class Minild(Side):
         return {"CuPy": cupy.__version__, "GPU": cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()}
 
 
-def _noise_loss(unet, part, share):
-    """Forward and backward of the ε loss, as Replicas.gradient wants it; z_t is given."""
-    x, t, context, noise = (to_device(array, unet.device) for array in part)
-    predicted, cache = unet.forward(x, t, context)
-    loss, mse_cache = mse(predicted, noise)
-    unet.backward(mse_backward(share, mse_cache)[0], cache)
-    return {"loss": share * loss}
+class NoiseObjective:
+    """The ε loss; z_t is given with the batch."""
+
+    def forward(self, unet, batch):
+        x, t, context, noise = (to_device(array, unet.device) for array in batch)
+        predicted, cache = unet.forward(x, t, context)
+        loss, mse_cache = mse(predicted, noise)
+        return {"loss": loss}, (cache, mse_cache)
+
+    def backward(self, dloss, unet, cache):
+        unet.backward(mse_backward(dloss, cache[1])[0], cache[0])
