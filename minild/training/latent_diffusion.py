@@ -1,5 +1,7 @@
 """Stage two: the U-Net and the text encoder learn together to tell the noise in a latent, given its caption."""
 
+from typing import Any, NamedTuple
+
 import numpy as np
 
 from minild.backend import to_device
@@ -14,6 +16,12 @@ class Denoiser(Module):
 
     def __init__(self, unet, text_encoder):
         self.unet, self.text_encoder = unet, text_encoder
+
+
+class DiffusionLossCache(NamedTuple):
+    denoiser: Any
+    loss: Any
+    text_encoder: Any
 
 
 class DiffusionObjective:
@@ -58,11 +66,14 @@ class DiffusionObjective:
             chosen = np.where(rng.random(size) < self.first_caption, 0, others)
         return chosen
 
-    def work(self, denoiser, part, share):
-        """Forward and backward of a part of a batch -> {"loss": weighted by the part's share}, on the device."""
-        z, noise, t, signal_level, noise_level, ids = (to_device(x, denoiser.unet.device) for x in part)
+    def forward(self, denoiser, batch):
+        """-> {"loss": loss} on the device, cache."""
+        z, noise, t, signal_level, noise_level, ids = (to_device(x, denoiser.unet.device) for x in batch)
         context, text_cache = denoiser.text_encoder.forward(ids)
-        loss, cache = epsilon_loss(denoiser.unet, z, noise, t, (signal_level, noise_level), context)
-        dcontext = epsilon_loss_backward(share, cache)
-        denoiser.text_encoder.backward(dcontext, text_cache)
-        return {"loss": share * loss}
+        loss, loss_cache = epsilon_loss(denoiser.unet, z, noise, t, (signal_level, noise_level), context)
+        return {"loss": loss}, DiffusionLossCache(denoiser, loss_cache, text_cache)
+
+    def backward(self, dloss, cache):
+        """Adds dloss times the gradient of the loss into the gradients of both models."""
+        dcontext = epsilon_loss_backward(dloss, cache.loss)
+        cache.denoiser.text_encoder.backward(dcontext, cache.text_encoder)

@@ -1,49 +1,17 @@
 """AdamW and the exponential moving average of the weights, each one pass over one flat array of all parameters."""
 
+import contextlib
 import math
-import mmap
 
 import numpy as np
 
 from minild.backend import device_of, get_array_module, to_device, to_host
 from minild.engine import cuda
+from minild.engine.cores import on_all_cores
 from minild.engine.cuda import optimizer as cuda_optimizer
+from minild.training.flat import flatten
 
 CHUNK = 1 << 16  # elements a pass works on at a time: with its four arrays, 1 MB, so that they stay in the cache
-
-
-def flatten_parameters(module):
-    """Gather every parameter of the module in one flat array, of which each .data becomes a view -> that array."""
-    parameters = module.parameters()
-    flat = _zeros(parameters)
-    get_array_module(flat).concatenate([p.data.reshape(-1) for p in parameters], out=flat)
-    for parameter, view in zip(parameters, _views(flat, parameters)):
-        parameter.data = view
-    return flat
-
-
-def flatten_gradients(module):
-    """One flat array of zeros, of which each parameter's .grad becomes a view, so that backward adds into it."""
-    parameters = module.parameters()
-    flat = _zeros(parameters)
-    for parameter, view in zip(parameters, _views(flat, parameters)):
-        parameter.grad = view
-    return flat
-
-
-def _zeros(parameters):
-    """A flat array for as many numbers; on the host, in memory that is shared with processes forked later."""
-    size, like = sum(p.data.size for p in parameters), parameters[0].data
-    if isinstance(like, np.ndarray):
-        return np.frombuffer(mmap.mmap(-1, size * like.itemsize), like.dtype)
-    return get_array_module(like).zeros(size, like.dtype)
-
-
-def _views(flat, parameters):
-    start = 0
-    for parameter in parameters:
-        yield flat[start : start + parameter.data.size].reshape(parameter.data.shape)
-        start += parameter.data.size
 
 
 def chunks(x):
@@ -52,53 +20,74 @@ def chunks(x):
     return [slice(i, min(i + step, x.size)) for i in range(0, x.size, step)]
 
 
+def in_one_pass(formula, kernel, *arrays, **numbers):
+    """formula(*arrays, **numbers), which works in place element by element: by a CUDA kernel, or chunk by chunk."""
+    if cuda.has_kernels(arrays[0]):
+        kernel(*arrays, **numbers)
+    else:
+        on_all_cores(lambda chunk: formula(*(x[chunk] for x in arrays), **numbers), chunks(arrays[0]))
+
+
+def adamw(g, m, v, weights, decays, *, beta1, beta2, rate, eps, decay):
+    """One step in place; rate and eps hold what the hats of m̂ = m / (1 - β₁ⁿ) and v̂ = v / (1 - β₂ⁿ) stand for."""
+    m += (1 - beta1) * (g - m)
+    v *= beta2
+    v += (1 - beta2) * (g * g)
+    weights *= 1 - decay * decays
+    weights -= rate * (m / (get_array_module(v).sqrt(v) + eps))
+
+
+def move_average(average, weights, rate):
+    average += rate * (weights - average)
+
+
 class AdamW:
     """m ← β₁ m + (1 - β₁) g;  v ← β₂ v + (1 - β₂) g²;  θ ← θ - η (m̂ / (√v̂ + ε) + λ θ), hats without the bias to zero.
 
-    (Loshchilov & Hutter 2017, arXiv 1711.05101, algorithm 2.) `decays` is 1 where the weight decay λ acts and 0 where
-    it does not: on vectors (biases and the normalisations' scales).
+    (Loshchilov & Hutter 2017, arXiv 1711.05101, algorithm 2.) The weight decay λ acts on matrices and convolutions, not
+    on vectors (biases and the normalisations' scales).
+
+        optimizer = AdamW(module)
+        optimizer.zero_grad()
+        module.backward(dy, cache)       # adds into the parameters' .grad
+        optimizer.step(learning_rate)
     """
 
-    def __init__(self, module, weights, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.01):
-        xp = get_array_module(weights)
-        self.weights = weights
-        self.m, self.v = xp.zeros_like(weights), xp.zeros_like(weights)
+    def __init__(self, module, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.01):
+        self._data, self._grad = flatten(module, "data"), flatten(module, "grad")
+        weights, xp = self.weights, get_array_module(self.weights)
+        self.m, self.v, self.steps = xp.zeros_like(weights), xp.zeros_like(weights), 0
         self.beta1, self.beta2, self.eps, self.weight_decay = beta1, beta2, eps, weight_decay
         decays = np.concatenate([np.full(p.data.size, p.data.ndim > 1, weights.dtype) for p in module.parameters()])
-        self.decays = to_device(decays, device_of(weights))
-        self.steps = 0
+        self.decays = to_device(decays, device_of(weights))  # 1 where the weight decay acts, 0 where it does not
 
-    def step(self, gradient, learning_rate, workers=map):
-        """Take one step along the flat gradient, which is left as it is. `workers` maps over pieces of the arrays."""
+    @property
+    def weights(self):
+        """All parameters in one flat array, of which each .data is a view."""
+        return self._data.gather()
+
+    @property
+    def gradient(self):
+        """All gradients in one flat array, of which each .grad is a view."""
+        return self._grad.gather()
+
+    def zero_grad(self):
+        self.gradient.fill(0)
+
+    def step(self, learning_rate):
+        """Take one step along the gradient, which is left as it is."""
         self.steps += 1
-        xp = get_array_module(gradient)
-        rate = learning_rate * math.sqrt(1 - self.beta2**self.steps) / (1 - self.beta1**self.steps)
-        eps = self.eps * math.sqrt(1 - self.beta2**self.steps)
-        if cuda.has_kernels(self.weights):
-            cuda_optimizer.adamw(gradient, self.m, self.v, self.weights, self.decays, beta1=self.beta1,
-                                    beta2=self.beta2, rate=rate, eps=eps, decay=learning_rate * self.weight_decay)
-            return
-
-        def update(piece):
-            g, m, v, weights = gradient[piece], self.m[piece], self.v[piece], self.weights[piece]
-            m += (1 - self.beta1) * (g - m)
-            v *= self.beta2
-            v += (1 - self.beta2) * (g * g)
-            change = xp.sqrt(v)
-            change += eps
-            xp.divide(m, change, out=change)
-            change *= rate
-            weights *= 1 - (learning_rate * self.weight_decay) * self.decays[piece]
-            weights -= change
-
-        list(workers(update, chunks(gradient)))
+        root = math.sqrt(1 - self.beta2**self.steps)  # rate · m / (√v + eps) = η m̂ / (√v̂ + ε)
+        rate, eps = learning_rate * root / (1 - self.beta1**self.steps), self.eps * root
+        in_one_pass(adamw, cuda_optimizer.adamw, self.gradient, self.m, self.v, self.weights, self.decays,
+                    beta1=self.beta1, beta2=self.beta2, rate=rate, eps=eps, decay=learning_rate * self.weight_decay)
 
     def state_dict(self):
         """What a resumed training needs, as host arrays."""
         return {"m": to_host(self.m), "v": to_host(self.v), "steps": np.array(self.steps)}
 
     def load_state_dict(self, state):
-        device = device_of(self.weights)
+        device = device_of(self.m)
         self.m[:], self.v[:] = to_device(state["m"], device), to_device(state["v"], device)
         self.steps = int(state["steps"])
 
@@ -107,27 +96,42 @@ class ExponentialMovingAverage:
     """w̄ ← w̄ + (1 - d) (w - w̄) with d = min(decay, (1 + n) / (10 + n)) at step n.
 
     The warm-up makes the average span the last tenth of a training, however long it is.
+
+        ema = ExponentialMovingAverage(module)
+        ema.update()                     # after every step
+        with ema.averaged():             # within it, the module's weights are their average
     """
 
-    def __init__(self, weights, decay=0.9999):
-        self.average = weights.copy()
-        self.decay = decay
-        self.steps = 0
+    def __init__(self, module, decay=0.9999):
+        self._data = flatten(module, "data")
+        self.average, self.decay, self.steps = self.weights.copy(), decay, 0
 
-    def update(self, weights, workers=map):
+    @property
+    def weights(self):
+        """All parameters in one flat array, of which each .data is a view."""
+        return self._data.gather()
+
+    def update(self):
         self.steps += 1
         rate = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
-        if cuda.has_kernels(self.average):
-            cuda_optimizer.move_average(self.average, weights, rate)
-            return
+        in_one_pass(move_average, cuda_optimizer.move_average, self.average, self.weights, rate=rate)
 
-        def update(piece):
-            average = self.average[piece]
-            average += rate * (weights[piece] - average)
+    @contextlib.contextmanager
+    def averaged(self):
+        """Within it, the module's weights are their moving average."""
+        trained = self.weights.copy()
+        self.adopt()
+        try:
+            yield
+        finally:
+            self.weights[:] = trained
 
-        list(workers(update, chunks(weights)))
+    def adopt(self):
+        """Give the module its moving average for good."""
+        self.weights[:] = self.average
 
     def state_dict(self):
+        """What a resumed training needs, as host arrays."""
         return {"average": to_host(self.average), "steps": np.array(self.steps)}
 
     def load_state_dict(self, state):

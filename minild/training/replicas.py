@@ -13,77 +13,96 @@ import multiprocessing
 import signal
 import sys
 import warnings
+from concurrent.futures import wait
 
 from minild.backend import device_of
-from minild.engine.cores import WorkerThreads, blas_threads, core_count
+from minild.engine import current
+from minild.engine.cores import WorkerThreads, blas_threads, core_count, on_all_cores
 from minild.errors import UserError
-from minild.training.optimizer import chunks, flatten_gradients
+from minild.training.flat import flatten
+from minild.training.optimizer import chunks
 
 
 class Replicas:
-    """with Replicas(model, work) as replicas: gradient, results = replicas.gradient(batch)
+    """with Replicas(model, objective) as replicas: losses = replicas.gradient(batch)
 
-    work(module, part, share) runs forward and backward of one part of a batch on one replica, with gradients scaled by
-    `share`, the part's share of the batch, so that the sum is the gradient of the batch's mean. What it returns must
-    depend on nothing but its arguments, for it runs elsewhere: a process never sees what changes here after the fork.
+    The first replica is the model itself, whose gradients a batch is added to. The others share its parameter arrays
+    and own their gradients. The objective is one of loop.training_steps; its forward must depend on nothing but its
+    arguments, for it runs elsewhere: a process never sees what changes here after the fork.
 
-    The replicas share the model's parameter arrays and own their gradients. Call with the model's parameters already
-    flat (optimizer.flatten_parameters).
+    Where other ops are in force (minild.using) than when the processes were forked, they are forked anew.
     """
 
-    def __init__(self, model, work, count=None, processes=None):
+    def __init__(self, model, objective, count=None, processes=None):
         on_host = device_of(model.parameters()[0].data) == "cpu"
-        self.work = work
-        self.modules = [model.replica() for _ in range((count or core_count()) if on_host else 1)]
-        self.gradients = [flatten_gradients(module) for module in self.modules]
+        self.objective = objective
+        self.weights = flatten(model, "data")
+        self.modules = [model, *(model.replica() for _ in range(1, (count or core_count()) if on_host else 1))]
+        self.gradients = [flatten(module, "grad") for module in self.modules]
         self.processes = _may_fork() if processes is None else processes
 
     def __enter__(self):
-        self._helpers = []
-        if self.processes:
-            for i in range(1, len(self.modules)):
-                self._helpers.append(_Helper(self._run, i, [helper.connection for helper in self._helpers]))
-        self._pool = WorkerThreads(len(self.modules))
+        self._helpers, self._threads = [], WorkerThreads(len(self.modules))
+        self._fork()
         return self
 
     def __exit__(self, *exception):
-        self._pool.shutdown()
-        for helper in self._helpers:
-            helper.end()
-
-    def map(self, function, items):
-        """function(item) of every item, on threads, in order."""
-        return list(self._pool.map(function, items))
+        self._threads.shutdown()
+        self._end_helpers()
 
     def gradient(self, batch):
-        """Add up the gradients of the parts of a batch -> the flat sum, and the list of what `work` returned.
-
-        batch: a tuple of arrays with one row an item.
+        """Forward and backward of a batch, a tuple of arrays with one row an item: adds the gradient of its mean loss
+        into the model's -> {name: loss}, each the mean over the batch, on the device.
         """
+        self.weights.gather()
+        total = self.gradients[0].gather()
         size = len(batch[0])
         count = min(len(self.modules), size)
         edges = [size * i // count for i in range(count + 1)]
         parts = [(tuple(x[a:b] for x in batch), (b - a) / size) for a, b in itertools.pairwise(edges)]
-        total = self.gradients[0]
-        if count == 1:
-            return total, [self._run(0, *parts[0])]
-        with blas_threads(1):
-            helpers = self._helpers[: count - 1]
-            for helper, part in zip(helpers, parts[1:]):
-                helper.ask(part)
-            here = range(1 if helpers else count)
-            results = self.map(lambda i: self._run(i, *parts[i]), here) + [helper.answer() for helper in helpers]
-
-        def add(piece):
-            for other in self.gradients[1:count]:
-                total[piece] += other[piece]
-
-        self.map(add, chunks(total))
-        return total, results
+        results = [self._run(0, *parts[0])] if count == 1 else self._side_by_side(parts)
+        for gradient in self.gradients[1:count]:
+            self._add(total, gradient.array)
+        return {name: sum(losses[name] for losses in results) for name in results[0]}
 
     def _run(self, i, part, share):
-        self.gradients[i].fill(0)
-        return self.work(self.modules[i], part, share)
+        """Forward and backward of a part of a batch on replica i -> its share of the losses."""
+        if i > 0:
+            self.gradients[i].array.fill(0)
+        losses, cache = self.objective.forward(self.modules[i], part)
+        self.objective.backward(share, cache)
+        return {name: share * loss for name, loss in losses.items()}
+
+    def _side_by_side(self, parts):
+        """The first part here and the others in processes, or all on threads -> what _run returns of each."""
+        if current() != self._forked_with:
+            self._fork()
+        with blas_threads(1):
+            helpers = self._helpers[: len(parts) - 1]
+            for helper, part in zip(helpers, parts[1:]):
+                helper.ask(part)
+            here = parts[:1] if helpers else parts
+            futures = [self._threads.submit(self._run, i, *part) for i, part in enumerate(here)]
+            wait(futures)
+            return [future.result() for future in futures] + [helper.answer() for helper in helpers]
+
+    @staticmethod
+    def _add(total, other):
+        def add(chunk):
+            total[chunk] += other[chunk]
+
+        on_all_cores(add, chunks(total))
+
+    def _fork(self):
+        """A process for each replica but the first, in place of those there are."""
+        self._end_helpers()
+        self._forked_with = current()
+        for i in range(1, len(self.modules) if self.processes else 1):
+            self._helpers.append(_Helper(self._run, i, [helper.connection for helper in self._helpers]))
+
+    def _end_helpers(self):
+        while self._helpers:
+            self._helpers.pop().end()
 
 
 def _may_fork():

@@ -4,7 +4,6 @@ Beside the pipeline's own folders, DIR/training holds what a resume needs (state
 metrics.jsonl, the sample sheets, and a plot of the losses at the end.
 """
 
-import contextlib
 import datetime
 import os
 import time
@@ -17,7 +16,7 @@ from minild import data, pretrained
 from minild.backend import get_device
 from minild.data.pictures import gather, tell_skipped
 from minild.diffusion.schedule import NoiseSchedule
-from minild.engine.cores import side_by_side
+from minild.engine.cores import core_count
 from minild.engine.memory import keep_freed_memory
 from minild.errors import UserError
 from minild.evaluation import rebuild
@@ -27,11 +26,14 @@ from minild.random import standard_normal
 from minild.tokenizer import CLIPTokenizer
 from minild.training.autoencoder import AutoencoderObjective, encode_pictures, prepare
 from minild.training.budget import Budget
+from minild.training.checkpoint import load_training_state, training_state
 from minild.training.journal import draw_sheet, plot_losses
 from minild.training.latent_diffusion import Denoiser, DiffusionObjective
+from minild.training.loop import training_steps
+from minild.training.optimizer import AdamW, ExponentialMovingAverage
 from minild.training.presets import preset_for
+from minild.training.replicas import Replicas
 from minild.training.stage import run_stage
-from minild.training.trainer import Trainer
 
 STAGES = ("autoencoder", "diffusion")
 SAMPLES = 16  # pictures on a sheet
@@ -164,7 +166,7 @@ class Run:
             latent_shape = (side, side, preset.latent_channels)
             objective = AutoencoderObjective(self.pictures, latent_shape, preset.kl_weight)
             self._run_stage(self.vae, objective, preset.autoencoder, self._draw_rebuilt)
-            self._encode()
+            self.means, self.deviations = encode_pictures(self.vae, self.pictures)
             generators = [np.random.default_rng((state["seed"], i)) for i in range(len(self.means))]
             z = self.means + self.deviations * standard_normal(generators, latent_shape)
             self.vae.config["scaling_factor"] = float(1 / z.std())  # unit variance (paper, section 4.3.2)
@@ -172,13 +174,9 @@ class Run:
             state["stage"] = STAGES[1]
         else:
             self.vae = AutoencoderKL.from_pretrained(self.output / "vae", device=self.device)
-            self._encode()
+            self.means, self.deviations = encode_pictures(self.vae, self.pictures)
         # All that comes before stage two, reading and encoding too, counts as stage one's time.
         state["elapsed"][STAGES[0]] = time.monotonic() - self.started - state["elapsed"][STAGES[1]]
-
-    def _encode(self):
-        with side_by_side() if self.device == "cpu" else contextlib.nullcontext(map) as workers:
-            self.means, self.deviations = encode_pictures(self.vae, self.pictures, workers)
 
     def train_diffusion(self):
         """Stage two: train U-Net and text encoder as one on the latents, and write the whole pipeline."""
@@ -202,30 +200,37 @@ class Run:
         self._run_stage(denoiser, objective, preset.diffusion, self._draw_samples)
         self._save_pipeline()
 
-    def _run_stage(self, model, objective, settings, draw):
+    def _run_stage(self, model, objective, preset, draw):
         stage, state = self.state["stage"], self.state
-        generator = np.random.default_rng((state["seed"], STAGES.index(stage)))
+        rng = np.random.default_rng((state["seed"], STAGES.index(stage)))
         budget = self._budget(stage)
-        with Trainer(model, objective, generator, settings) as trainer:
-            if budget.taken:
-                self._load(trainer)
-                generator.bit_generator.state = state["generator"]
+        optimizer, ema = AdamW(model, weight_decay=preset.weight_decay), ExponentialMovingAverage(model)
+        if budget.taken:
+            self._load(optimizer, ema)
+            rng.bit_generator.state = state["generator"]
 
-            def save():
-                state["taken"][stage], state["elapsed"][stage] = budget.taken, budget.elapsed
-                state["generator"] = generator.bit_generator.state
-                self._save_state(trainer.state_dict())
-                if stage == STAGES[1]:
-                    with trainer.averaged():
-                        self._save_pipeline()
+        def draw_averaged(path):
+            with ema.averaged():
+                draw(path)
 
-            run_stage(stage, trainer, budget, self.folder, draw, save)
+        def save():
+            state["taken"][stage], state["elapsed"][stage] = budget.taken, budget.elapsed
+            state["generator"] = rng.bit_generator.state
+            self._save_state(training_state(optimizer, ema))
+            if stage == STAGES[1]:
+                with ema.averaged():
+                    self._save_pipeline()
 
-    def _save_state(self, weights):
+        with Replicas(model, objective, min(core_count(), preset.batch_size)) as replicas:
+            steps = training_steps(model, objective, preset, budget, rng, optimizer, ema, replicas.gradient)
+            run_stage(stage, steps, preset.batch_size, budget, self.folder, draw_averaged, save)
+        ema.adopt()
+
+    def _save_state(self, arrays):
         """Write both files beside their places, and only then move them there, for each is of use with the other."""
         new = {name: self.folder / f"next-{name}" for name in (WEIGHTS, STATE)}
         try:
-            pretrained.write_weights(new[WEIGHTS], weights)
+            pretrained.write_weights(new[WEIGHTS], arrays)
             pretrained.write_json(new[STATE], self.state)
             for name, path in new.items():
                 os.replace(path, self.folder / name)
@@ -233,9 +238,9 @@ class Run:
             for path in self.folder.glob("next-*"):  # half of one, which may be what fills the disk
                 path.unlink()
 
-    def _load(self, trainer):
+    def _load(self, optimizer, ema):
         try:
-            trainer.load_state_dict(pretrained.read_weights(self.folder / WEIGHTS))
+            load_training_state(optimizer, ema, pretrained.read_weights(self.folder / WEIGHTS))
         except ValueError as error:
             raise UserError(f"{self.output} cannot be resumed, begin anew in another folder: {error}") from None
 

@@ -1,4 +1,4 @@
-"""The loop of one stage: steps until the allowance is used up, with sheets, saves and an orderly stop on Ctrl-C."""
+"""What goes on around the steps of a stage: journal, sample sheets, saves, and an orderly stop on Ctrl-C."""
 
 import signal
 import threading
@@ -9,29 +9,28 @@ SHEETS = 4  # sample sheets a stage
 SAVE_EVERY = 120.0  # seconds between two saves
 
 
-def run_stage(name, trainer, budget, folder, draw_sheet, save):
-    """Train until budget.progress is 1; the model then holds its moving average.
+def run_stage(name, steps, batch_size, budget, folder, draw_sheet, save):
+    """Take the steps of loop.training_steps, which end with the budget.
 
-    draw_sheet(path) draws with the model as it is; save() writes what a resume needs, now and then and at the end.
-    Ctrl-C lets the step in hand end, saves, and is then passed on as KeyboardInterrupt; a second one is not held up.
+    draw_sheet(path) draws what the model makes of the samples; save() writes what a resume needs, now and then and at
+    the end. Ctrl-C lets the step in hand end, saves, and is then passed on as KeyboardInterrupt; a second one is not
+    held up.
     """
     saved_at, sheet = budget.elapsed, int(budget.progress * SHEETS) + 1
-    with Journal(folder, name, budget, trainer.batch_size) as journal, _HeldInterrupt() as interrupt:
-        while budget.progress < 1 and not interrupt.came:
-            losses = trainer.step(budget.progress)
-            budget.taken += 1
+    with Journal(folder, name, budget, batch_size) as journal, _HeldInterrupt() as interrupt:
+        for step, losses in steps:
             journal.note(losses)
             if budget.progress >= sheet / SHEETS:
                 sheet += 1
-                with trainer.averaged():
-                    draw_sheet(folder / f"{name}-{budget.taken:06d}.png")
+                draw_sheet(folder / f"{name}-{step:06d}.png")
             if budget.elapsed - saved_at > SAVE_EVERY:
                 saved_at = budget.elapsed
                 save()
+            if interrupt.came:
+                break
         save()
         if interrupt.came:
             raise KeyboardInterrupt
-    trainer.adopt_average()
 
 
 class _HeldInterrupt:

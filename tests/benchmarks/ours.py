@@ -7,11 +7,12 @@ from threadpoolctl import threadpool_info
 
 from minild import models, pretrained
 from minild.backend import get_device, to_device, to_host
+from minild.engine import run
 from minild.engine.cores import WorkerThreads, blas_threads, core_count, side_by_side
 from minild.engine.memory import keep_freed_memory
-from minild.ops.loss import mse, mse_backward
+from minild.ops import mse
 from minild.training.autoencoder import AutoencoderObjective
-from minild.training.optimizer import AdamW, flatten_parameters
+from minild.training.optimizer import AdamW
 from minild.training.replicas import Replicas
 
 from .side import Side
@@ -30,8 +31,7 @@ class Minild(Side):
         self.given = inputs(work)
         keep_freed_memory()
         if work.does == "train":
-            self.weights = flatten_parameters(self.model)
-            self.optimizer = AdamW(self.model, self.weights)
+            self.optimizer = AdamW(self.model)
             return ["replicas"]
         return ["parts", "whole"] if self.device == "cpu" and work.batch > 1 else ["whole"]
 
@@ -39,10 +39,9 @@ class Minild(Side):
         self.stack.close()
         if self.work.does == "train":
             is_autoencoder = self.work.model == "AutoencoderKL"
-            objective = AutoencoderObjective(None, None, KL_WEIGHT)  # the batch is given
-            run = objective.work if is_autoencoder else _noise_loss
+            objective = AutoencoderObjective(None, None, KL_WEIGHT) if is_autoencoder else NoiseObjective()
             self.batch = tuple(self.given[name] for name in (BATCH_OF_AUTOENCODER if is_autoencoder else BATCH_OF_UNET))
-            self.replicas = self.stack.enter_context(Replicas(self.model, run, 1 if way == ALONE else None))
+            self.replicas = self.stack.enter_context(Replicas(self.model, objective, 1 if way == ALONE else None))
             self.run = self._train
         elif way == "parts":
             self.run = self._parts(self.stack.enter_context(side_by_side()), core_count())
@@ -54,8 +53,9 @@ class Minild(Side):
             self.run = lambda: thread.submit(everything).result()
 
     def _train(self):
-        gradient, _ = self.replicas.gradient(self.batch)
-        self.optimizer.step(gradient, LEARNING_RATE, self.replicas.map)
+        self.optimizer.zero_grad()
+        self.replicas.gradient(self.batch)
+        self.optimizer.step(LEARNING_RATE)
 
     def _parts(self, workers, count):
         """-> function() that runs the model on `count` parts of the batch through a map() -> their outputs."""
@@ -67,9 +67,9 @@ class Minild(Side):
     def results(self):
         if self.work.does != "train":
             return {"output": np.concatenate([to_host(y) for y in self.run()])}
-        _, losses = self.replicas.gradient(self.batch)
-        loss = sum(float(part["loss"]) for part in losses)
-        return {"loss": np.float32(loss), **pretrained.gradient_dict(self.replicas.modules[0])}
+        self.optimizer.zero_grad()
+        losses = self.replicas.gradient(self.batch)
+        return {"loss": np.float32(float(losses["loss"])), **pretrained.gradient_dict(self.model)}
 
     def synchronise(self):
         if self.device == "cuda":
@@ -104,10 +104,15 @@ class Minild(Side):
         return {"CuPy": cupy.__version__, "GPU": cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()}
 
 
-def _noise_loss(unet, part, share):
-    """Forward and backward of the ε loss, as Replicas.gradient wants it; z_t is given."""
-    x, t, context, noise = (to_device(array, unet.device) for array in part)
-    predicted, cache = unet.forward(x, t, context)
-    loss, mse_cache = mse(predicted, noise)
-    unet.backward(mse_backward(share, mse_cache)[0], cache)
-    return {"loss": share * loss}
+class NoiseObjective:
+    """The ε loss; z_t is given with the batch."""
+
+    def forward(self, unet, batch):
+        x, t, context, noise = (to_device(array, unet.device) for array in batch)
+        predicted, cache = unet.forward(x, t, context)
+        loss, mse_cache = run(mse, predicted, noise)
+        return {"loss": loss}, (unet, cache, mse_cache)
+
+    def backward(self, dloss, cache):
+        unet, cache, mse_cache = cache
+        unet.backward(mse_cache.backward(dloss)[0], cache)

@@ -1,7 +1,5 @@
 """The objectives of both stages: their losses by formula, their gradients by differences, their batches by counting."""
 
-from multiprocessing.pool import ThreadPool
-
 import numpy as np
 import pytest
 from models.tiny import AUTOENCODER
@@ -11,8 +9,8 @@ from minild.diffusion import NoiseSchedule
 from minild.models import AutoencoderKL
 from minild.training import autoencoder as stage_one
 from minild.training.autoencoder import encode_pictures, prepare
+from minild.training.flat import flatten
 from minild.training.latent_diffusion import EARLY, DiffusionObjective
-from minild.training.optimizer import flatten_gradients, flatten_parameters
 from training.small import autoencoder, autoencoder_objective, denoiser, diffusion_objective
 
 
@@ -43,9 +41,9 @@ def test_the_loss_of_the_autoencoder_is_its_formula(rng):
     y = model.decode(posterior.mean + np.exp(posterior.logvar / 2) * noise)
     l1, mse = np.mean(np.abs(y - x)), np.mean((y - x) ** 2)
     kl = np.mean(0.5 * (posterior.mean**2 + np.exp(posterior.logvar) - 1 - posterior.logvar))
-    losses = objective.work(model, batch, 0.5)
+    losses, _ = objective.forward(model, batch)
     expected = {"loss": l1 + stage_one.SQUARED * mse + 0.3 * kl, "l1": l1, "mse": mse, "kl": kl}
-    assert {name: 2 * float(loss) for name, loss in losses.items()} == pytest.approx(expected, rel=1e-5)
+    assert {name: float(loss) for name, loss in losses.items()} == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_loss_of_the_denoiser_is_its_formula(rng):
@@ -56,18 +54,18 @@ def test_the_loss_of_the_denoiser_is_its_formula(rng):
     np.testing.assert_allclose(noise_level, np.sqrt(1 - alpha_bar), rtol=1e-6)
     z_t = (np.sqrt(alpha_bar) * z + np.sqrt(1 - alpha_bar) * noise).astype("f")
     predicted = model.unet(z_t, t, model.text_encoder(ids))
-    losses = objective.work(model, batch, 0.5)
-    assert {name: 2 * float(loss) for name, loss in losses.items()} == pytest.approx(
+    losses, _ = objective.forward(model, batch)
+    assert {name: float(loss) for name, loss in losses.items()} == pytest.approx(
         {"loss": np.mean((noise - predicted) ** 2)}, rel=1e-5
     )
 
 
-def require_slopes(model, work, rng):
-    """work(model)["loss"] in float64: along a random direction of all weights, and of those of each parameter alone,
-    its gradient is the central difference."""
-    weights, gradient = flatten_parameters(model), flatten_gradients(model)
+def require_slopes(model, objective, batch, rng):
+    """0.7 times the objective's loss in float64: along a random direction of all weights, and of those of each
+    parameter alone, its gradient is the central difference."""
+    weights, gradient = (flatten(model, field).array for field in ("data", "grad"))
     assert weights.dtype == np.float64
-    work(model)
+    objective.backward(0.7, objective.forward(model, batch)[1])
     analytic = gradient.copy()
     directions = [rng.standard_normal(weights.size)]
     start = 0
@@ -80,7 +78,7 @@ def require_slopes(model, work, rng):
         losses = []
         for sign in (1, -1):
             weights[:] = middle + sign * step * direction
-            losses.append(work(model)["loss"])
+            losses.append(0.7 * objective.forward(model, batch)[0]["loss"])
         numeric = (losses[0] - losses[1]) / (2 * step)
         assert analytic @ direction == pytest.approx(numeric, rel=1e-6, abs=1e-8 * max(1, scale))
     assert abs(analytic @ directions[0]) > 1e-3 * scale
@@ -91,7 +89,7 @@ def test_the_gradient_of_the_autoencoder_is_the_slope_of_its_loss(rng, monkeypat
     objective = autoencoder_objective(kl_weight=0.3)
     pictures, noise = objective.batch(rng, 2, 0.0)
     batch = pictures, noise.astype(np.float64)
-    require_slopes(autoencoder("float64"), lambda model: objective.work(model, batch, 0.7), rng)
+    require_slopes(autoencoder("float64"), objective, batch, rng)
 
 
 def test_the_gradient_of_the_denoiser_is_the_slope_of_its_loss(rng):
@@ -99,7 +97,7 @@ def test_the_gradient_of_the_denoiser_is_the_slope_of_its_loss(rng):
     objective = diffusion_objective()
     *arrays, ids = objective.batch(rng, 2, 0.0)
     batch = *(array.astype(np.float64) for array in arrays), ids
-    require_slopes(denoiser("float64"), lambda model: objective.work(model, batch, 0.7), rng)
+    require_slopes(denoiser("float64"), objective, batch, rng)
 
 
 def test_a_batch_of_pictures(rng):
@@ -114,12 +112,9 @@ def test_a_batch_of_pictures(rng):
 def test_encode_pictures_is_encode(device):
     pictures = autoencoder_objective().pictures
     posterior = autoencoder().encode(to_signed(pictures))
-    model = autoencoder().to(device)
-    with ThreadPool(2) as pool:
-        for workers in (map, pool.map):
-            means, deviations = encode_pictures(model, pictures, workers, batch=3)
-            np.testing.assert_allclose(means, posterior.mean, atol=1e-5)
-            np.testing.assert_allclose(deviations, np.exp(posterior.logvar / 2), rtol=1e-4)
+    means, deviations = encode_pictures(autoencoder().to(device), pictures, batch=3)
+    np.testing.assert_allclose(means, posterior.mean, atol=1e-5)
+    np.testing.assert_allclose(deviations, np.exp(posterior.logvar / 2), rtol=1e-4)
 
 
 # Counts below are of 20,000 draws: a share is off by more than 0.015 once in some ten thousand trials, at most.

@@ -24,8 +24,8 @@ from minild.pipelines.folder import find_folder
 from minild.pipelines.info import describe
 from minild.training import budget, replicas, run, stage
 from minild.training.autoencoder import AutoencoderObjective
+from minild.training.flat import flatten
 from minild.training.latent_diffusion import Denoiser, DiffusionObjective
-from minild.training.optimizer import flatten_parameters
 from minild.training.presets import PRESETS, StagePreset
 from minild.training.run import what_is_saved
 
@@ -92,7 +92,8 @@ def require_same_weights(output, expected):
 def require_averaged(output):
     """The pipeline in the folder has the moving averages for weights."""
     pipeline, state = load(output), load_file(output / "training" / "state.safetensors")
-    assert np.array_equal(flatten_parameters(Denoiser(pipeline.unet, pipeline.text_encoder)), state["ema.average"])
+    weights = flatten(Denoiser(pipeline.unet, pipeline.text_encoder), "data").array
+    assert np.array_equal(weights, state["ema.average"])
     return state
 
 

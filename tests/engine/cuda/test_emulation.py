@@ -9,6 +9,7 @@ from minild.engine import memory, run
 from minild.engine.cpu import winograd
 from minild.engine.cuda import norm as cuda_norm
 from minild.engine.table import OPS
+from minild.nn import Module, Parameter
 from minild.training.optimizer import AdamW, ExponentialMovingAverage
 
 from . import emulator
@@ -90,29 +91,25 @@ def test_a_head_too_wide_for_the_kernel_is_left_to_another_row(rng):
     assert OPS["attention"].implementation((*arrays, 1), {}) not in ROWS.values()
 
 
-class _Parameter:
-    def __init__(self, data):
-        self.data = data
-
-
-class _Module:
+class _Module(Module):
     """A matrix, whose weights decay, and a vector."""
 
-    def parameters(self):
-        return [_Parameter(np.zeros((20, 16))), _Parameter(np.zeros(7))]
+    def __init__(self, start):
+        self.matrix, self.vector = Parameter((20, 16), 0), Parameter((7,), 0)
+        self.matrix.data, self.vector.data = start[:320].reshape(20, 16), start[320:]
 
 
 def test_adamw_and_the_moving_average(rng):
     start, gradients = rng.standard_normal(327), rng.standard_normal((3, 327))
     ends = []
     for dtype in (np.float64, np.float32):
-        weights = start.astype(dtype)
-        optimizer = AdamW(_Module(), weights, weight_decay=0.1)
-        average = ExponentialMovingAverage(weights)
+        module = _Module(start.astype(dtype))
+        optimizer, average = AdamW(module, weight_decay=0.1), ExponentialMovingAverage(module)
         for gradient in gradients:
-            optimizer.step(gradient.astype(dtype), 0.05)
-            average.update(weights)
-        ends.append([weights, optimizer.m, optimizer.v, average.average])
+            optimizer.gradient[:] = gradient
+            optimizer.step(0.05)
+            average.update()
+        ends.append([optimizer.weights, optimizer.m, optimizer.v, average.average])
     for a, b in zip(*ends):
         assert b.dtype == np.float32
         np.testing.assert_allclose(b, a, atol=2e-6)
