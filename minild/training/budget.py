@@ -4,7 +4,7 @@ import time
 
 
 class Budget:
-    """A stage's allowance: `seconds`, or `steps`; `taken` steps and `elapsed` seconds were used before a resume."""
+    """What a stage may use up: `seconds`, or `steps`; `taken` steps and `elapsed` seconds were before a resume."""
 
     def __init__(self, seconds=None, steps=None, taken=0, elapsed=0.0):
         self.seconds, self.steps = seconds, steps
@@ -17,6 +17,6 @@ class Budget:
 
     @property
     def progress(self):
-        """0 at the beginning, 1 once the allowance is used up."""
+        """0 at the beginning, 1 once the budget is used up."""
         used = self.taken / max(1, self.steps) if self.steps is not None else self.elapsed / max(1e-9, self.seconds)
         return min(1.0, used)
