@@ -2,11 +2,13 @@
 
 import contextlib
 import difflib
+import functools
 import inspect
 import sys
 import traceback
 import types
 
+from minild.cli.terminal import without_warnings
 from minild.errors import UserError
 
 MODULE = "minild_own_ops"  # the file's name as a module, whatever the file is called
@@ -25,19 +27,19 @@ def read_own_ops(path):
     from minild.engine.table import OPS
     from minild.engine.trial import require_same
 
-    functions = _functions(_run(path))
-    for name in functions:
-        _require_known(path, name, functions, OPS)
-    own = {name: (functions[name], functions[f"{name}_backward"]) for name in functions if name in OPS}
-    if not own:
-        raise UserError(f"{path} defines no op: write a pair such as silu and silu_backward ({_names(OPS)})")
-    for name, (op, op_backward) in own.items():
-        _require_signature(path, name, op, OPS[name].op, OPS)
-        _require_signature(path, f"{name}_backward", op_backward, OPS[name].op_backward, OPS)
-    for name, pair in own.items():
-        with _running(path):
+    with without_warnings(), _running(path):
+        functions = _functions(_run(path))
+        for name in functions:
+            _require_known(path, name, functions, OPS)
+        own = {name: (functions[name], functions[f"{name}_backward"]) for name in functions if name in OPS}
+        if not own:
+            raise UserError(f"{path} defines no op: write a pair such as silu and silu_backward ({_names(OPS)})")
+        for name, (op, op_backward) in own.items():
+            _require_signature(path, name, op, OPS[name].op, OPS)
+            _require_signature(path, f"{name}_backward", op_backward, OPS[name].op_backward, OPS)
+        for name, pair in own.items():
             require_same(name, *pair)
-    return own
+        return own
 
 
 @contextlib.contextmanager
@@ -59,6 +61,8 @@ def with_own_ops(path, own):
 
 def _run(path):
     """The file as a module. Not by an importer of Python's: that would leave bytecode beside the reader's file."""
+    if path.exists() and not (path.is_file() or path.is_dir()):  # a device, which may have no end
+        raise UserError(f"cannot read {path}: it is no file")
     try:
         source = path.read_bytes()
     except OSError as error:
@@ -72,8 +76,7 @@ def _run(path):
     module = types.ModuleType(MODULE)
     module.__file__ = str(path)
     sys.modules[MODULE] = module  # where dataclasses look for it
-    with _running(path):
-        exec(code, module.__dict__)
+    exec(code, module.__dict__)
     return module
 
 
@@ -86,22 +89,30 @@ def _running(path):
     try:
         with contextlib.redirect_stdout(sys.stderr):
             yield
-    except (UserError, MemoryError):
+    except (UserError, MemoryError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # an exit, too, and whatever else a file may raise
         frames = traceback.walk_tb(error.__traceback__)
         lines = [line for frame, line in frames if frame.f_code.co_filename == str(path)]
         if not lines and isinstance(error, OSError):
             raise
         where = f", line {lines[-1]}" if lines else ""  # none is known of what came from another process
-        raise UserError(f"{path}{where}: {type(error).__name__}: {error}") from None
+        raise UserError(f"{path}{where}: {type(error).__name__}: {_text(error)}") from None
+
+
+def _text(error):
+    try:
+        return str(error)
+    except Exception:  # an exception of the file's own making, which cannot even tell
+        return "..."
 
 
 def _functions(module):
     """The public functions that the file itself defines, by name; not those that it imports."""
 
     def is_own(value):
-        return callable(value) and not isinstance(value, type) and getattr(value, "__module__", None) == MODULE
+        made_here = getattr(value, "__module__", None) == MODULE or isinstance(value, functools.partial)
+        return callable(value) and not isinstance(value, type) and made_here
 
     return {name: value for name, value in vars(module).items() if not name.startswith("_") and is_own(value)}
 

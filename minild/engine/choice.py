@@ -40,7 +40,8 @@ def using(*words, **own):
     mine_backward(dy, cache) -> its gradients. An op that is made of others (group_norm_silu, attention, geglu) is then
     composed of its parts, yours among them. Both forms may be given at once, and `using` may be nested: the inner one
     adds to the outer. It holds for this thread and the work that it hands out. A backward goes with the forward that
-    left its cache, whatever is in force when it runs.
+    left its cache, whatever is in force when it runs. (A generator that yields within it leaves it in force for whoever
+    asked: close `with` before a yield.)
     Raises ValueError for another word, a name that is no op, and what is no pair of functions.
     """
     for word in words:
@@ -49,7 +50,7 @@ def using(*words, **own):
     for name, pair in own.items():
         if name not in OPS:
             raise ValueError(f"using: {name!r} is no op, use one of {', '.join(OPS)}")
-        if not (isinstance(pair, tuple) and len(pair) == 2 and all(map(callable, pair))):
+        if not (isinstance(pair, (tuple, list)) and len(pair) == 2 and all(map(callable, pair))):
             raise ValueError(f"using: {name} must be a pair of functions (op, op_backward), got {pair!r}")
     outer = _choice.get()
     token = _choice.set(Choice(outer.textbook or "textbook" in words, MappingProxyType({**outer.own, **own})))

@@ -26,9 +26,24 @@ def _blas():
     return ThreadpoolController()  # found once: looking for the libraries takes longer than many an operation
 
 
+_limits, _lock = [], threading.Lock()  # the users of blas_threads: the first sets the number, the last restores it
+
+
+@contextlib.contextmanager
 def blas_threads(count):
-    """Context manager: BLAS uses `count` threads within (1 where several threads compute side by side)."""
-    return _blas().limit(limits=count, user_api="blas")
+    """Within it BLAS uses `count` threads (1 where several threads compute side by side).
+
+    The number is the whole process's: while one thread is within, the `count` of others changes nothing.
+    """
+    with _lock:
+        _limits.append(_limits[0] if _limits else _blas().limit(limits=count, user_api="blas"))
+    try:
+        yield
+    finally:
+        with _lock:
+            limit = _limits.pop()
+            if not _limits:
+                limit.restore_original_limits()
 
 
 def _join_the_cores():
@@ -61,7 +76,9 @@ def _all_cores():
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_all_cores.cache_clear)  # the threads stay behind
+    # In a child the threads are gone, and a lock that one of them held would stay locked.
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+    os.register_at_fork(after_in_child=_all_cores.cache_clear)
 
 
 def on_all_cores(function, pieces):

@@ -1,5 +1,7 @@
 """A quick trial of a reader's own op before the work: the same shapes, values and gradients as the textbook's."""
 
+import copy
+
 import numpy as np
 
 from minild.engine.table import OPS
@@ -44,11 +46,18 @@ def require_same(name, op, op_backward):
         rng = np.random.default_rng(0)
         arguments = [_array(rng, a) if isinstance(a, tuple) and _is_shape(a) else a for a in arguments]
         theirs, cache = OPS[name].op(*arguments, **settings)
-        ours, own_cache = _pair(name, op(*arguments, **settings))
+        given = copy.deepcopy(arguments)
+        ours, own_cache = _pair(name, op(*given, **settings))
+        _require_unchanged(f"{name} writes to its arguments: work on a copy", given, arguments)
         _compare(name, "y", _parts(ours), _parts(theirs))
         dy = tuple(_like(rng, part) for part in theirs) if isinstance(theirs, tuple) else _like(rng, theirs)
-        gradients = op_backward(dy, own_cache)
-        _compare(f"{name}_backward", "gradient", _parts(gradients), _parts(OPS[name].op_backward(dy, cache)))
+        given = copy.deepcopy(dy)
+        gradients = _parts(op_backward(given, own_cache))
+        _require_unchanged(f"{name}_backward writes to dy: work on a copy", _parts(given), _parts(dy))
+        _compare(f"{name}_backward", "gradient", gradients, _parts(OPS[name].op_backward(dy, cache)))
+        first = copy.deepcopy(gradients)
+        op_backward(-2 * dy if isinstance(dy, np.ndarray) else tuple(-2 * part for part in dy), own_cache)
+        _require_unchanged(f"{name}_backward returns the same array at every call: make a new one", gradients, first)
 
 
 def _is_shape(value):
@@ -73,6 +82,12 @@ def _pair(name, result):
     return result
 
 
+def _require_unchanged(message, after, before):
+    for a, b in zip(after, before):
+        if isinstance(b, np.ndarray) and not np.array_equal(a, b):
+            raise UserError(message)
+
+
 def _compare(title, what, ours, theirs):
     if len(ours) != len(theirs):
         raise UserError(f"{title} must return {len(theirs)} {what}s: it returns {len(ours)}")
@@ -84,6 +99,8 @@ def _compare(title, what, ours, theirs):
             raise UserError(f"{title}: {which} must be an array, got {type(a).__name__}")
         if a.shape != b.shape:
             raise UserError(f"{title}: {which} has shape {a.shape}, expected {b.shape}")
+        if a.dtype != b.dtype:
+            raise UserError(f"{title}: {which} has dtype {a.dtype}, expected {b.dtype} like its arguments")
         error = float(np.max(np.abs(a - b), initial=0.0))
         if not error <= TOLERANCE * max(float(np.max(np.abs(b), initial=0.0)), 1e-6):
             raise UserError(f"{title}: {which} is wrong: off by {error:.2g} where values reach {np.max(np.abs(b)):.2g}")

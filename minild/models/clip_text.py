@@ -178,6 +178,10 @@ class CLIPTextModel(Model):
         count = len(self.encoder.layers)
         if not 0 <= clip_skip <= count:
             raise ValueError(f"clip_skip: expected 0 to the {count} layers, got {clip_skip}")
+        most = self.config["max_position_embeddings"]
+        if getattr(token_ids, "ndim", 0) != 2 or token_ids.shape[1] > most:
+            got = getattr(token_ids, "shape", type(token_ids).__name__)
+            raise ValueError(f"token_ids: expected an array (N, L) of {most} tokens at most, got {got}")
         h, embeddings = self.embeddings.forward(token_ids)
         layers = []
         for layer in self.encoder.layers[: count - clip_skip]:

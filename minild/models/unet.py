@@ -140,7 +140,14 @@ class UNet2DConditionModel(Model):
         if x.shape[1] % step or x.shape[2] % step:
             raise ValueError(f"x: expected a height and a width that are multiples of {step}, got shape {x.shape}")
         require_shape("t", t, (N,))
+        if t.dtype.kind not in "fiu":
+            raise ValueError(f"t: expected numbers, got dtype {t.dtype}")
         require_shape("context", context, (N, None, config["cross_attention_dim"]))
+        for name, argument in (("x", x), ("context", context)):
+            if not argument.size:
+                raise ValueError(f"{name}: expected at least one of everything, got shape {argument.shape}")
+            if argument.dtype != self.dtype:
+                raise ValueError(f"{name}: expected dtype {self.dtype} like the weights, got {argument.dtype}")
 
     def forward(self, x, t, context):
         """x (N, h, w, c), t (N,) numbers from 0 to T - 1, context (N, L, D) -> (N, h, w, c), what the model predicts.

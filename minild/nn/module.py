@@ -2,13 +2,15 @@
 
 import copy
 import math
+import threading
 
 import numpy as np
 
 from minild.backend import compute_dtype, to_device
 from minild.engine.memory import inference
 
-_undrawn = np.random.default_rng(0)  # for parameters that are used before anybody initialised or loaded them
+# For parameters that are used before anybody initialised or loaded them.
+_undrawn, _drawing = np.random.default_rng(0), threading.Lock()
 
 
 class Parameter:
@@ -30,7 +32,9 @@ class Parameter:
     def data(self):
         """The array as it is stored."""
         if self._data is None:
-            self.initialise(_undrawn)
+            with _drawing:  # by one thread, for all
+                if self._data is None:
+                    self.initialise(_undrawn)
         return self._data
 
     @data.setter

@@ -7,6 +7,7 @@ Unfolded (im2col), all of these sums are one matrix product: a row for each outp
 picture that lies under the kernel there, times the kernel as one column for each output channel.
 """
 
+from numbers import Integral
 from typing import Any, NamedTuple
 
 from minild.backend import get_array_module
@@ -28,6 +29,10 @@ def require_conv2d(x, weight, bias=None, stride=1, padding=0):
     require_like("weight", weight, "x", x)
     kH, kW = weight.shape[:2]
     rows, columns = margins_of(padding)
+    if min(*rows, *columns) < 0:
+        raise ValueError(f"padding: expected numbers from 0, got {padding}")
+    if not isinstance(stride, Integral) or stride < 1:
+        raise ValueError(f"stride: expected a whole number from 1, got {stride}")
     if x.shape[1] + sum(rows) < kH or x.shape[2] + sum(columns) < kW:
         raise ValueError(f"x: expected at least the kernel's {kH} x {kW} pixels after padding, got shape {x.shape}")
     if bias is not None:
@@ -37,7 +42,7 @@ def require_conv2d(x, weight, bias=None, stride=1, padding=0):
 
 def margins_of(padding):
     """((top, bottom), (left, right)) of a `padding`, which may be one number for all four."""
-    return ((padding, padding), (padding, padding)) if isinstance(padding, int) else padding
+    return ((padding, padding), (padding, padding)) if isinstance(padding, Integral) else padding
 
 
 def conv2d(x, weight, bias=None, stride=1, padding=0):

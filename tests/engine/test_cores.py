@@ -56,6 +56,34 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     assert (done.stdout, done.stderr) == ("7\n", "")
 
 
+def test_blas_has_its_threads_back_after_two_users_at_once():
+    """Once each restored what it had found, and what the second found was the first one's 1."""
+    program = """
+import threading, time
+from threadpoolctl import threadpool_info
+from minild.engine import cores
+
+first_is_in = threading.Event()
+
+def work(delay, wait):
+    first_is_in.wait(10) if wait else None
+    with cores.blas_threads(1):
+        first_is_in.set()
+        time.sleep(delay)
+
+def now():
+    return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+before = now()
+threads = [threading.Thread(target=work, args=a) for a in ((0.1, False), (0.3, True))]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print(before == now())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
 def test_what_holds_where_work_is_handed_out_holds_for_the_work():
     word = contextvars.ContextVar("word", default="outside")
     with cores.WorkerThreads(2) as pool:

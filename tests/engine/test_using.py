@@ -196,9 +196,16 @@ def test_the_library_passes_the_trial(name):
     require_same(name, table.OPS[name].op, table.OPS[name].op_backward)
 
 
+SPARE = np.empty((2, 5, 6), np.float32)
+
+
 @pytest.mark.parametrize(("op", "op_backward", "message"), [
     (lambda x: (1.01 * ops.silu(x)[0], x), ops.silu_backward, "silu: y is wrong: off by"),
     (lambda x: (ops.silu(x)[0][:1], x), ops.silu_backward, r"silu: y has shape \(1, 5, 6\), expected \(2, 5, 6\)"),
+    (lambda x: (ops.silu(x)[0].astype(float), x), ops.silu_backward, "silu: y has dtype float64, expected float32"),
+    (lambda x: (x.__imul__(ops.silu(x)[0] / x), x), ops.silu_backward, "silu writes to its arguments"),
+    (ops.silu, lambda dy, cache: ops.silu_backward(dy, cache) + 0 * dy.__imul__(2), "silu_backward writes to dy"),
+    (ops.silu, lambda dy, cache: np.multiply(1, ops.silu_backward(dy, cache), out=SPARE), "same array at every call"),
     (lambda x: ops.silu(x)[0], ops.silu_backward, "silu must return y, cache: it returns ndarray"),
     (ops.silu, lambda dy, cache: -ops.silu_backward(dy, cache), "silu_backward: gradient is wrong"),
     (ops.silu, lambda dy, cache: (dy, dy), "silu_backward must return 1 gradients: it returns 2"),

@@ -19,6 +19,10 @@ def inputs(rng):
     ("x", lambda x: x[..., :1], "expected shape"),
     ("x", lambda x: x[:, :-1], "multiples of"),
     ("context", lambda c: c[..., 1:], "expected shape"),
+    ("x", lambda x: x.astype("f8"), "expected dtype float32 like the weights, got float64"),
+    ("context", lambda c: c.astype("f2"), "expected dtype float32 like the weights, got float16"),
+    ("context", lambda c: c[:, :0], "at least one"),
+    ("t", lambda t: t.astype(bool), "expected numbers"),
     ("context", lambda c: None, "expected an array, got None"),
 ])
 def test_a_wrong_argument_is_named(inputs, name, wrong, message):

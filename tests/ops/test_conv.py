@@ -93,6 +93,14 @@ def test_wrong_shape_is_named(name, shapes):
         conv2d(*map(np.ones, shapes))
 
 
+@pytest.mark.parametrize(("name", "settings"), [
+    ("padding", {"padding": -1}), ("stride", {"stride": 0}), ("stride", {"stride": 1.0}),
+])
+def test_wrong_setting_is_named(name, settings):
+    with pytest.raises(ValueError, match=rf"^{name}: expected"):
+        conv2d(np.ones((1, 5, 4, 3)), np.ones((3, 3, 3, 2)), **settings)
+
+
 def test_wrong_dtype_is_named():
     with pytest.raises(ValueError, match=r"^weight: expected dtype float64"):
         conv2d(np.ones((1, 3, 3, 2)), np.ones((3, 3, 2, 2), np.float32))

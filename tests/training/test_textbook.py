@@ -43,7 +43,7 @@ def diffusion():
 @pytest.mark.parametrize("make", [autoencoder, diffusion])
 def test_a_training_step_has_the_same_gradients(make):
     model, objective, size = make()
-    # Not any seed: where a pixel is rebuilt to within rounding, its absolute error may have either sign, and either slope.
+    # Not any seed: where a pixel is rebuilt to within rounding, its absolute error may have either sign.
     batch = objective.batch(np.random.default_rng(1), size, 0.5)
     gradients, losses = [], []
     with Replicas(model, objective, 2) as replicas:
