@@ -7,7 +7,7 @@ def euler(predict, latents, schedule, steps, generators=None, mix=None):
     """Yield the latents after each of `steps` steps, (N, h, w, c), the last the sample.
 
     Algorithm 1 without its second-order correction: x_next = x + (σ_next - σ) dx/dσ, with dx/dσ = ε. x = z_0 + σ ε;
-    z = x / √(σ² + 1) is yielded.
+    z = x / √(σ_next² + 1) is yielded, the last x as it is.
 
     predict(latents, t) -> the model's output, like latents; latents: unit-variance noise; generators: not used;
     mix: what a step mixes in, see minild.diffusion.

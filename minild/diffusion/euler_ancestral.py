@@ -11,7 +11,7 @@ def euler_ancestral(predict, latents, schedule, steps, generators, mix=None):
     """Yield the latents after each of `steps` steps, (N, h, w, c): down to σ_down, then noise back up to σ_next.
 
     σ_up² = σ_next² (σ² - σ_next²) / σ² is the variance of q(x_next | x, ẑ_0), and σ_down² = σ_next² - σ_up²:
-    x_next = x + (σ_down - σ) ε + σ_up · noise. x = z_0 + σ ε; z = x / √(σ² + 1) is yielded.
+    x_next = x + (σ_down - σ) ε + σ_up · noise. x = z_0 + σ ε; z = x / √(σ_next² + 1) is yielded, the last x as it is.
 
     predict(latents, t) -> the model's output, like latents; latents: unit-variance noise; generators: one an image;
     mix: what a step mixes in, see minild.diffusion.

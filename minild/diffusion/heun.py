@@ -7,7 +7,7 @@ def heun(predict, latents, schedule, steps, generators=None, mix=None):
     """Yield the latents after each of `steps` steps, (N, h, w, c); all but the last call the model twice.
 
     Euler's step to σ_next, ε there, and the step once more with the mean of both ε; a step to σ_next = 0 stays
-    Euler's. x = z_0 + σ ε; z = x / √(σ² + 1) is yielded.
+    Euler's. x = z_0 + σ ε; z = x / √(σ_next² + 1) is yielded, the last x as it is.
 
     predict(latents, t) -> the model's output, like latents; latents: unit-variance noise; generators: not used;
     mix: what a step mixes in, see minild.diffusion.

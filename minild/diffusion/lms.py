@@ -21,8 +21,9 @@ def lagrange_integrals(nodes, start, stop):
 def lms(predict, latents, schedule, steps, generators=None, order=4, mix=None):
     """Yield the latents after each of `steps` steps, (N, h, w, c), the last the sample.
 
-    x_next = x + Σ_j ε_j ∫ l_j(σ) dσ over [σ, σ_next], l_j the Lagrange polynomials of the last `order` levels σ_j:
-    the exact integral of the polynomial through their ε_j. x = z_0 + σ ε; z = x / √(σ² + 1) is yielded.
+    x_next = x + Σ_j ε_j ∫ l_j(s) ds over [σ, σ_next], l_j the Lagrange polynomials of the last `order` levels σ_j:
+    the exact integral of the polynomial through their ε_j. x = z_0 + σ ε; z = x / √(σ_next² + 1) is yielded, the last x
+    as it is.
 
     predict(latents, t) -> the model's output, like latents; latents: unit-variance noise; generators: not used;
     mix: what a step mixes in, see minild.diffusion.

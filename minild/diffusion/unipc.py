@@ -8,7 +8,7 @@ from minild.diffusion.sigmas import signal_and_noise, solver_steps
 
 
 def weights(ratios, h):
-    """a of R a = b (equations 5 and 9), R[k, j] = r_j^k, b[k] = (k + 1)! φ_(k+2)(-h) / B(-h): a list of numbers.
+    """a of R a = b (equations 5 and 9), R[k, j] = r_j^k, b[k] = (k + 1)! (-h) φ_(k+2)(-h) / B(-h): a list of numbers.
 
     φ_1(x) = (e^x - 1) / x and φ_(k+1)(x) = (φ_k(x) - 1 / k!) / x.
     """
@@ -53,7 +53,7 @@ def unipc(predict, latents, schedule, steps, generators=None, solver_order=2, mi
         clean, _ = schedule.predictions(predict(z, t), z, signal**2)
         if i > 0:
             z = advance(start, i - 1, cleans, order, clean)
-            if mix:  # once more: the corrector began before what it mixed in
+            if mix:  # once more: the corrector started from the latents before it
                 z = mix(z, signal**2)
         cleans = [*cleans, clean][-solver_order:]
         order = min(solver_order, i + 1, steps - i)

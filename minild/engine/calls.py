@@ -28,12 +28,18 @@ def run(op, *arguments, **settings):
     """
     keep = not in_inference()
     forward, backward = implementation(op, arguments, settings, keep)
-    y, cache = forward(*arguments, **settings)
+    result = forward(*arguments, **settings)
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise ValueError(f"{op.__name__}: an op must return y, cache, and yours returned {type(result).__name__}")
+    y, cache = result
     return y, Call(backward, cache) if keep else None
 
 
 def implementation(op, arguments, settings, keep=True):
-    """(forward, backward) that `run` takes for these arguments; unless `keep`, a forward that nobody will go back."""
+    """(forward, backward) that `run` takes for these arguments.
+
+    Unless `keep`, a forward whose backward is never called.
+    """
     name = NAMES.get(op)
     if name is None:
         raise ValueError(f"{op!r} is no op of minild.engine.table: call it, and its backward, yourself")

@@ -36,10 +36,13 @@ def using(*words, **own):
     with using("textbook"): ...                             every op as minild.ops has it
     with using(group_norm=(mine, mine_backward)): ...       that pair in every layer of every model
 
-    A pair has the contract of the op of that name in minild.ops: mine(...) -> (y, cache) with its arguments,
-    mine_backward(dy, cache) -> its gradients. An op that is made of others (group_norm_silu, attention, geglu) is then
-    composed of its parts, yours among them. Both forms may be given at once, and `using` may be nested: the inner one
-    adds to the outer. It holds for this thread and the work that it hands out. A backward goes with the forward that
+    A pair has the contract of the op of that name in minild.ops: mine(x, gamma, beta, groups, eps) -> (y, cache), the
+    arguments given by position, and mine_backward(dy, cache) -> its gradients. An op that is made of others
+    (group_norm_silu, attention, geglu) is then composed of its parts, yours among them; a pair in the place of such an
+    op need not take these. Both forms may be given at once, and `using` may be nested: the inner one adds to the outer,
+    and takes nothing back.
+
+    It holds for this thread and the library's own threads and processes. A backward goes with the forward that
     left its cache, whatever is in force when it runs. (A generator that yields within it leaves it in force for whoever
     asked: close `with` before a yield.)
     Raises ValueError for another word, a name that is no op, and what is no pair of functions.

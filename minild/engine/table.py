@@ -69,12 +69,12 @@ def nothing_to_check(*_, **__):
 
 
 def by_winograd_on_host(x, *arguments, **settings):
-    """Float32 alone, for checks in float64 are to be exact."""
+    """Float32 alone, because checks in float64 are to be exact."""
     return on_host(x) and x.dtype == np.float32 and winograd.pays(x, *arguments, **settings)
 
 
 def by_winograd_on_gpu(x, *arguments, **settings):
-    """Float32 alone: float16 has too few digits. With CUPY_TF32=1 products of patches have tensor cores, and win."""
+    """Float32 alone: float16 has too few digits. With CUPY_TF32=1 im2col runs on tensor cores, faster."""
     suits = on_gpu(x) and x.dtype == np.float32 and os.environ.get("CUPY_TF32") != "1"
     return suits and winograd.pays(x, *arguments, **settings)
 
@@ -95,7 +95,7 @@ def narrow_on_gpu(q, *arguments, **settings):
 
 
 def _elementwise(name):
-    """The row of an activation: a pair of that name in each of the three rooms."""
+    """The row of an activation: a pair of that name in ops, engine.cuda and engine.cpu."""
     pairs = [(getattr(m, name), getattr(m, f"{name}_backward")) for m in (ops, cuda_activation, activation)]
     textbook, gpu, host = pairs
     return Op(*textbook, nothing_to_check, (Fast(*gpu, on_gpu), Fast(*host, on_host)))
@@ -139,7 +139,7 @@ OPS = {
         ops.group_norm_silu_backward,
         ops.require_group_norm,
         (
-            Fast(cuda_norm.group_norm_silu, cuda_norm.group_norm_backward, on_gpu),
+            Fast(cuda_norm.group_norm_silu, cuda_norm.group_norm_backward, on_gpu),  # its cache tells of the SiLU
             Fast(
                 norm.group_norm_silu,
                 norm.group_norm_silu_backward,

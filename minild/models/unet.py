@@ -1,4 +1,7 @@
-"""UNet2DConditionModel: the time-conditional U-Net with cross-attention (latent diffusion paper, sections 3.2, 3.3)."""
+"""UNet2DConditionModel: the time-conditional U-Net with cross-attention.
+
+(Latent diffusion paper, arXiv 2112.10752, sections 3.2 and 3.3.)
+"""
 
 import numpy as np
 
@@ -12,21 +15,21 @@ from minild.ops.validate import require_rank, require_shape
 
 
 class TimestepEmbedding(Module):
-    """Linear, SiLU, linear: (N, C) -> (N, 4C)."""
+    """Linear, SiLU, linear: (N, C) -> (N, width)."""
 
     def __init__(self, in_channels, width):
         self.linear_1 = Linear(in_channels, width)
         self.linear_2 = Linear(width, width)
 
     def forward(self, x):
-        """x (N, C) -> y (N, 4C)."""
+        """x (N, C) -> y (N, width)."""
         h, first = self.linear_1.forward(x)
         h, act = SILU.forward(h)
         h, second = self.linear_2.forward(h)
         return h, (first, act, second)
 
     def backward(self, dy, cache):
-        """dy (N, 4C) -> dx (N, C)."""
+        """dy (N, width) -> dx (N, C)."""
         first, act, second = cache
         dh = self.linear_2.backward(dy, second)
         return self.linear_1.backward(SILU.backward(dh, act), first)
@@ -83,7 +86,7 @@ class UNet2DConditionModel(Model):
 
     @classmethod
     def complete_config(cls, config):
-        """As of every Model; there must be one block type for each width."""
+        """See Model.complete_config; there must be one block type for each width."""
         complete = super().complete_config(config)
         require_block_types(cls.__name__, complete, "down_block_types", DOWN_BLOCKS)
         require_block_types(cls.__name__, complete, "up_block_types", UP_BLOCKS)
@@ -178,7 +181,7 @@ class UNet2DConditionModel(Model):
         return y, (angles, time, conv_in, downs, mid, ups, norm, conv_out)
 
     def backward(self, dy, cache):
-        """dy (N, h, w, c) -> dx (N, h, w, c), dt (N,), dcontext (N, L, D) (None where no block attends)."""
+        """dy (N, h, w, c) -> dx (N, h, w, c), dt (N,), dcontext (N, L, D)."""
         angles, time, conv_in, downs, mid, ups, norm, conv_out = cache
         dh = self.conv_out.backward(dy, conv_out)
         dh = self.conv_norm_out.backward(dh, norm)

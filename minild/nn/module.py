@@ -87,6 +87,8 @@ class Parameter:
 class Module:
     """Parameters, and modules that hold parameters; nothing of a call is ever kept on it.
 
+    They are found where they are attributes, or in lists that are attributes; not in tuples or dicts.
+
     y, cache = module.forward(x, ...)     for training
     dx, ... = module.backward(dy, cache)  adds into each parameter's .grad, returns the gradients of the inputs
     y = module(x, ...)                    inference: no layer at any depth keeps its cache

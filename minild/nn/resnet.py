@@ -7,7 +7,8 @@ from minild.nn.module import Module
 class ResnetBlock2D(Module):
     """y = shortcut(x) + conv2(silu(norm2(conv1(silu(norm1(x))) + time_emb_proj(silu(temb))))).
 
-    x (N, H, W, Cin), temb (N, T) or None -> y (N, H, W, Cout). The shortcut is a 1 x 1 convolution where Cin ≠ Cout.
+    x (N, H, W, Cin), temb (N, T) -> y (N, H, W, Cout). temb is None where there are no temb_channels. The shortcut is a
+    1 x 1 convolution where Cin ≠ Cout.
     """
 
     def __init__(self, in_channels, out_channels, *, temb_channels=None, groups=32, eps=1e-5):

@@ -1,6 +1,7 @@
 """The U-Net's blocks: down, middle, up; with cross-attention or without.
 
-Down blocks leave a skip after every resnet and after the downsampler; up blocks take them from the last to the first.
+Down blocks leave a skip after every resnet (and its transformer) and after the downsampler; up blocks take them from
+the last to the first.
 """
 
 from minild.backend import get_array_module

@@ -118,7 +118,7 @@ def gelu_backward(dy, cache):
 
 class GegluCache(NamedTuple):
     hidden: Any
-    gate: Any  # gelu(gate), what hidden was multiplied by
+    gated: Any  # gelu(gate), what hidden was multiplied by
     gelu: Any
 
 
@@ -136,13 +136,13 @@ def geglu(x, gelu=gelu):
     require_geglu(x)
     D = x.shape[-1] // 2
     hidden = x[..., :D]
-    gate, gelu_cache = gelu(x[..., D:])
-    return hidden * gate, GegluCache(hidden, gate, gelu_cache)
+    gated, gelu_cache = gelu(x[..., D:])
+    return hidden * gated, GegluCache(hidden, gated, gelu_cache)
 
 
 def geglu_backward(dy, cache, gelu_backward=gelu_backward):
     """dy (..., D) -> dx (..., 2D): dhidden = dy · gelu(gate), dgate = gelu'(gate) · (dy · hidden)."""
-    dhidden = dy * cache.gate
+    dhidden = dy * cache.gated
     dgate = gelu_backward(dy * cache.hidden, cache.gelu)
     return get_array_module(dy).concatenate([dhidden, dgate], axis=-1)
 
@@ -152,7 +152,9 @@ class SoftmaxCache(NamedTuple):
 
 
 def softmax(x):
-    """y_i = exp(x_i - max x) / Σ_j exp(x_j - max x) over the last axis, which must hold a finite value."""
+    """y_i = exp(x_i - max x) / Σ_j exp(x_j - max x) over the last axis.
+
+    Each row needs at least one finite value, and no +inf or NaN."""
     exponentials = get_array_module(x).exp(x - x.max(axis=-1, keepdims=True))
     y = exponentials / exponentials.sum(axis=-1, keepdims=True)
     return y, SoftmaxCache(y)

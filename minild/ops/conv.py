@@ -64,8 +64,8 @@ def conv2d(x, weight, bias=None, stride=1, padding=0):
 def conv2d_backward(dy, cache):
     """dy (N, Ho, Wo, Cout) -> dx, dweight, dbias (None without a bias).
 
-    The three gradients of a linear layer whose rows are the patches. A pixel lay in several patches, and sums what each
-    of them says of it (col2im); what falls on the margins is dropped.
+    The three gradients of a linear layer whose rows are the patches. A pixel lay in several patches, and
+    adds up the gradients from all of them (col2im); what falls on the margins is dropped.
     """
     x, weight, has_bias, stride, margins = cache
     padded = pad(x, margins)
@@ -104,7 +104,7 @@ def im2col(padded, kernel, stride):
 
 
 def col2im(columns, padded_shape, stride):
-    """Fold: the transpose of im2col. Every pixel sums what the patches that held it say of it."""
+    """Fold: the transpose of im2col. Every pixel adds up what the patches hold in its places."""
     Ho, Wo, kH, kW = columns.shape[1:5]
     padded = get_array_module(columns).zeros(padded_shape, columns.dtype)
     for a in range(kH):

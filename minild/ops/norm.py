@@ -17,7 +17,7 @@ class GroupNormCache(NamedTuple):
 def require_group_norm(x, gamma, beta, groups, eps=1e-5):
     """ValueError unless the arguments of `group_norm` fit each other."""
     C = x.shape[-1]
-    if C % groups:
+    if groups < 1 or C % groups:
         raise ValueError(f"groups: expected a divisor of the {C} channels of x, got {groups}")
     require_shape("gamma", gamma, (C,))
     require_shape("beta", beta, (C,))
@@ -26,7 +26,7 @@ def require_group_norm(x, gamma, beta, groups, eps=1e-5):
 
 
 def by_group(x, groups):
-    """x (N, ..., C) -> (N, pixels, groups, C / groups): a group's mean is one over axes 1 and 3."""
+    """x (N, ..., C) -> (N, pixels, groups, C / groups): the mean of a group is taken over axes 1 and 3."""
     return x.reshape(x.shape[0], -1, groups, x.shape[-1] // groups)
 
 
@@ -68,7 +68,7 @@ class GroupNormSiluCache(NamedTuple):
 
 
 def group_norm_silu(x, gamma, beta, groups, eps=1e-5, group_norm=group_norm, silu=silu):
-    """y = silu(group_norm(x, gamma, beta, groups, eps)), what comes before every convolution of a ResNet block.
+    """y = silu(group_norm(x, gamma, beta, groups, eps)), what comes before both 3 x 3 convolutions of a ResNet block.
 
     Shapes and errors are those of group_norm.
     """

@@ -1,11 +1,9 @@
 """Drawing: one generator of latents, and all the pictures of a request through it.
 
-Every way to draw is that generator. They differ in how the latents begin, in what each step mixes in, and so in how
-they end: the sample, too, passes `mix`, as latents without noise (ᾱ = 1).
-
-                 the latents begin as     and each step mixes in
-    from words   unit-variance noise      nothing
-    inpainting   unit-variance noise      around the mask, the picture that is given: √ᾱ z_0 + √(1 - ᾱ) ε
+Every way to draw is that generator. Ways differ in how the latents begin, in what each step mixes in (`mix`), and so in
+how they end: the sample, too, passes `mix`, as latents without noise (ᾱ = 1). From words, the latents begin as
+unit-variance noise and nothing is mixed in. tests/pipelines/test_drawing.py inpaints in fifteen lines: each step mixes
+in, outside the mask, the picture that is given, noised as far, √ᾱ z_0 + √(1 - ᾱ) ε.
 """
 
 from typing import Any, NamedTuple
@@ -38,6 +36,7 @@ class Guidance(NamedTuple):
 def encode(pipe, request):
     """-> the Guidance of all pictures of a Request."""
     context = pipe.encode_prompts(request.prompts, request.clip_skip)
+    # The reference's clip_skip, too, is for the prompts alone.
     negative = pipe.encode_prompts(request.negative_prompts) if request.guidance_scale != 1 else None
     return Guidance(context, negative, request.guidance_scale, request.guidance_rescale)
 

@@ -26,6 +26,11 @@ class Pipeline:
         self.vae, self.text_encoder, self.tokenizer, self.unet = vae, text_encoder, tokenizer, unet
         self.schedule, self.record, self.sampler = schedule, record or {}, sampler
 
+    def __repr__(self):
+        parts = ("vae", "text_encoder", "unet")
+        counts = [f"  {part}: {getattr(self, part).parameter_count():,} parameters" for part in parts]
+        return "\n".join([f"Pipeline on {self.device}, sampler {self.sampler}", *counts])
+
     @property
     def dtype(self):
         """What it computes in."""

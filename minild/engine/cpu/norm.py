@@ -2,7 +2,7 @@
 
 Group norm is folded into one multiply-add: y = x · scale + shift with one scale and one shift for each picture and
 channel, so that only sums over pixels are ever taken of a whole array and everything else is on (N, C) numbers. So is
-its backward. x̂ appears nowhere: it would be one more array to write and to read.
+its backward. Its x̂ appears nowhere: it would be one more array to write and to read.
 """
 
 import math
@@ -15,7 +15,7 @@ from minild.engine.cpu.sums import sum_rows
 from minild.engine.memory import map_pieces, row_pieces, workspace
 from minild.ops.norm import LayerNormCache
 
-WIDE = 256  # elements along the last axis, at least, where that can be had
+WIDE = 256  # elements along the last axis, at most, unless the channels alone are more
 
 
 class GroupNormCache(NamedTuple):
@@ -27,7 +27,7 @@ class GroupNormCache(NamedTuple):
 
 
 def _pixels_in_a_row(P, C):
-    """How many pixels are worked on as one of as many times the channels: NumPy is slow along short last axes."""
+    """How many neighbouring pixels are merged into one row: NumPy is slow along short last axes."""
     together = 1
     while 2 * together * C <= WIDE and P % (2 * together) == 0:
         together *= 2
@@ -43,9 +43,9 @@ def _over_groups(per_channel, groups, C):
 
 
 def _sum_pixels(rows, pieces, *functions):
-    """For each function (N, W): the sums over the rows of (N, P, W) of what it gives for its pieces (images, P).
+    """For each function, (N, W): what it gives for the pieces of (N, P, W), added up over the P rows.
 
-    All functions see a piece before the next one is begun, while it is in the cache.
+    All functions see a piece, in their order, before the next piece is begun: it is in the cache.
     """
     sums = [None] * len(pieces)
 
@@ -55,8 +55,8 @@ def _sum_pixels(rows, pieces, *functions):
     on_all_cores(add_up, range(len(pieces)))
     totals = get_array_module(rows).zeros((len(functions), rows.shape[0], rows.shape[2]), rows.dtype)
     for (images, _), several in zip(pieces, sums):
-        for total, piece in zip(totals, several):
-            total[images] += piece
+        for total, of_piece in zip(totals, several):
+            total[images] += of_piece
     return totals
 
 
@@ -117,9 +117,9 @@ def group_norm_backward(dy, cache):
 
 
 def _differentiate(drows, read, cache, dx, factor=1.0):
-    """group_norm_backward for dy = factor · drows, (N, P, W); read(piece) gives a piece of drows at its first use.
+    """group_norm_backward for dy = factor · drows, (N, P, W).
 
-    dx is written last, piece by piece, and may be the same array.
+    read(piece) gives a piece of drows at its first use, and fills it in. dx is written last, piece by piece, and may be the same array.
     """
     x, gamma, mean, rstd, groups = cache
     xp = get_array_module(x)
