@@ -119,7 +119,8 @@ def group_norm_backward(dy, cache):
 def _differentiate(drows, read, cache, dx, factor=1.0):
     """group_norm_backward for dy = factor · drows, (N, P, W).
 
-    read(piece) gives a piece of drows at its first use, and fills it in. dx is written last, piece by piece, and may be the same array.
+    read(piece) gives a piece of drows at its first use, and fills it in. dx is written last, piece by piece, and may be
+    the same array.
     """
     x, gamma, mean, rstd, groups = cache
     xp = get_array_module(x)
