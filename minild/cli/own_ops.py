@@ -38,7 +38,10 @@ def read_own_ops(path):
             _require_signature(path, name, op, OPS[name].op, OPS)
             _require_signature(path, f"{name}_backward", op_backward, OPS[name].op_backward, OPS)
         for name, pair in own.items():
-            require_same(name, *pair)
+            try:
+                require_same(name, *pair)
+            except UserError as error:
+                raise UserError(f"{path}: {error}") from None
         return own
 
 

@@ -52,7 +52,7 @@ def test_a_right_file_draws_the_same_picture_and_says_how_long(run, own, text):
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    (RIGHT.replace("x * gate, (x", "1.1 * x * gate, (x"), "silu: y is wrong: off by"),
+    (RIGHT.replace("x * gate, (x", "1.1 * x * gate, (x"), "my_ops.py: silu: y is wrong: off by"),
     (RIGHT.replace("x * gate, (x", "(x * gate)[:1], (x"), "silu: y has shape (1, 5, 6), expected (2, 5, 6)"),
     (RIGHT.replace("return dy * gate", "return -dy * gate"), "silu_backward: gradient is wrong"),
     (RIGHT.replace("(x, gate)", "(x, gate), 1"), "silu must return y, cache"),
