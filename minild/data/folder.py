@@ -1,47 +1,49 @@
-"""A folder of the user's own captioned pictures, laid out as the reference's `imagefolder`.
+"""A folder of the user's own captioned pictures, laid out as for the reference's `imagefolder`.
 
-    folder/metadata.jsonl     one line a picture: {"file_name": "a/0001.png", "text": "a cat on a sofa"}
+    folder/metadata.jsonl     a line a picture: {"file_name": "a/0001.png", "text": "a cat on a sofa"}
     folder/a_tabby-cat/*.png  or, without it: the caption is the sub-folder's name, "a tabby cat"
     folder/train, folder/test or these two, with either of the above inside
+
+minild.data.layout has the splits, minild.data.metadata the files with captions, minild.data.decode the pictures.
 """
 
 import functools
-import json
+import unicodedata
 import zlib
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 from tqdm import tqdm
 
+from minild.data.decode import read_picture
+from minild.data.layout import UNREAD, below_split, part_of, survey
+from minild.data.metadata import Entry, clean, read_metadata
 from minild.errors import UserError
 
 METADATA = "metadata.jsonl"
-SPLITS = {"train", "test", "validation", "val", "dev"}  # folders that are no classes, if train is among them
-EXTENSIONS = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tga", ".tif", ".tiff", ".webp"}
 ENOUGH = 50  # pictures, from which a tenth is kept for the test
-
-
-class Entry(NamedTuple):
-    path: Path
-    caption: str | None
-    origin: str  # where the caption comes from, or should
+EXAMPLES = 3
 
 
 class ImageFolder:
-    """The data set: len(d), d[i] -> ((size, size, 3) uint8 picture, caption), in the order of metadata.jsonl or names.
+    """The data set: len(d), d[i] -> ((size, size, 3) uint8 picture, caption), in the order of the metadata or of names.
 
-    split: "train" or "test". A folder without train/ and test/ of its own is split here: of 50 pictures or more a fixed
-    tenth, chosen by a hash of the file names, is the test and no part of train; of fewer, both splits are all of them.
+    split: "train" or "test". Which pictures are whose is told by the names of folders or, if no folder's does, of the
+    pictures, as in the reference but in any case: train, training; test, testing, eval, evaluation; validation, valid,
+    val, dev. Validation is the test where there is no other, and is not used where there is. A folder with neither is
+    split here: of 50 pictures or more a fixed tenth, chosen by a hash of the file names, is the test and no part of
+    train; of fewer, both splits are all of them.
 
     A picture of any size and mode is cut to the square in its middle and resized. Decoding begins at once, on threads
     in the background, and whatever needs the pictures waits for them all. They then stay in memory: 10,000 of 32 x 32
     are 30 MB. A picture that cannot be read is left out; d.skipped is the list of (path, reason) of those.
+    d.passed_over is that of the files and folders which are no part of the data set; d.notices, a list of lines, says
+    what is to be known of it before it is used.
 
-    UserError for a folder that is not there, a broken line of metadata.jsonl or an empty caption; where none of the
-    pictures can be read, on first use.
+    UserError for a folder that is not there, a broken row of metadata or an empty caption, captions in two formats, and
+    pictures whose split is not clear; where none of the pictures can be read, on first use.
     """
 
     def __init__(self, folder, split="train", size=32):
@@ -51,18 +53,28 @@ class ImageFolder:
             raise UserError(f"size must be 1 pixel or more, got {size}")
         self.name, self.split, self.size = str(folder), split, size
         try:
-            self._entries = _split_entries(Path(folder), split)
+            self._entries, self.passed_over, by_folder = _list_entries(Path(folder), split)
         except OSError as error:
             raise UserError(f"cannot read {error.filename or folder}: {error.strerror or error}") from None
-        if not self._entries:
-            raise UserError(f"{folder} holds no pictures: add some, and a {METADATA} or a sub-folder for each caption")
-        if not any(entry.caption for entry in self._entries):
-            raise UserError(f"{folder}: no picture has a caption: add a {METADATA}, or a sub-folder for each caption")
+        self.notices = _notices(folder, self._entries if by_folder else [], self.passed_over)
+        self._require_captions(by_folder)
         self._decoded = np.empty((len(self._entries), size, size, 3), np.uint8)
         # Pillow lets go of the interpreter lock while it decodes. The pool's threads end with the work, or the program.
         pool = ThreadPool()
         self._reasons = [pool.apply_async(_decode, pair) for pair in zip(self._entries, self._decoded)]
         pool.close()
+
+    def _require_captions(self, by_folder):
+        captions = {entry.caption for entry in self._entries if entry.caption}
+        unread = [(path, reason) for path, reason in self.passed_over if reason == UNREAD]
+        hint = "".join(f"; {path} is passed over: {reason}" for path, reason in [*unread, *self.passed_over][:1])
+        add = f"a {METADATA}, or a sub-folder for each caption"
+        if not self._entries:
+            raise UserError(f"{self.name} holds no pictures: add some, and {add}{hint}")
+        if not captions:
+            raise UserError(f"{self.name}: no picture has a caption: add {add}{hint}")
+        if by_folder and unread and len(captions) == 1:
+            raise UserError(f"{self.name}: all captions would be {captions.pop()!r}, a folder's name{hint}")
 
     @functools.cached_property
     def _read(self):
@@ -99,21 +111,66 @@ class ImageFolder:
         return (self._read[1][i],)
 
 
-def _split_entries(folder, split):
-    """The entries of one split of a folder."""
+def _list_entries(folder, split):
+    """The entries of one split of a folder, (path, reason) of what is no part of it, and whether folders name it."""
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: name one with captioned pictures")
-    names = {path.name for path in _subfolders(folder)}
-    has_splits = "train" in names and names <= SPLITS and not (folder / METADATA).is_file()
-    if has_splits and "test" in names:
-        return _list_entries(folder / split)
-    base = folder / "train" if has_splits else folder
-    entries = _list_entries(base)
-    if len(entries) < ENOUGH:
-        return entries
-    names = [entry.path.relative_to(base).as_posix() for entry in entries]
-    held_out = _held_out(set(names))
-    return [entry for entry, name in zip(entries, names) if (name in held_out) == (split == "test")]
+    contents = survey(folder)
+    part = part_of(folder, contents, split)
+    passed_over = [*part.passed_over, *contents.passed_over]
+    if part.metadata:
+        entries, elsewhere = _from_metadata(folder, contents, part)
+        passed_over += elsewhere
+    else:
+        entries = [_from_folder(folder, path) for path in part.pictures]
+    if not part.has_test and len(entries) >= ENOUGH:
+        names = ["/".join(below_split(entry.path.relative_to(folder))) for entry in entries]
+        held_out = _held_out(set(names))
+        entries = [entry for entry, name in zip(entries, names) if (name in held_out) == (split == "test")]
+    return entries, passed_over, not part.metadata
+
+
+def _from_metadata(folder, contents, part):
+    """The entries of a Part that metadata captions, and (path, reason) of its rows for files that are no split's.
+
+    A file that is listed and missing is among the entries, to be skipped when it is read; and so is a picture that is
+    not listed, without a caption.
+    """
+    first, *others = part.metadata
+    other = next((path for path in others if path.suffix != first.suffix), None)
+    if other:
+        raise UserError(f"{folder}: there are captions in {first} and in {other}: keep one of the two formats")
+    rows = [row for name in part.metadata for row in read_metadata(folder, name)]
+    there, aliases = set(contents.pictures), {}
+    for path in contents.pictures:
+        aliases.setdefault(_plain(path), []).append(path)
+    entries, elsewhere = [], []
+    for row in rows:
+        path = row.path.relative_to(folder)
+        if path not in there and len(aliases.get(_plain(path), ())) == 1:
+            (path,) = aliases[_plain(path)]
+        if part.split_of(path) == part.split:
+            entries.append(row._replace(path=folder / path))
+        elif part.split_of(path) is None and path not in there:
+            elsewhere.append((path, f"{row.origin} names it, in no folder of a split"))
+    listed = {entry.path for entry in entries}
+    origin = first.as_posix() if not others else f"{first.as_posix()} or the other metadata"
+    unlisted = [Entry(folder / path, None, origin) for path in part.pictures if folder / path not in listed]
+    return entries + unlisted, elsewhere
+
+
+def _plain(path):
+    """What is left of a path without what file systems see no difference in: case, and how an accent is written."""
+    return unicodedata.normalize("NFC", path.as_posix()).casefold()
+
+
+def _from_folder(folder, path):
+    """An entry with the name of its folder for a caption, unless that is the data set's own or a split's."""
+    *folders, _ = below_split(path)
+    if not folders:
+        return Entry(folder / path, None, "a sub-folder")
+    place = f"the folder {folder / path.parent}"
+    return Entry(folder / path, clean(folders[-1].replace("_", " ").replace("-", " "), place), place)
 
 
 def _held_out(names):
@@ -122,67 +179,22 @@ def _held_out(names):
     return {name for _, name in hashed[: max(1, len(hashed) // 10)]}
 
 
-def _subfolders(folder):
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _list_entries(folder):
-    """Every picture below a folder, with its caption; the caption is None where neither line nor sub-folder gives one.
-
-    A file that metadata.jsonl names and that is missing is among them, to be skipped when it is read.
-    """
-    files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in EXTENSIONS]
-    files = [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
-    if (folder / METADATA).is_file():
-        entries = list(_metadata_entries(folder))
-        listed = {entry.path for entry in entries}
-        return entries + [Entry(path, None, METADATA) for path in files if path not in listed]
-    captions = {}
-    for parent in dict.fromkeys(path.parent for path in files if path.parent != folder):
-        captions[parent] = _caption(parent.name.replace("_", " ").replace("-", " "), f"the folder {parent}")
-    return [Entry(path, captions.get(path.parent), "a sub-folder") for path in files]
-
-
-def _metadata_entries(folder):
-    """The entries that metadata.jsonl lists. UserError names the line that is broken."""
-    path = folder / METADATA
-    try:
-        with open(path, encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield _metadata_entry(folder, line, f"{path}, line {number}", number)
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8: save it in that encoding") from None
-
-
-def _metadata_entry(folder, line, place, number):
-    try:
-        fields = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{place} is not JSON: {error}") from None
-    if not isinstance(fields, dict):
-        raise UserError(f'{place}: expected {{"file_name": ..., "text": ...}}, got {line.strip()[:60]}')
-    for field in ("file_name", "text"):
-        if field not in fields:
-            raise UserError(f"{place} has no {field!r}: add it")
-        if not isinstance(fields[field], str):
-            raise UserError(f"{place}: {field!r} must be a text, got a {type(fields[field]).__name__}")
-    name = Path(fields["file_name"])
-    if not name.parts or name.anchor or ".." in name.parts or "\0" in fields["file_name"]:
-        raise UserError(f"{place}: file_name {fields['file_name']!r} is not a path within the folder")
-    return Entry(folder / name, _caption(fields["text"], place), f"line {number} of {METADATA}")
-
-
-def _caption(text, place):
-    """The text without white space around it. UserError where nothing is left, or what is left is no Unicode."""
-    text = text.strip()
-    if not text:
-        raise UserError(f"{place}: the caption is empty: say what the picture shows")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise UserError(f"{place}: the caption is not valid text: {text!r}") from None
-    return text
+def _notices(folder, named_by_folder, passed_over):
+    """The lines that say where captions come from, if from folders, and what is passed over and why."""
+    notices = []
+    examples, by_reason = {}, {}
+    for entry in named_by_folder:
+        if entry.caption:
+            examples.setdefault(entry.caption, entry.path.relative_to(folder))
+    if examples:
+        told = ", ".join(f"{caption!r} for {path}" for caption, path in list(examples.items())[:EXAMPLES])
+        notices.append(f"captions come from the names of folders: {told}")
+    for path, reason in passed_over:
+        by_reason.setdefault(reason, []).append(str(path))
+    for reason, paths in by_reason.items():
+        more = ", ..." if len(paths) > EXAMPLES else ""
+        notices.append(f"{len(paths):,} passed over ({reason}): {', '.join(paths[:EXAMPLES])}{more}")
+    return notices
 
 
 def _decode(entry, out):
@@ -197,30 +209,3 @@ def _decode(entry, out):
         return "not a picture of a known format"
     except Exception as error:  # a decoder raises whatever it stumbles over in a broken file
         return " ".join(str(error).split()) or type(error).__name__
-
-
-def read_picture(path, size):
-    """The square in the middle of a picture of any size and mode, resized (Lanczos) -> (size, size, 3) uint8.
-
-    Turned as its EXIF orientation says; what is transparent is white; 16 bits are scaled to 8.
-    """
-    with Image.open(path) as image:
-        image.draft(None, (4 * size, 4 * size))  # a large JPEG decodes faster at a half, quarter or eighth
-        picture = _to_rgb(ImageOps.exif_transpose(image))
-    width, height = picture.size
-    side = min(width, height)
-    left, top = (width - side) // 2, (height - side) // 2
-    square = picture.crop((left, top, left + side, top + side))
-    return np.asarray(square.resize((size, size), Image.Resampling.LANCZOS))
-
-
-def _to_rgb(image):
-    if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers, whose white is not known")
-    if image.mode.startswith("I"):  # 16 bit grey; Pillow's own conversion would cut off all above 255
-        grey = np.asarray(image).astype(np.float32) / 257
-        return Image.fromarray(np.clip(grey + 0.5, 0, 255).astype(np.uint8)).convert("RGB")
-    if image.getbands()[-1] in ("A", "a") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")

@@ -19,8 +19,10 @@ def gather(dataset, limit=None):
     return np.stack([dataset[i][0] for i in rows]), [dataset.captions(i) for i in rows]
 
 
-def tell_skipped(dataset):
-    """Name on stderr, and count, the pictures of a folder that could not be read."""
+def tell(dataset):
+    """Say on stderr what is to be known of a folder: its notices; then, once they are read, the pictures left out."""
+    for line in getattr(dataset, "notices", []):
+        print(f"minild: {line}", file=sys.stderr)
     skipped = getattr(dataset, "skipped", [])
     for path, reason in skipped[:SHOWN]:
         print(f"minild: skipped {path}: {reason}", file=sys.stderr)

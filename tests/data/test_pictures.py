@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from minild.data.pictures import SHOWN, gather, tell_skipped
+from minild.data.pictures import SHOWN, gather, tell
 from minild.data.shapes import Shapes
 
 
@@ -20,14 +20,14 @@ def test_gather_spreads_over_the_set():
 
 
 def test_skipped_pictures_are_named_and_counted(capsys):
-    tell_skipped(Shapes("test"))
+    tell(Shapes("test"))
     assert capsys.readouterr() == ("", "")
 
     class Folder(SimpleNamespace):
         def __len__(self):
             return 40
 
-    tell_skipped(Folder(skipped=[(f"{i}.png", "truncated") for i in range(SHOWN + 3)], name="mine"))
+    tell(Folder(skipped=[(f"{i}.png", "truncated") for i in range(SHOWN + 3)], name="mine"))
     out, err = capsys.readouterr()
     lines = err.splitlines()
     assert out == "" and len(lines) == SHOWN + 1

@@ -1,0 +1,134 @@
+"""One picture file, of any format that Pillow opens, as the square of pixels that a model is trained on."""
+
+import io
+import struct
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from minild.data.bare import ORIENTATION, orientation_alone, pixels_alone
+
+LARGEST = 178_956_970  # pixels: more, and Pillow too refuses to decode them
+LARGEST_SQUARE = 80_000_000  # pixels: of more, Pillow cuts nothing out without a warning
+
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# By how much Pillow scales a PNG's grey, and not the grey that the file calls transparent; and likewise for colours.
+KEY_SCALES = {"L;2": 85, "L;4": 17, "RGB;16B": 1 / 256}
+
+
+def extensions():
+    """The endings, in lower case, of the files that Pillow can open."""
+    return {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN} | {".mpo"}
+
+
+def read_picture(path, size):
+    """The square in the middle of a picture of any size and mode, resized (Lanczos) -> (size, size, 3) uint8.
+
+    Turned as its orientation says; what is transparent is white; 16 bits are scaled to 8. What lies beside the pixels,
+    such as EXIF, text and colour profiles, may be broken or huge. A picture of more than LARGEST pixels is decoded at a
+    fraction of its size if it is a JPEG or a JPEG 2000, and is an error if not.
+
+    OSError, ValueError, or whatever else its decoder raises, for a picture that cannot be read.
+    """
+    with open(path, "rb") as file:
+        try:
+            return _read(file, size)
+        except Exception as error:
+            file.seek(0)
+            bare = pixels_alone(file.read())
+            if bare is None:
+                raise
+            try:
+                return _read(io.BytesIO(bare), size)
+            except Exception:
+                raise error from None
+
+
+def _read(file, size):
+    image = _open(file)
+    image.draft(None, (4 * size, 4 * size))  # a large JPEG decodes faster at a half, quarter or eighth
+    if image.width * image.height > LARGEST:
+        _load_at_a_fraction(image, size)
+    scale = KEY_SCALES.get(image.tile[0][3]) if image.format == "PNG" else None
+    image.load()
+    key = _scaled(image.info.get("transparency"), scale)
+    turn = TURNS.get(_orientation(image))
+    picture = _to_rgb(image.transpose(turn) if turn is not None else image, key)
+    width, height = picture.size
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    box = (left, top, left + side, top + side)
+    square = picture.crop(box) if side * side <= LARGEST_SQUARE else picture.reduce(2, box)
+    return np.asarray(square.resize((size, size), Image.Resampling.LANCZOS))
+
+
+def _open(file):
+    """Image.open, without its bound on the size: that would refuse a JPEG before it is asked for a fraction."""
+    prefix = file.read(16)
+    Image.init()
+    for kind in Image.ID:
+        factory, accepts = Image.OPEN[kind]
+        try:
+            accepted = accepts is None or accepts(prefix)
+            if accepted and not isinstance(accepted, str):  # a text tells why not
+                file.seek(0)
+                return factory(file, "")
+        except (SyntaxError, IndexError, TypeError, struct.error):  # what plugins say to a file that is not theirs
+            continue
+    raise UnidentifiedImageError("not a picture of a known format")
+
+
+def _load_at_a_fraction(image, size):
+    """Decode a JPEG 2000 with so many halvings that it is still four times as large as the square needs."""
+    width, height = image.size
+    told = f"it is too large: {width} x {height} pixels, and {LARGEST:,} is the most"
+    halvings = max(1, min(width, height) // (4 * size)).bit_length() - 1
+    if image.format != "JPEG2000" or width * height >> 2 * halvings > LARGEST:
+        raise ValueError(told)
+    image.reduce = halvings
+    try:
+        image.load()
+    except OSError:  # the file holds fewer halvings
+        raise ValueError(told) from None
+
+
+def _orientation(image):
+    try:
+        return image.getexif().get(ORIENTATION)
+    except Exception:  # a broken block or tag, of which nothing else is wanted
+        exif = Image.Exif()
+        exif.load(orientation_alone(image.info.get("exif", b"")))
+        return exif.get(ORIENTATION)
+
+
+def _scaled(key, scale):
+    """A PNG's transparent grey or colour, on the scale of the decoded pixels; None for none."""
+    if key is None or scale is None:
+        return key
+    return tuple(int(scale * value) for value in key) if isinstance(key, tuple) else int(scale * key)
+
+
+def _to_rgb(image, key):
+    """key: the value or colour that is transparent; for a palette its index, or every entry's opacity; or None."""
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers, whose white is not known")
+    if image.mode.startswith("I"):  # 16 bit grey; Pillow's own conversion would cut off all above 255
+        values = np.asarray(image)
+        grey = np.clip(values.astype(np.float32) / 257 + 0.5, 0, 255).astype(np.uint8)
+        if key is not None:
+            grey[values == key] = 255
+        return Image.fromarray(grey).convert("RGB")
+    if image.getbands()[-1] in ("A", "a") or key is not None:
+        if key is not None:
+            image.info["transparency"] = key
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")

@@ -1,0 +1,141 @@
+"""The captions of a folder's pictures: read from metadata.jsonl, metadata.csv or metadata.parquet.
+
+Each has a row for a picture, with the columns file_name, a path below the metadata file's own folder, and text. Other
+columns are passed over.
+"""
+
+import csv
+import json
+import posixpath
+import re
+from pathlib import Path, PurePath
+from typing import NamedTuple
+
+from minild.errors import UserError
+
+NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+FILE_COLUMNS = ("file_name", "image_file_name")
+# What the reference, with pandas, takes for an empty field of a metadata.csv.
+MISSING = {
+    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
+    "NULL", "NaN", "None", "n/a", "nan", "null",
+}  # fmt: skip
+
+
+class Entry(NamedTuple):
+    path: Path
+    caption: str | None
+    origin: str  # where the caption comes from, or should
+
+
+def read_metadata(folder, name):
+    """The rows of folder/name, a metadata file -> a list of Entry, in its order.
+
+    name: a PurePath. UserError names the file and the row that is broken, and a parquet file where pyarrow is missing.
+    """
+    path = folder / name
+    rows = {".jsonl": _json_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}[name.suffix](path)
+    return [_entry(path, fields, row, f"{row} of {name.as_posix()}") for row, fields in rows]
+
+
+def clean(text, place):
+    """A caption without white space around it. UserError where nothing is left, or what is left is no Unicode."""
+    text = text.strip()
+    if not text:
+        raise UserError(f"{place}: the caption is empty: say what the picture shows")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{place}: the caption is not valid text: {text!r}") from None
+    return text
+
+
+def _json_rows(path):
+    try:
+        with open(path, encoding="utf-8-sig") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield f"line {number}", _json_fields(line, f"{path}, line {number}")
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8: save it in that encoding") from None
+
+
+def _json_fields(line, place):
+    try:
+        fields = json.loads(line, object_pairs_hook=_each_once)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{place} is not JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise UserError(f'{place}: expected {{"file_name": ..., "text": ...}}, got {line.strip()[:60]}')
+    return fields
+
+
+def _each_once(pairs):
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise ValueError("a name stands in it twice")
+    return fields
+
+
+def _csv_rows(path):
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            lines = csv.reader(file, strict=True)
+            header = next(lines, [])
+            _require_columns(header, f"{path}, line 1")
+            for line in filter(None, lines):
+                place = f"{path}, line {lines.line_num}"
+                if len(line) > len(header):
+                    told = f"{len(line)} fields, and the first line names {len(header)}"
+                    raise UserError(f"{place} has {told}: put a caption with a comma in quotes")
+                fields = dict(zip(header, line))
+                if fields.get("text") in MISSING - {""}:
+                    raise UserError(f"{place}: the text {fields['text']!r} stands for a missing one: say more")
+                yield f"line {lines.line_num}", fields
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8: save it in that encoding") from None
+    except csv.Error as error:
+        raise UserError(f"{path}, line {lines.line_num} is not CSV: {error}") from None
+
+
+def _parquet_rows(path):
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
+    except ImportError:
+        raise UserError(f"{path}: parquet needs pyarrow: pip install pyarrow, or save it as metadata.jsonl") from None
+    try:
+        with ParquetFile(path) as table:
+            _require_columns(table.schema_arrow.names, path)
+            columns = [name for name in table.schema_arrow.names if name in (*FILE_COLUMNS, "text")]
+            rows = table.read(columns).to_pylist()
+    except ArrowException as error:
+        raise UserError(f"{path} is not parquet: {' '.join(str(error).split())}") from None
+    return [(f"row {number}", fields) for number, fields in enumerate(rows, 1)]
+
+
+def _require_columns(names, place):
+    """UserError names the columns there are, where those that are wanted are not among them, or twice."""
+    there = ", ".join(map(repr, names)) or "nothing"
+    if not set(names) & set(FILE_COLUMNS):
+        raise UserError(f"{place} has no 'file_name': it has {there}; call the one with the pictures' paths so")
+    if "text" not in names:
+        raise UserError(f"{place} has no 'text': it has {there}; call the one with the captions so")
+    for name in (*FILE_COLUMNS, "text"):
+        if list(names).count(name) > 1:
+            raise UserError(f"{place} has {name!r} more than once")
+
+
+def _entry(path, fields, row, origin):
+    place = f"{path}, {row}"
+    _require_columns(fields, place)
+    file_column = next(name for name in FILE_COLUMNS if name in fields)
+    for column in (file_column, "text"):
+        if not isinstance(fields[column], str):
+            raise UserError(f"{place}: {column!r} must be a text, got a {type(fields[column]).__name__}")
+    given = fields[file_column]
+    name = posixpath.normpath(given.replace("\\", "/"))  # the backslashes of Windows
+    outside = name in (".", "..") or name.startswith("../") or PurePath(name).anchor or re.match("[A-Za-z]:/", name)
+    if outside or "://" in given or "\0" in given:
+        raise UserError(f"{place}: {file_column} {given!r} is not a path within the folder")
+    return Entry(path.parent / name, clean(fields["text"], place), origin)
