@@ -20,10 +20,12 @@ EXIF, START_OF_SCAN = b"Exif\0\0", 0xDA
 
 
 def pixels_alone(data):
-    """The bytes of a PNG, JPEG or TIFF file -> those of the same picture, turned as before, with nothing beside it.
+    """The bytes of a PNG, JPEG, TIFF or AVIF file -> those of the same picture, turned as before, with no more beside it.
 
     None for every other file, and for one whose parts cannot be told apart.
     """
+    if data[4:12] == b"ftypavif":
+        return data.replace(b"Exif", b"skip", 1)  # in the table of its items; that the picture is turned stands elsewhere
     strip = {b"\x89P": _png, b"\xff\xd8": _jpeg, b"II": _tiff, b"MM": _tiff}.get(data[:2])
     try:
         return strip and strip(data)
@@ -83,6 +85,9 @@ def _tiff(data, tags=PIXEL_TAGS):
     (start,) = struct.unpack_from(order + "I", data, 4)
     (count,) = struct.unpack_from(order + "H", data, start)
     entries = [data[at : at + 12] for at in range(start + 2, start + 2 + 12 * count, 12)]
-    kept = [e for e in entries if len(e) == 12 and struct.unpack_from(order + "H", e)[0] in tags]
+    kept = []
+    for entry in entries:
+        if len(entry) == 12 and (tag := struct.unpack_from(order + "H", entry)[0]) in tags:
+            kept.append(entry if tag != ORIENTATION else entry[:4] + struct.pack(order + "I", 1) + entry[8:])  # one value
     directory = struct.pack(order + "H", len(kept)) + b"".join(kept) + bytes(4)
     return data[:start] + directory + data[start + len(directory) :]
