@@ -1,7 +1,7 @@
 """A picture file without what lies beside its pixels: only its orientation is kept.
 
 Text, colour profiles, previews and camera data come in every state of disrepair, and Pillow reads some of them before
-the first pixel. Each of these formats keeps them in parts of their own, which can be left out.
+the first pixel. These formats keep them in parts of their own, which can be left out.
 """
 
 import struct
@@ -20,12 +20,12 @@ EXIF, START_OF_SCAN = b"Exif\0\0", 0xDA
 
 
 def pixels_alone(data):
-    """The bytes of a PNG, JPEG, TIFF or AVIF file -> those of the same picture, turned as before, with no more beside it.
+    """The bytes of a PNG, JPEG, TIFF or AVIF file -> those of the same picture, turned as before, and no more.
 
     None for every other file, and for one whose parts cannot be told apart.
     """
     if data[4:12] == b"ftypavif":
-        return data.replace(b"Exif", b"skip", 1)  # in the table of its items; that the picture is turned stands elsewhere
+        return data.replace(b"Exif", b"skip", 1)  # in its table of contents; how the picture is turned stands elsewhere
     strip = {b"\x89P": _png, b"\xff\xd8": _jpeg, b"II": _tiff, b"MM": _tiff}.get(data[:2])
     try:
         return strip and strip(data)
@@ -87,7 +87,10 @@ def _tiff(data, tags=PIXEL_TAGS):
     entries = [data[at : at + 12] for at in range(start + 2, start + 2 + 12 * count, 12)]
     kept = []
     for entry in entries:
-        if len(entry) == 12 and (tag := struct.unpack_from(order + "H", entry)[0]) in tags:
-            kept.append(entry if tag != ORIENTATION else entry[:4] + struct.pack(order + "I", 1) + entry[8:])  # one value
+        tag = struct.unpack_from(order + "H", entry)[0] if len(entry) == 12 else None
+        if tag == ORIENTATION:
+            entry = entry[:4] + struct.pack(order + "I", 1) + entry[8:]  # it has one value
+        if tag in tags:
+            kept.append(entry)
     directory = struct.pack(order + "H", len(kept)) + b"".join(kept) + bytes(4)
     return data[:start] + directory + data[start + len(directory) :]

@@ -1,4 +1,4 @@
-"""A folder of the user's pictures: layouts, splits, every mode of picture, and what is told of broken ones."""
+"""A folder of the user's pictures: its layouts and splits, and what is told of all that is left out."""
 
 import json
 
@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minild.data.decode import read_picture
 from minild.data.folder import ImageFolder
 from minild.errors import UserError
 
@@ -84,73 +83,6 @@ def test_few_pictures_are_train_and_test(tmp_path):
     for i in range(49):
         save(tmp_path / "red" / f"{i}.png")
     assert len(ImageFolder(tmp_path, "train", 4)) == len(ImageFolder(tmp_path, "test", 4)) == 49
-
-
-def test_the_square_in_the_middle_is_area_averaged(tmp_path):
-    wide = np.zeros((8, 20, 3), np.uint8)
-    wide[:, :6], wide[:, 14:] = BLUE, BLUE  # beside the square
-    wide[:, 10:14] = 200
-    Image.fromarray(wide).save(tmp_path / "wide.png")
-    picture = read_picture(tmp_path / "wide.png", 2)
-    assert picture.dtype == np.uint8 and picture.shape == (2, 2, 3)
-    assert np.array_equal(picture[0], picture[1]) and (picture[:, :, :1] == picture).all()  # no blue
-    assert picture[0, 0, 0] < 30 and picture[0, 1, 0] > 170  # Lanczos mixes a little over the edge
-    checkers = np.indices((64, 64)).sum(0).astype(np.uint8) % 2 * 255
-    Image.fromarray(checkers).save(tmp_path / "checkers.png")
-    assert np.abs(read_picture(tmp_path / "checkers.png", 4).astype(int) - 127).max() <= 2
-    assert read_picture(tmp_path / "checkers.png", 100).shape == (100, 100, 3)
-
-
-def modes():
-    """Pictures of the red of (200, 100, 50), or of the grey 100, in every mode that files have."""
-    colour = Image.new("RGB", (9, 7), (200, 100, 50))
-    palette = Image.new("P", (9, 7), 1)
-    palette.putpalette([0, 0, 0, 200, 100, 50])
-    clear = Image.new("P", (9, 7), 0)
-    clear.putpalette([0, 0, 0, 200, 100, 50])
-    yield "rgb.png", colour, {}, (200, 100, 50)
-    yield "palette.png", palette, {}, (200, 100, 50)
-    yield "clear-palette.png", clear, {"transparency": 0}, WHITE
-    yield "clear-palette-bytes.png", clear, {"transparency": b"\x80\xff"}, (127, 127, 127)
-    yield "clear-rgb.png", colour, {"transparency": (200, 100, 50)}, WHITE
-    yield "animated.gif", palette, {"save_all": True, "append_images": [clear]}, (200, 100, 50)
-    yield "grey.png", Image.new("L", (9, 7), 100), {}, (100, 100, 100)
-    yield "bilevel.png", Image.new("1", (9, 7), 1), {}, WHITE
-    yield "alpha.png", Image.new("RGBA", (9, 7), (200, 0, 0, 51)), {}, (244, 204, 204)
-    yield "grey-alpha.png", Image.new("LA", (9, 7), (0, 0)), {}, WHITE
-    yield "16bit.png", Image.fromarray(np.full((7, 9), 100 * 257, np.uint16)), {}, (100, 100, 100)
-    yield "16bit.tif", Image.fromarray(np.full((7, 9), 100 * 257, np.uint16)), {}, (100, 100, 100)
-    yield "32bit.tif", Image.new("I", (9, 7), 100 * 257), {}, (100, 100, 100)
-    yield "cmyk.jpg", Image.new("CMYK", (9, 7), (0, 255, 255, 0)), {"quality": 100}, (255, 0, 0)
-    yield "ycbcr.jpg", Image.new("YCbCr", (9, 7), (100, 128, 128)), {"quality": 100}, (100, 100, 100)
-    yield "lossy.webp", colour, {"lossless": True}, (200, 100, 50)
-
-
-@pytest.mark.parametrize(("name", "image", "settings", "expected"), [pytest.param(*m, id=m[0]) for m in modes()])
-def test_every_mode_becomes_rgb_on_white(tmp_path, name, image, settings, expected):
-    image.save(tmp_path / name, **settings)
-    picture = read_picture(tmp_path / name, 4)
-    assert np.abs(picture.astype(int) - expected).max() <= 2
-
-
-@pytest.mark.parametrize("name", ["turned.jpg", "turned.png"])
-def test_exif_orientation_is_followed(tmp_path, name):
-    stored = np.zeros((32, 32, 3), np.uint8)
-    stored[:, :16] = 255  # white on the left as stored; turned a quarter clockwise it is on top
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.fromarray(stored).save(tmp_path / name, exif=exif)
-    picture = read_picture(tmp_path / name, 4).astype(int)
-    assert picture[0].min() > 230 and picture[3].max() < 25
-
-
-def test_a_large_jpeg_decoded_at_a_fraction_looks_the_same(tmp_path, rng):
-    smooth = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
-    smooth = smooth.resize((800, 600), Image.Resampling.BICUBIC)
-    smooth.save(tmp_path / "large.jpg", quality=95)
-    smooth.save(tmp_path / "large.png")
-    jpeg, png = (read_picture(tmp_path / f"large.{kind}", 32).astype(int) for kind in ("jpg", "png"))
-    assert np.abs(jpeg - png).max() <= 6
 
 
 def test_broken_pictures_are_skipped_named_and_counted(tmp_path):
