@@ -4,11 +4,17 @@ from minild.cli import arguments as options
 from minild.cli.terminal import answer, note
 from minild.errors import UserError
 
+FOLDERS = (
+    "A folder of your own has its captions in metadata.jsonl, metadata.csv or metadata.parquet, with the columns "
+    "file_name and text, or in the names of its sub-folders; sub-folders or pictures called train and test are the two "
+    "splits, and validation is the test where there is no other. What is passed over is told before the training."
+)
+
 
 def add(commands):
     summary = "train a pipeline: the autoencoder, then the diffusion model"
-    command = options.add_command(commands, "train", run, summary, "Prints the name of the folder it wrote.")
-    dataset = "a data set of minild's, or a captioned folder"
+    command = options.add_command(commands, "train", run, summary, f"{FOLDERS} Prints the name of the folder it wrote.")
+    dataset = "a data set of minild's, or a folder of captioned pictures"
     command.add_argument("dataset", type=options.name, metavar="shapes|emoji|FOLDER", help=dataset)
     output = "the pipeline folder to write"
     command.add_argument("--output", type=options.path, required=True, metavar="DIR", help=output)

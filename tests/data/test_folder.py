@@ -1,12 +1,14 @@
 """A folder of the user's pictures: its layouts and splits, and what is told of all that is left out."""
 
 import json
+from pathlib import PurePath
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from minild.data.folder import ImageFolder
+from minild.data.layout import FOREIGN, UNREAD
 from minild.errors import UserError
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -58,6 +60,116 @@ def test_sub_folders_name_their_pictures(tmp_path):
     dataset = ImageFolder(tmp_path, size=8)
     assert shown(dataset) == [(GREEN, "dog"), (RED, "tabby cat asleep")]
     assert dataset.skipped == [(tmp_path / "loose.png", "it has no caption in a sub-folder")]
+
+
+def test_metadata_lies_anywhere_in_the_tree(tmp_path):
+    save(tmp_path / "images" / "a.png", RED)
+    save(tmp_path / "more" / "sub" / "b.png", BLUE)
+    save(tmp_path / "more" / "c.png", GREEN)
+    describe(tmp_path / "images", ("a.png", "a red one"))
+    describe(tmp_path / "more", ("sub\\b.png", "a blue one"))
+    dataset = ImageFolder(tmp_path, size=8)
+    assert shown(dataset) == [(RED, "a red one"), (BLUE, "a blue one")] and dataset.notices == []
+    told = "it has no caption in images/metadata.jsonl or the other metadata"
+    assert dataset.skipped == [(tmp_path / "more" / "c.png", told)]
+    (tmp_path / "more" / "metadata.csv").write_text("file_name,text\nc.png,a green one\n")
+    told = "there are captions in images/metadata.jsonl and in more/metadata.csv: keep one of the two formats"
+    assert told in refusal(tmp_path)
+
+
+def test_metadata_in_csv_and_of_all_splits(tmp_path):
+    save(tmp_path / "Train" / "a.png", RED)
+    save(tmp_path / "Test" / "b.png", BLUE)
+    rows = "Train/a.png,a red one\nTest/b.png,a blue one\nTrain/gone.png,a ghost\nimages/gone.png,another\n"
+    (tmp_path / "metadata.csv").write_text(f"file_name,text\n{rows}")
+    train, test = (ImageFolder(tmp_path, split, 8) for split in ("train", "test"))
+    assert shown(train) == [(RED, "a red one")] and shown(test) == [(BLUE, "a blue one")]
+    assert train.skipped == [(tmp_path / "Train" / "gone.png", "no such file, in line 4 of metadata.csv")]
+    assert test.skipped == []
+    told = "line 5 of metadata.csv names it, in no folder of a split"
+    assert train.notices == [f"1 passed over ({told}): images/gone.png"]
+
+
+def test_a_row_for_a_file_of_two_splits_is_refused(tmp_path):
+    save(tmp_path / "train" / "a.png")
+    describe(tmp_path, ("train/a.png", "a cat"), ("train/test/b.png", "a dog"))
+    assert "train/test/b.png is of test and train at once" in refusal(tmp_path)
+
+
+def test_two_captions_of_a_picture_are_two_items(tmp_path):
+    save(tmp_path / "a.png", RED)
+    describe(tmp_path, ("a.png", "a red one"), ("a.png", "the red one"))
+    assert shown(ImageFolder(tmp_path, size=8)) == [(RED, "a red one"), (RED, "the red one")]
+
+
+def test_names_are_found_as_other_systems_write_them(tmp_path):
+    """macOS takes an accent apart; Windows and macOS see no difference between capitals and small letters."""
+    save(tmp_path / "Ka\u0308tzchen.png", RED)
+    save(tmp_path / "IMG_1.PNG", BLUE)
+    save(tmp_path / "two.png", GREEN)
+    save(tmp_path / "Two.png", GREEN)
+    describe(tmp_path, ("K\u00e4tzchen.png", "a kitten"), ("img_1.png", "a dog"), ("TWO.png", "which?"))
+    dataset = ImageFolder(tmp_path, size=8)
+    assert shown(dataset) == [(RED, "a kitten"), (BLUE, "a dog")]
+    assert dataset.skipped[0] == (tmp_path / "TWO.png", "no such file, in line 3 of metadata.jsonl")
+
+
+def test_captions_from_folders_are_told_with_examples(tmp_path):
+    for name in ("red_apple/1.png", "red_apple/2.png", "dog/1.png", "snow-man/1.png", "zebra/1.png"):
+        save(tmp_path / name)
+    notices = ImageFolder(tmp_path, size=8).notices
+    examples = "'dog' for dog/1.png, 'red apple' for red_apple/1.png, 'snow man' for snow-man/1.png"
+    assert notices == [f"captions come from the names of folders: {examples}"]
+    save(tmp_path / "train" / "dog" / "1.png")
+    assert ImageFolder(tmp_path, size=8).notices == [
+        "captions come from the names of folders: 'dog' for train/dog/1.png",
+        f"5 passed over ({FOREIGN}): dog/1.png, red_apple/1.png, red_apple/2.png, ...",
+    ]
+
+
+def test_what_is_passed_over_is_counted_and_named(tmp_path):
+    describe(tmp_path / "train", ("1.png", "a cat"))
+    save(tmp_path / "train" / "1.png", RED)
+    save(tmp_path / "test" / "cat" / "2.png", BLUE)
+    save(tmp_path / "docs" / "3.png")
+    save(tmp_path / "__MACOSX" / "train" / "4.png")
+    for name in ("a.heic", "b.heic", "c.heic", "d.heic", "captions.csv"):
+        (tmp_path / name).touch()
+    dataset = ImageFolder(tmp_path, size=8)
+    assert shown(dataset) == [(RED, "a cat")] and dataset.skipped == []
+    assert dataset.notices == [
+        f"1 passed over ({FOREIGN}): docs/3.png",
+        "1 passed over (a name that begins with two underscores): __MACOSX",
+        "4 passed over (no picture that Pillow opens): a.heic, b.heic, c.heic, ...",
+        f"1 passed over ({UNREAD}): captions.csv",
+    ]
+    assert len(dataset.passed_over) == 7 and dataset.passed_over[0] == (PurePath("docs/3.png"), FOREIGN)
+
+
+def test_captions_that_lie_unread_are_named_where_there_are_no_others(tmp_path):
+    save(tmp_path / "images" / "1.png")
+    (tmp_path / "captions.csv").touch()
+    passed = f"captions.csv is passed over: {UNREAD}"
+    assert refusal(tmp_path).endswith(f"all captions would be 'images', a folder's name; {passed}")
+    save(tmp_path / "photos" / "2.png")
+    assert {caption for _, caption in ImageFolder(tmp_path, size=8)} == {"images", "photos"}
+    save(tmp_path / "loose" / "1.png")
+    (tmp_path / "loose" / "1.txt").write_text("a cat")
+    told = refusal(tmp_path / "loose")
+    assert "no picture has a caption" in told and told.endswith(f"; 1.txt is passed over: {UNREAD}")
+    (tmp_path / "packed").mkdir()
+    (tmp_path / "packed" / "train.zip").touch()
+    assert "holds no pictures: add some, and a metadata.jsonl" in refusal(tmp_path / "packed")
+    assert refusal(tmp_path / "packed").endswith("train.zip is passed over: packed: unpack it to use what it holds")
+
+
+def test_a_split_s_folder_is_no_caption(tmp_path):
+    save(tmp_path / "train" / "1.png")
+    save(tmp_path / "car" / "1.png")
+    told = refusal(tmp_path)
+    assert "no picture has a caption" in told and told.endswith(f"; car/1.png is passed over: {FOREIGN}")
+    save(tmp_path / "train" / "train" / "1.png", BLUE)
+    assert shown(ImageFolder(tmp_path, size=8)) == [(BLUE, "train")]
 
 
 def test_splits_of_its_own(tmp_path):
@@ -120,34 +232,6 @@ def refusal(folder, **settings):
     message = str(refused.value)
     assert "\n" not in message
     return message
-
-
-@pytest.mark.parametrize(
-    ("line", "told"),
-    [
-        ("{not json", "is not JSON"),
-        pytest.param("[" * 100_000, "is not JSON", id="too deep"),
-        ('["a.png", "a cat"]', "expected {"),
-        ('{"text": "a cat"}', "no 'file_name'"),
-        ('{"file_name": "a.png"}', "no 'text'"),
-        ('{"file_name": "a.png", "text": ["a", "cat"]}', "'text' must be a text"),
-        ('{"file_name": 3, "text": "a cat"}', "'file_name' must be a text"),
-        ('{"file_name": "a.png", "text": " "}', "caption is empty"),
-        ('{"file_name": "a.png", "text": "\\ud800"}', "not valid text"),
-        ('{"file_name": "../a.png", "text": "a cat"}', "not a path within the folder"),
-        ('{"file_name": "/a.png", "text": "a cat"}', "not a path within the folder"),
-        ('{"file_name": "", "text": "a cat"}', "not a path within the folder"),
-        ('{"file_name": "a\\u0000.png", "text": "a cat"}', r"'a\x00.png' is not a path within the folder"),
-        pytest.param('{"file_name": "a.png", "text": %s}' % ("[" * 900 + "]" * 900), "got a list", id="deep"),
-        ('{"file_name": 1e999, "text": "a cat"}', "'file_name' must be a text, got a float"),
-        pytest.param('{"file_name": %s, "text": "a cat"}' % ("9" * 5000), "line 2", id="huge number"),
-    ],
-)
-def test_a_broken_line_is_named(tmp_path, line, told):
-    save(tmp_path / "a.png")
-    describe(tmp_path, ("a.png", "a cat"), line)
-    message = refusal(tmp_path)
-    assert f"{tmp_path / 'metadata.jsonl'}, line 2" in message and told in message
 
 
 def test_folders_that_are_no_data_set(tmp_path):

@@ -27,6 +27,9 @@ def test_skipped_pictures_are_named_and_counted(capsys):
         def __len__(self):
             return 40
 
+    told = ["captions come from the names of folders: 'cat' for cat/1.png", "2 passed over (hidden): .a, .b"]
+    tell(Folder(notices=told, skipped=[], name="mine"))
+    assert capsys.readouterr().err.splitlines() == [f"minild: {line}" for line in told]
     tell(Folder(skipped=[(f"{i}.png", "truncated") for i in range(SHOWN + 3)], name="mine"))
     out, err = capsys.readouterr()
     lines = err.splitlines()

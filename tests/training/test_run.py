@@ -266,11 +266,15 @@ def test_the_command_trains_on_a_folder_stops_and_resumes(command, tmp_path):
     for name, colour in (("a_red-tile", "red"), ("a_blue-tile", "blue")):
         (folder / name).mkdir(parents=True)
         Image.new("RGB", (40, 50), colour).save(folder / name / "0.png")
+    (folder / "prompts.csv").touch()
     with interrupt_at("diffusion", 1):
         status, out, err = command(folder, "--output", "out", "--steps", 2, "--seed", 7)
     assert (status, out) == (130, "")
     saved = "saved in out are the steps 2 of autoencoder and 1 of diffusion: add --resume to go on"
     assert err.splitlines()[-1] == f"minild: stopped; {saved}"
+    examples = "'a blue tile' for a_blue-tile/0.png, 'a red tile' for a_red-tile/0.png"
+    assert err.splitlines()[0] == f"minild: captions come from the names of folders: {examples}"
+    assert err.splitlines()[1].startswith("minild: 1 passed over (captions are read from metadata.csv,")
     status, out, _ = command(folder, "--output", "out", "--resume")
     assert (status, out) == (0, "out\n")
     record = load("out").record
