@@ -71,6 +71,8 @@ class ImageFolder:
         add = f"a {METADATA}, or a sub-folder for each caption"
         if not self._entries:
             raise UserError(f"{self.name} holds no pictures: add some, and {add}{hint}")
+        if not captions and not by_folder:
+            raise UserError(f"{self.name}: no picture has a caption in {self._entries[0].origin}: add a line for each")
         if not captions:
             raise UserError(f"{self.name}: no picture has a caption: add {add}{hint}")
         if by_folder and unread and len(captions) == 1:

@@ -22,7 +22,7 @@ PATTERNS = {
     for split, words in SPLITS.items()
 }
 
-# Files that may hold captions: tables; and texts, if they are called so or after a picture beside them.
+# Files that may hold captions: tables; and texts, if they are called so or as a picture is.
 TABLES = {".arrow", ".csv", ".json", ".jsonl", ".ndjson", ".parquet", ".tsv", ".xlsx"}
 TEXTS = {".cap", ".caption", ".captions", ".tags", ".txt"}
 CAPTION_WORDS = re.compile("annotation|caption|description|label|metadata|prompt", re.IGNORECASE)
@@ -57,10 +57,8 @@ def survey(folder):
     """Everything below a folder, links to folders followed -> Contents."""
     endings, contents = extensions(), Contents([], [], [])
     _survey(folder, PurePath(), (os.path.realpath(folder),), endings, contents)
-    names = {(path.parent, name) for path in contents.pictures for name in (path.stem, path.name)}
-    passed_over = [
-        (path, reason or _unwanted(path, (path.parent, path.stem) in names)) for path, reason in contents.passed_over
-    ]
+    names = {name for path in contents.pictures for name in (path.stem, path.name)}
+    passed_over = [(path, reason or _unwanted(path, path.stem in names)) for path, reason in contents.passed_over]
     return contents._replace(passed_over=passed_over)
 
 
@@ -89,12 +87,12 @@ def _survey(folder, here, trail, endings, contents):
             contents.passed_over.append((path, None))
 
 
-def _unwanted(path, beside_picture):
+def _unwanted(path, named_like_picture):
     """Why a file that is neither a picture nor metadata is passed over."""
     ending = path.suffix.lower()
     if ending in TABLES and path.name not in NO_CAPTIONS:
         return UNREAD
-    if ending in TEXTS and (beside_picture or CAPTION_WORDS.search(path.stem)):
+    if ending in TEXTS and (named_like_picture or CAPTION_WORDS.search(path.stem)):
         return UNREAD
     return "packed: unpack it to use what it holds" if ending in PACKED else "no picture that Pillow opens"
 

@@ -242,6 +242,8 @@ def test_folders_that_are_no_data_set(tmp_path):
     assert "holds no pictures" in refusal(tmp_path / "empty")
     save(tmp_path / "nameless" / "-" / "a.png")
     assert "caption is empty" in refusal(tmp_path / "nameless")
+    describe(save(tmp_path / "unlisted" / "cat" / "a.png").parents[1])
+    assert refusal(tmp_path / "unlisted").endswith("no picture has a caption in metadata.jsonl: add a line for each")
     describe(tmp_path / "latin")
     (tmp_path / "latin" / "metadata.jsonl").write_bytes('{"file_name": "a.png", "text": "é"}'.encode("latin-1"))
     assert "not UTF-8" in refusal(tmp_path / "latin")

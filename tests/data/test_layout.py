@@ -117,6 +117,7 @@ def test_what_is_no_picture_is_passed_over_with_a_reason(tmp_path):
         "__MACOSX": "a name that begins with two underscores",
         "a/1.txt": UNREAD,  # beside 1.png
         "a/1.png.caption": UNREAD,
+        "texts/1.txt": UNREAD,
         "a/notes.txt": other,
         "a/prompts.txt": UNREAD,
         "train.jsonl": UNREAD,
@@ -131,8 +132,8 @@ def test_what_is_no_picture_is_passed_over_with_a_reason(tmp_path):
         "more.zip": packed,
         "more.tar.gz": packed,
     }
-    build(tmp_path, "a/1.png", ".cache/2.png", "__MACOSX/3.png", ".DS_Store", *[n for n in expected if n not in
-                                                                               (".cache", "__MACOSX")])
+    folders = {".cache": ".cache/2.png", "__MACOSX": "__MACOSX/3.png"}
+    build(tmp_path, "a/1.png", ".DS_Store", *[folders.get(name, name) for name in expected])
     assert passed_over(tmp_path) == expected
     assert survey(tmp_path).pictures == [PurePath("a/1.png")]
 

@@ -5,6 +5,7 @@ import gc
 import io
 import json
 import logging
+import random
 import warnings
 
 import pytest
@@ -73,21 +74,22 @@ def build(folder, files):
 
 def theirs(folder, cache):
     """{split: sorted [(path, caption or None)]} as the reference reads a folder."""
-    builder = datasets.load_dataset_builder("imagefolder", data_dir=str(folder), cache_dir=str(cache))
-    builder.download_and_prepare()
-    if any(folder.rglob("*.csv")):  # whose reader the reference leaves open
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)
-            gc.collect()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # it leaves a CSV file open
+        try:
+            builder = datasets.load_dataset_builder("imagefolder", data_dir=str(folder), cache_dir=str(cache))
+            builder.download_and_prepare()
+        finally:
+            if any(folder.rglob("*.csv")):
+                gc.collect()
     splits = {}
     for split, rows in builder.as_dataset().items():
         rows = rows.cast_column("image", datasets.Image(decode=False))
-        label = rows.features.get("label")
         splits[split] = []
         for row in rows:
             caption = row.get("text")
             if row.get("label") is not None:
-                caption = label.int2str(row["label"]).replace("_", " ").replace("-", " ")
+                caption = rows.features["label"].int2str(row["label"]).replace("_", " ").replace("-", " ")
             path = row["image"]["path"].removeprefix(f"{folder}/")
             splits[split].append((path, None if caption is None else str(caption).strip()))
         splits[split].sort()
@@ -230,6 +232,8 @@ REFUSED = {
 
 def settle(splits):
     """The reference's splits as ours: a missing test is validation or, where there is none, the training set."""
+    if "train" not in splits:
+        raise ValueError("no training pictures")
     test = splits.get("test", splits.get("validation", splits["train"]))
     return {"train": splits["train"], "test": test}
 
@@ -259,6 +263,55 @@ def test_splits_are_the_references_where_it_loses_the_captions(tmp_path, layout)
     assert any(caption in (None, "test") for rows in wanted.values() for _, caption in rows)
     paths = {split: [name for name, _ in rows] for split, rows in ours(tmp_path / "data").items()}
     assert paths == {split: [name for name, _ in rows] for split, rows in wanted.items()}
+
+
+TOPS = [[""], ["train"], ["train", "test"], ["my_train", "eval-set"], ["a/train", "a/valid"], ["train", "dev", "test"]]
+FILES = "1.png 2.png 3.jpg 4.PNG a/5.png cat/6.png train_7.png".split()
+STRAYS = "docs/9.png __MACOSX/1.png .cache/1.png a.heic captions.csv README.md 0.png docs/x/8.jpg train/1.txt".split()
+
+
+def any_layout(rng):
+    """Splits or none; in each, classes or described pictures; and what else may lie there."""
+    files, described = {}, rng.random() < 0.5
+    kind, form = rng.choice([("csv", table), ("jsonl", jsonl)])
+    for top in rng.choice(TOPS):
+        prefix = top and f"{top}/"
+        if described:
+            prefix += rng.choice(["", "images/", "a/b/"])
+            names = rng.sample(FILES, rng.randint(1, 4))
+            rows = [(name.replace("/", rng.choice("/\\")), f"a picture, {i}") for i, name in enumerate(names)]
+            files[f"{prefix}metadata.{kind}"] = form(*rows[: max(1, rng.randint(0, len(rows)))])
+            files |= pictures(*[prefix + name for name in names])
+        else:
+            for label in rng.sample(["cat", "red_dog", "blue-bird", "images", "contest"], 2):
+                files |= pictures(*[f"{prefix}{label}/{name}" for name in rng.sample(FILES[:4], rng.randint(1, 3))])
+    strays = rng.sample(STRAYS, rng.randint(0, 2))
+    return {name: None if name.endswith(("png", "jpg")) else b"" for name in strays} | files
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_layout_is_read_as_by_the_reference_or_refused(tmp_path, seed):
+    """What the reference captions is captioned alike, in the same split; and no picture is of a split but in both."""
+    rng, same, unlike = random.Random(seed), 0, []
+    for number in range(25):
+        folder = tmp_path / str(number)
+        files = any_layout(rng)
+        build(folder, files)
+        try:
+            mine = ours(folder)
+        except UserError:
+            continue
+        try:
+            wanted = settle(theirs(folder, tmp_path / "cache"))
+        except (ValueError, FileNotFoundError):  # it finds no pictures, or none for the training
+            continue
+        captioned = {split: {row for row in rows if row[1] is not None} for split, rows in wanted.items()}
+        known = {split: {name for name, _ in rows} for split, rows in wanted.items()}
+        alike = all(captioned[split] <= set(rows) for split, rows in mine.items())
+        placed = all({name for name, _ in rows} <= known[split] for split, rows in mine.items())
+        same += alike and any(captioned.values())
+        unlike += [] if alike and placed else [(sorted(files), mine, wanted)]
+    assert not unlike and same > 12
 
 
 @pytest.mark.parametrize("layout", REFUSED)
