@@ -170,6 +170,8 @@ def test_a_split_s_folder_is_no_caption(tmp_path):
     assert "no picture has a caption" in told and told.endswith(f"; car/1.png is passed over: {FOREIGN}")
     save(tmp_path / "train" / "train" / "1.png", BLUE)
     assert shown(ImageFolder(tmp_path, size=8)) == [(BLUE, "train")]
+    save(tmp_path / "deep" / "data" / "train" / "1.png")
+    assert "no picture has a caption" in refusal(tmp_path / "deep")
 
 
 def test_splits_of_its_own(tmp_path):
@@ -189,6 +191,14 @@ def test_a_tenth_is_kept_for_the_test(tmp_path, inner):
     assert sorted(train + test) == [4 * i for i in range(60)]
     again = [red for (red, _, _), _ in shown(ImageFolder(tmp_path, "test", 4))]
     assert again == test != sorted(train + test)[:6]
+
+
+@pytest.mark.parametrize("other", ["test", "val"])
+def test_none_is_kept_where_there_is_a_test(tmp_path, other):
+    for i in range(60):
+        save(tmp_path / "train" / "red" / f"{i}.png")
+    save(tmp_path / other / "red" / "60.png")
+    assert [len(ImageFolder(tmp_path, split, 4)) for split in ("train", "test")] == [60, 1]
 
 
 def test_few_pictures_are_train_and_test(tmp_path):
