@@ -27,7 +27,7 @@ def run(arguments):
     """Measure on the data set that the pipeline was trained on, or on another."""
     from minild import data, evaluation
     from minild.cli.own_ops import read_own_ops, using_own_ops, with_own_ops
-    from minild.data.pictures import tell
+    from minild.data.pictures import tell_skipped
     from minild.pipelines import load, output
 
     if arguments.json:
@@ -39,7 +39,7 @@ def run(arguments):
         raise UserError(f"{arguments.model} does not say what it was trained on: give --dataset")
     size = pipeline.record.get("size") or (pipeline.default_size or (32, 32))[0]
     train, test = (data.load(dataset, split=split, size=size) for split in ("train", "test"))
-    tell(train)
+    tell_skipped(train)
     with without_warnings(), using_own_ops(arguments.own_ops, own):
         figures = evaluation.evaluate(
             pipeline, train, test, arguments.count, arguments.seed, arguments.steps, arguments.guidance, progress=True

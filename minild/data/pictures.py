@@ -19,8 +19,8 @@ def gather(dataset, limit=None):
     return np.stack([dataset[i][0] for i in rows]), [dataset.captions(i) for i in rows]
 
 
-def tell(dataset):
-    """Say on stderr what is to be known of a folder: its notices; then, once they are read, the pictures left out."""
+def tell_skipped(dataset):
+    """Say on stderr what a folder gives notice of and, once it is read, which of its pictures were left out."""
     for line in getattr(dataset, "notices", []):
         print(f"minild: {line}", file=sys.stderr)
     skipped = getattr(dataset, "skipped", [])

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 
 from minild import data, pretrained
 from minild.backend import get_device
-from minild.data.pictures import gather, tell
+from minild.data.pictures import gather, tell_skipped
 from minild.diffusion.schedule import NoiseSchedule
 from minild.engine.cores import core_count
 from minild.engine.memory import keep_freed_memory
@@ -141,7 +141,7 @@ class Run:
         self.preset = preset or preset_for(state["dataset"])
         self.schedule = NoiseSchedule(self.preset.schedule)
         train_set, test_set = (data.load(state["dataset"], split, state["size"]) for split in ("train", "test"))
-        tell(train_set)
+        tell_skipped(train_set)
         self.pictures, self.captions = gather(train_set, self.preset.pictures)
         self.samples, sample_captions = gather(test_set, SAMPLES)
         self.sample_captions = [several[0] for several in sample_captions]

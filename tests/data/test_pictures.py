@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from minild.data.pictures import SHOWN, gather, tell
+from minild.data.pictures import SHOWN, gather, tell_skipped
 from minild.data.shapes import Shapes
 
 
@@ -20,7 +20,7 @@ def test_gather_spreads_over_the_set():
 
 
 def test_skipped_pictures_are_named_and_counted(capsys):
-    tell(Shapes("test"))
+    tell_skipped(Shapes("test"))
     assert capsys.readouterr() == ("", "")
 
     class Folder(SimpleNamespace):
@@ -28,9 +28,9 @@ def test_skipped_pictures_are_named_and_counted(capsys):
             return 40
 
     told = ["captions come from the names of folders: 'cat' for cat/1.png", "2 passed over (hidden): .a, .b"]
-    tell(Folder(notices=told, skipped=[], name="mine"))
+    tell_skipped(Folder(notices=told, skipped=[], name="mine"))
     assert capsys.readouterr().err.splitlines() == [f"minild: {line}" for line in told]
-    tell(Folder(skipped=[(f"{i}.png", "truncated") for i in range(SHOWN + 3)], name="mine"))
+    tell_skipped(Folder(skipped=[(f"{i}.png", "truncated") for i in range(SHOWN + 3)], name="mine"))
     out, err = capsys.readouterr()
     lines = err.splitlines()
     assert out == "" and len(lines) == SHOWN + 1
