@@ -75,7 +75,7 @@ class ImageFolder:
             raise UserError(f"{self.name}: no picture has a caption in {self._entries[0].origin}: add a line for each")
         if not captions:
             raise UserError(f"{self.name}: no picture has a caption: add {add}{hint}")
-        if by_folder and unread and len(captions) == 1:
+        if by_folder and unread and len(captions) == 1 and self.split == "train":
             raise UserError(f"{self.name}: all captions would be {captions.pop()!r}, a folder's name{hint}")
 
     @functools.cached_property

@@ -151,6 +151,7 @@ def test_captions_that_lie_unread_are_named_where_there_are_no_others(tmp_path):
     (tmp_path / "captions.csv").touch()
     passed = f"captions.csv is passed over: {UNREAD}"
     assert refusal(tmp_path).endswith(f"all captions would be 'images', a folder's name; {passed}")
+    assert shown(ImageFolder(tmp_path, "test", 8)) == [(RED, "images")]  # a test may hold a single class
     save(tmp_path / "photos" / "2.png")
     assert {caption for _, caption in ImageFolder(tmp_path, size=8)} == {"images", "photos"}
     save(tmp_path / "loose" / "1.png")
