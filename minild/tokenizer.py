@@ -14,12 +14,15 @@ from pathlib import Path
 import numpy as np
 
 from minild.errors import UserError
-from minild.pretrained import read_json, write_json
+from minild.pretrained import write_json
+from minild.tokenizer_files import AddedToken, read_tokenizer
 
 BOS, EOS, END = "<|startoftext|>", "<|endoftext|>", "</w>"
 SPECIAL = {"bos_token": BOS, "eos_token": EOS, "pad_token": EOS, "unk_token": EOS}
 LENGTH = 77  # CLIP's own, for a folder that states no limit
+SPACES = re.compile(r"[^\S\x1c-\x1f]+")  # white space to Unicode, which does not count U+001C to U+001F as such
 CONTRACTION = re.compile("'(?:s|t|re|ve|m|ll|d)")
+NAME = re.compile(r"(<\|)(startoftext|endoftext)(\|>)")  # of a special token, where it is none: in capitals, say
 
 
 def byte_symbols():
@@ -38,9 +41,10 @@ BYTES = {symbol: byte for byte, symbol in SYMBOLS.items()}
 
 
 def clean(text):
-    """Unicode's composed form (NFC), in lower case."""
+    """Unicode's composed form (NFC), in lower case, each run of white space one blank."""
     # one character at a time: str.lower() of a whole word turns a final sigma into another letter, which CLIP's doesn't
-    return "".join(character.lower() for character in unicodedata.normalize("NFC", text))
+    lower = "".join(character.lower() for character in unicodedata.normalize("NFC", text))
+    return SPACES.sub(" ", lower)
 
 
 def kind(character):
@@ -52,14 +56,26 @@ def kind(character):
     return {"L": "letter", "N": "number"}.get(category[0], "other")
 
 
+def is_word_character(character):
+    """Whether a character is one of a word to Unicode: a letter, mark, digit, connector or joiner, no other number."""
+    code, category = ord(character), unicodedata.category(character)
+    circled = 0x24B6 <= code <= 0x24E9 or (0x1F130 <= code <= 0x1F189 and category == "So")
+    return category[0] in "LM" or category in ("Nd", "Nl", "Pc") or code in (0x200C, 0x200D) or circled
+
+
 def split_words(text):
     r"""The words of a clean text: a contraction's ending, a run of letters, one numeral, or a run of anything else.
 
-    It is CLIP's pattern 's|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+; white space only separates.
+    It is CLIP's pattern 's|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+; white space only separates. CLIP's
+    also begins with <\|startoftext\|>|<\|endoftext\|>, whose three parts are words, whatever follows them.
     """
     words, start = [], 0
     while start < len(text):
         run, end = kind(text[start]), start + 1
+        if name := NAME.match(text, start):
+            words += name.groups()
+            start = name.end()
+            continue
         if contraction := CONTRACTION.match(text, start):
             end = contraction.end()
         elif run != "number":
@@ -119,21 +135,31 @@ def learn_merges(counts, limit):
 
 
 class CLIPTokenizer:
-    """vocabulary {token: id}, merges [(left, right), ...] in order of rank; special overrides the tokens of SPECIAL."""
+    """vocabulary {token: id}, merges [(left, right), ...] in order of rank; special overrides the tokens of SPECIAL.
 
-    def __init__(self, vocabulary, merges, max_length=LENGTH, special=None):
-        self.vocabulary, self.merges, self.max_length = vocabulary, merges, max_length
+    added: a list of AddedToken, found whole in a text before it is split into words; the special ones are, too. Those
+    that the vocabulary lacks get the next free ids, in their order.
+    """
+
+    def __init__(self, vocabulary, merges, max_length=LENGTH, special=None, added=()):
+        self.learnt, self.merges, self.max_length = vocabulary, merges, max_length
         self.special = SPECIAL | (special or {})
-        missing = [token for token in self.special.values() if token not in vocabulary]
-        missing += ["".join(pair) for pair in merges if "".join(pair) not in vocabulary]
+        missing = [joined for joined in map("".join, merges) if joined not in vocabulary]
         if missing:
-            raise ValueError(f"the vocabulary lacks {missing[0]!r}, which the special tokens or the merges name")
+            raise ValueError(f"the vocabulary lacks {missing[0]!r}, which the merges name")
+        stated = {token.content: token for token in added}
+        self.added = stated | {token: AddedToken(token) for token in self.special.values() if token not in stated}
+        self.vocabulary = vocabulary | _next_ids(vocabulary, self.added)
         self.bos_token_id, self.eos_token_id, self.pad_token_id, self.unk_token_id = (
-            vocabulary[self.special[name]] for name in SPECIAL
+            self.vocabulary[self.special[name]] for name in SPECIAL
         )
         self.rank = {pair: i for i, pair in enumerate(merges)}
-        longest_first = sorted(set(self.special.values()), key=lambda token: (-len(token), token))
-        self.special_pattern = re.compile(f"({'|'.join(map(re.escape, longest_first))})")
+        self.in_given, self.in_clean = {}, {}  # what to look for in a text as given, and once it is clean
+        for token in sorted(self.added.values(), key=lambda token: self.vocabulary[token.content]):
+            if token.normalized:
+                self.in_clean.setdefault(clean(token.content), token)
+            else:
+                self.in_given[token.content] = token
         self.known = {}  # word -> its tokens, since captions repeat their words
 
     def __len__(self):
@@ -156,54 +182,63 @@ class CLIPTokenizer:
 
     @classmethod
     def from_pretrained(cls, folder):
-        """The tokenizer in `folder`: vocab.json and merges.txt, or the tokenizer.json that newer folders have instead.
+        """The tokenizer in `folder`, whose files minild.tokenizer_files tells: the ids are those of transformers.
 
-        max_length is tokenizer_config.json's model_max_length. UserError names the file that is missing or broken.
+        UserError names the file that is missing or broken, or what is not supported.
         """
-        folder = Path(folder)
-        if not (folder / "vocab.json").exists() and (folder / "tokenizer.json").exists():
-            source = folder / "tokenizer.json"
-            vocabulary, merges = _read_tokenizer_json(source)
-        else:
-            source = folder / "vocab.json"
-            vocabulary, merges = read_json(source), _read_merges(folder / "merges.txt")
-        ids = list(vocabulary.values())
-        if not ids or not all(type(i) is int and i >= 0 for i in ids) or len(set(ids)) < len(ids):
-            raise UserError(f"{source} does not give every token an id of its own")
-        config_file = folder / "tokenizer_config.json"
-        config = read_json(config_file) if config_file.exists() else {}
-        max_length = config.get("model_max_length", LENGTH)
-        if not isinstance(max_length, int | float) or max_length < 2:
-            raise UserError(f"{config_file}: model_max_length = {max_length!r} is not a length of 2 or more")
-        if max_length >= 10**9:  # how transformers writes "no limit"
-            max_length = LENGTH
-        special = {name: _content(config[name]) for name in SPECIAL if config.get(name) is not None}
+        files = read_tokenizer(Path(folder))
+        max_length = LENGTH if files.max_length is None else files.max_length
         try:
-            return cls(vocabulary, merges, int(max_length), special)
+            tokenizer = cls(files.vocabulary, files.merges, max_length, files.special, files.added)
+            for content, i in files.ids.items():
+                if tokenizer.vocabulary[content] != i:
+                    own = tokenizer.vocabulary[content]
+                    raise ValueError(f"the added token {content!r} is said to have the id {i}, and {own} is its turn")
         except ValueError as error:
-            raise UserError(f"{source}: {error}") from None
+            raise UserError(f"{files.source}: {error}") from None
+        return tokenizer
 
     def save_pretrained(self, folder):
-        """Write vocab.json, merges.txt, tokenizer_config.json and special_tokens_map.json to `folder`."""
+        """Write vocab.json, merges.txt, tokenizer_config.json and special_tokens_map.json to `folder`.
+
+        Where there are added tokens beside CLIP's, the config has their added_tokens_decoder.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        vocabulary = json.dumps(self.vocabulary, ensure_ascii=False)
+        vocabulary = json.dumps(self.learnt, ensure_ascii=False)
         (folder / "vocab.json").write_text(vocabulary + "\n", encoding="utf-8")
         lines = ["#version: 0.2", *(f"{left} {right}" for left, right in self.merges)]
         (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
         own = {"tokenizer_class": "CLIPTokenizer", "do_lower_case": True, "model_max_length": self.max_length}
+        plain = {content: AddedToken(content) for content in self.special.values()}
+        if self.added != plain or not self.added.keys() <= self.learnt.keys():
+            own["added_tokens_decoder"] = self._decoder()
         write_json(folder / "tokenizer_config.json", own | self.special)
         write_json(folder / "special_tokens_map.json", self.special)
 
+    def _decoder(self):
+        """The added tokens as tokenizer_config.json states them."""
+        named, strip = set(self.special.values()), {"lstrip": False, "rstrip": False}
+        return {
+            str(self.vocabulary[content]): {**token._asdict(), **strip, "special": content in named}
+            for content, token in self.added.items()
+        }
+
     def tokens(self, text):
-        """A text's tokens as strings, without BOS and EOS and not cut. A special token in the text stays whole."""
-        tokens = []
-        for i, part in enumerate(self.special_pattern.split(text)):
-            if i % 2:
-                tokens.append(part)
-            else:
-                tokens += [token for word in split_words(clean(part)) for token in self._word_tokens(word)]
-        return tokens
+        """A text's tokens as strings, without BOS and EOS and not cut. An added token in the text stays whole."""
+        return [token for token, _ in self._pieces(text)]
+
+    def _pieces(self, text):
+        """A text -> [(token, id), ...]."""
+        pieces = []
+        for part, whole in _find(text, self.in_given):
+            for inner, added in [(part, whole)] if whole else _find(clean(part), self.in_clean):
+                if added:
+                    pieces.append((added.content, self.vocabulary[added.content]))
+                else:
+                    symbols = [symbol for word in split_words(inner) for symbol in self._word_tokens(word)]
+                    pieces += [(symbol, self.learnt.get(symbol, self.unk_token_id)) for symbol in symbols]
+        return pieces
 
     def encode(self, texts):
         """A text or a list of N texts -> ids (N, max_length) int64: BOS, tokens, EOS, then padding.
@@ -213,16 +248,16 @@ class CLIPTokenizer:
         texts = [texts] if isinstance(texts, str) else texts
         ids = np.full((len(texts), self.max_length), self.pad_token_id, np.int64)
         for row, text in zip(ids, texts):
-            tokens = self.tokens(text)[: self.max_length - 2]
-            known = [self.vocabulary.get(token, self.unk_token_id) for token in tokens]
-            row[: len(known) + 2] = [self.bos_token_id, *known, self.eos_token_id]
+            kept = [i for _, i in self._pieces(text)[: self.max_length - 2]]
+            row[: len(kept) + 2] = [self.bos_token_id, *kept, self.eos_token_id]
         return ids
 
     def dropped(self, text):
         """The part of a text that encode() cuts off, as its tokens spell it; "" if nothing."""
-        spelt = "".join(self.tokens(text)[self.max_length - 2 :]).split(END)
-        words = [bytes(BYTES[symbol] for symbol in word).decode("utf-8", errors="replace") for word in spelt]
-        return " ".join(words).strip()
+        spelt = "".join(
+            f"{END}{token}{END}" if token in self.added else token for token in self.tokens(text)[self.max_length - 2 :]
+        )
+        return " ".join(word if word in self.added else _spell(word) for word in spelt.split(END) if word)
 
     def _word_tokens(self, word):
         """The word's symbols, after merging the pair of lowest rank again and again until none has one."""
@@ -234,38 +269,35 @@ class CLIPTokenizer:
         return self.known[word]
 
 
-def _read_merges(path):
-    """merges.txt -> [(left, right), ...]; its first line may state a version."""
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except OSError:
-        raise UserError(f"cannot read {path}") from None
-    except ValueError as error:
-        raise UserError(f"{path} is not UTF-8 text: {error}") from None
-    if lines[0].startswith("#version"):
-        lines[0] = ""
-    merges = [tuple(line.split()) for line in lines]
-    for number, pair in enumerate(merges, start=1):
-        if len(pair) not in (0, 2):
-            raise UserError(f"{path}, line {number}: expected two symbols with a blank between them")
-    return [pair for pair in merges if pair]
+def _next_ids(vocabulary, added):
+    """{content: id} of the added tokens: those in the vocabulary, or the next free ones. ValueError for none free."""
+    ids, following = {}, len(vocabulary)
+    for content in added:
+        ids[content] = vocabulary.get(content, following)
+        following = max(following, ids[content] + 1)
+    if len({*vocabulary.values(), *ids.values()}) < len(vocabulary | ids):
+        raise ValueError("the ids leave gaps, so that the next one is not free for an added token")
+    return ids
 
 
-def _read_tokenizer_json(path):
-    """tokenizer.json -> vocabulary, merges; a merge is written there as a pair, or as "left right"."""
-    value = read_json(path)
-    try:
-        model = value["model"]
-        merges = [tuple(merge.split() if isinstance(merge, str) else merge) for merge in model["merges"]]
-        added = {entry["content"]: entry["id"] for entry in value.get("added_tokens", [])}
-        vocabulary = model["vocab"] | added
-        if any(len(pair) != 2 or not all(isinstance(symbol, str) for symbol in pair) for pair in merges):
-            raise ValueError
-    except (KeyError, TypeError, ValueError):
-        raise UserError(f"{path} is not a byte-pair tokenizer") from None
-    return vocabulary, merges
+def _find(text, added):
+    """The text in order as pairs: (part, the AddedToken that it is), or (part, None) for what lies between.
+
+    added: {what to look for: AddedToken}; of several that begin at one place the longest is found.
+    """
+    if not added:
+        return [(text, None)]
+    parts, start = [], 0
+    longest_first = sorted(added, key=lambda content: (-len(content), content))
+    for match in re.finditer("|".join(map(re.escape, longest_first)), text):
+        token = added[match[0]]
+        beside = text[match.start() - 1 : match.start()], text[match.end() : match.end() + 1]
+        if not (token.single_word and any(map(is_word_character, filter(None, beside)))):
+            parts += [(text[start : match.start()], None), (match[0], token)]
+            start = match.end()
+    return [*parts, (text[start:], None)]
 
 
-def _content(token):
-    """A special token in tokenizer_config.json is a string, or an object that holds it."""
-    return str(token.get("content") if isinstance(token, dict) else token)
+def _spell(symbols):
+    """The text that a word's symbols stand for."""
+    return bytes(BYTES[symbol] for symbol in symbols).decode("utf-8", errors="replace")

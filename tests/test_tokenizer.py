@@ -7,6 +7,7 @@ import pytest
 
 from minild.errors import UserError
 from minild.tokenizer import CLIPTokenizer, byte_symbols, clean, learn_merges, split_words
+from minild.tokenizer_files import AddedToken
 
 CAPTIONS = ["a red circle above a blue square", "A red square, left of 2 stars", "a crow's nest: 🐦 café"]
 
@@ -134,12 +135,79 @@ def test_a_merge_of_number_signs_is_no_version_line(tmp_path):
 
 
 def test_special_tokens_and_length_come_from_the_config(tokenizer, tmp_path):
+    """And from special_tokens_map.json, which goes first, unless the config lists all added tokens itself."""
     tokenizer.save_pretrained(tmp_path)
+    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
     config = {"pad_token": "!", "eos_token": {"content": "<|endoftext|>"}, "model_max_length": 10**30}
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
-    assert CLIPTokenizer.from_pretrained(tmp_path).encode("").tolist() == [
-        [tokenizer.bos_token_id, tokenizer.eos_token_id] + [0] * 75
-    ]
+
+    def padding(config):
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+        ids = CLIPTokenizer.from_pretrained(tmp_path).encode("").tolist()
+        assert ids[0][:2] == [bos, eos] and len(set(ids[0][2:])) == 1 and len(ids[0]) == 77
+        return ids[0][2]
+
+    assert padding(config) == eos  # the map says so
+    assert padding(config | {"added_tokens_decoder": {}}) == 0
+    (tmp_path / "special_tokens_map.json").write_text('{"pad_token": {"content": "!", "normalized": true}}')
+    assert padding(config | {"pad_token": "<|endoftext|>"}) == 0  # as in Stable Diffusion 2
+    (tmp_path / "special_tokens_map.json").unlink()
+    assert padding(config) == 0
+    assert padding(config | {"pad_token": "<pad>"}) == len(tokenizer)  # the next free id
+
+
+@pytest.mark.parametrize("place", ["added_tokens.json", "added_tokens_decoder", "tokenizer.json"])
+def test_a_learnt_token_is_one_token(tokenizer, tmp_path, place):
+    """<cat-toy> of textual inversion, wherever the folder says so; and its longer sister is not cut."""
+    tokenizer.save_pretrained(tmp_path)
+    first = len(tokenizer)
+    names = {"<cat-toy>": first, "<cat-toy>_1": first + 1}
+    if place == "added_tokens.json":
+        (tmp_path / place).write_text(json.dumps(names))
+    else:
+        listed = [{"id": i, "content": name, "normalized": True, "special": False} for name, i in names.items()]
+        if place == "tokenizer.json":
+            model = {"vocab": tokenizer.vocabulary, "merges": [list(pair) for pair in tokenizer.merges]}
+            (tmp_path / place).write_text(json.dumps({"model": model, "added_tokens": listed}))
+        else:
+            decoder = {str(token.pop("id")): token for token in listed}
+            (tmp_path / "tokenizer_config.json").write_text(json.dumps({place: decoder}))
+    ours = CLIPTokenizer.from_pretrained(tmp_path)
+    assert len(ours) == first + 2
+    assert ours.tokens("a red<CAT-toy>s <cat-toy>_1") == ["a</w>", "red</w>", "<cat-toy>", "s</w>", "<cat-toy>_1"]
+    assert ours.encode("<cat-toy>_1")[0, 1] == first + 1
+    ours.max_length = 4
+    assert ours.dropped("a red <cat-toy> circle<cat-toy>_1") == "<cat-toy> circle <cat-toy>_1"
+    ours.save_pretrained(tmp_path / "again")
+    again = CLIPTokenizer.from_pretrained(tmp_path / "again")
+    assert (again.vocabulary, again.added, again.learnt) == (ours.vocabulary, ours.added, ours.learnt)
+
+
+def test_a_single_word_stands_alone_and_a_special_one_is_found_as_given(tokenizer):
+    added = [AddedToken("sks", single_word=True), AddedToken("<A>")]
+    ours = CLIPTokenizer(tokenizer.vocabulary, tokenizer.merges, added=added)
+    assert ours.tokens("sks!") == ["sks", "!</w>"]
+    for text in ("skss", "_sks", "sks2", "sksé", "SKS"):
+        assert "sks" not in ours.tokens(text), text
+    assert "<A>" in ours.tokens("x<A>y") and "<A>" not in ours.tokens("x<a>y")
+
+
+@pytest.mark.parametrize("processor, fits", [
+    ({"type": "RobertaProcessing", "cls": ["<|startoftext|>", 1], "sep": ["<|endoftext|>", 2]}, True),
+    ({"type": "RobertaProcessing", "cls": ["<s>", 1], "sep": ["<|endoftext|>", 2]}, False),
+    ({"type": "ByteLevel"}, False),
+    ({"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<|startoftext|>"}}, {"Sequence": {"id": "A"}},
+                                               {"SpecialToken": {"id": "<|endoftext|>"}}]}, True),
+    ({"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A"}}]}, False),
+    (None, True),
+])  # fmt: skip
+def test_tokenizer_json_must_put_a_text_between_bos_and_eos(tokenizer, tmp_path, processor, fits):
+    model = {"vocab": tokenizer.vocabulary, "merges": [list(pair) for pair in tokenizer.merges]}
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": model, "post_processor": processor}))
+    if fits:
+        assert CLIPTokenizer.from_pretrained(tmp_path).encode("a")[0, 0] == tokenizer.bos_token_id
+    else:
+        with pytest.raises(UserError, match=r"tokenizer\.json: its post_processor does not put a text between"):
+            CLIPTokenizer.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize("merge", [["r", "ed</w>"], "r ed</w>"])
@@ -159,18 +227,29 @@ def test_tokenizer_json_alone_is_read(tmp_path, merge):
         ("vocab.json", "{", "vocab.json is not JSON"),
         ("vocab.json", '{"a": "b"}', "vocab.json does not give every token an id"),
         ("vocab.json", '{"a": 1, "b": 1}', "vocab.json does not give every token an id"),
-        ("vocab.json", '{"a": 1}', "vocab.json: the vocabulary lacks '<|startoftext|>'"),
+        ("vocab.json", '{"a": 1}', "vocab.json: the vocabulary lacks 'ar', which the merges name"),
         ("merges.txt", None, "cannot read .*merges.txt"),
         ("merges.txt", "#version: 0.2\na b\nc\n", "merges.txt, line 3: expected two symbols"),
         ("merges.txt", "q x\n", "lacks 'qx'"),
         ("merges.txt", b"\xff\xfe", "merges.txt is not UTF-8"),
         ("tokenizer_config.json", '{"model_max_length": "long"}', "model_max_length = 'long'"),
-        ("tokenizer_config.json", '{"pad_token": "<pad>"}', "lacks '<pad>'"),
+        ("tokenizer_config.json", '{"padding_side": "left"}', "padding_side = 'left' is not supported"),
+        ("tokenizer_config.json", '{"truncation_side": "left"}', "truncation_side = 'left' is not supported"),
+        ("tokenizer_config.json", '{"add_bos_token": true}', "add_bos_token and add_eos_token must both be true"),
+        ("tokenizer_config.json", '{"split_special_tokens": true}', "split_special_tokens is not supported"),
+        ("tokenizer_config.json", '{"mask_token": 3}', "mask_token = 3 is no token"),
+        ("tokenizer_config.json", '{"added_tokens_decoder": {"x": "<a>"}}', "added_tokens_decoder must map ids"),
+        ("tokenizer_config.json", '{"added_tokens_decoder": {"9": ""}}', "added_tokens_decoder 9 = '' is no token"),
+        ("special_tokens_map.json", '{"pad_token": {"content": "x", "single_word": 1}}', "must be true or false"),
+        ("special_tokens_map.json", '{"pad_token": null}', "pad_token is null"),
+        ("added_tokens.json", '{"<cat-toy>": "49408"}', "added_tokens.json must map tokens to ids"),
+        ("added_tokens.json", '{"<cat-toy>": 49408}', "'<cat-toy>' is said to have the id 49408, and \\d+ is its turn"),
+        ("added_tokens.json", "[]", "added_tokens.json does not hold a JSON object"),
     ],
 )
 def test_missing_and_broken_files_are_named(tokenizer, tmp_path, name, content, told):
     tokenizer.save_pretrained(tmp_path)
-    (tmp_path / name).unlink()
+    (tmp_path / name).unlink(missing_ok=True)
     if content is not None:
         (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=told) as caught:
