@@ -152,7 +152,8 @@ def _read_added(path, config):
     To transformers it is not, where only an object of the config's, with a "__type", says that it is.
     """
     tokens = _fields(path)
-    special = {_content(config.get(name)) for name in NAMED} | {_content(value) for value in _listed(config)}
+    values = [config[name] for name in NAMED if config.get(name) is not None] + _listed(config)
+    special = set(map(_content, values))
     if not all(token and _is_id(i) for token, i in tokens.items()):
         raise UserError(f"{path} must map tokens to ids")
     return {i: AddedToken(token, normalized=token not in special) for token, i in tokens.items()}
