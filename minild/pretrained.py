@@ -5,6 +5,7 @@ The interchange layout (convolutions OIHW, linear layers out x in) exists only i
 
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from minild.weights import PICKLES, Weights, open_safetensors, refuse_pickle
 
 TO_INTERCHANGE = {"conv": (3, 2, 0, 1), "linear": (1, 0)}
 FROM_INTERCHANGE = {"conv": (2, 3, 1, 0), "linear": (1, 0)}
+PRECISIONS = ("fp32", "bf16", "fp16")  # variants that hold the same weights, from the most bits on
+SHARD = re.compile(r"-\d{5}-of-\d{5}")  # in the name of a file that holds a part of the weights
 
 
 def to_interchange(array, layout):
@@ -106,22 +109,45 @@ def read_weights(path):
 
 
 def open_weights(folder, name):
-    """The Weights in a model's folder, whose file is called `name`, "model.safetensors" say.
+    """(the Weights in a model's folder, whose file is called `name`, "model.safetensors" say; phrases to tell).
 
-    Also its fp16 variant, and either of them in shards with an index; what has more bits goes first. UserError names
-    what is missing, and pickled weights.
+    Whole, or in shards with an index. Where nothing has that plain name, a variant's, as save_pretrained(...,
+    variant="bf16") writes it: of several precisions the one with most bits. UserError names what is missing, pickled
+    weights, and variants that need not hold the same weights.
     """
-    folder, stem = Path(folder), name.removesuffix(".safetensors")
-    for variant in ("", ".fp16"):
-        whole, index = folder / f"{stem}{variant}.safetensors", folder / f"{stem}.safetensors.index{variant}.json"
-        if whole.is_file():
-            return open_safetensors(whole)
-        if index.is_file():
-            return _open_shards(index)
-    for path in sorted(folder.glob("*")):
-        if path.suffix in PICKLES:
-            refuse_pickle(path)
-    raise UserError(f"cannot read {folder / name}: no such file")
+    folder = Path(folder)
+    files = _variants(folder, name.removesuffix(".safetensors"))
+    if not files:
+        for path in sorted(folder.glob("*")):
+            if path.suffix in PICKLES:
+                refuse_pickle(path)
+        raise UserError(f"cannot read {folder / name}: no such file")
+    several = "" not in files and len(files) > 1
+    if several and not files.keys() <= set(PRECISIONS):
+        raise UserError(f"{folder} holds the variants {', '.join(files)} and no {name}: rename the one to use to that")
+    variant = "" if "" in files else min(files, key=lambda v: PRECISIONS.index(v) if v in PRECISIONS else 0)
+    told = [f"of the variants {', '.join(files)} took {variant}"] if several else []
+    path = files[variant]
+    return open_safetensors(path) if path.suffix == ".safetensors" else _open_shards(path), told
+
+
+def _variants(folder, stem):
+    """{variant: file of the whole weights, or index of shards}; the variant of a plain name is "".
+
+    stem.safetensors, stem.bf16.safetensors; and stem.safetensors.index.json, stem.safetensors.index.bf16.json or, as
+    written by others, stem.bf16.safetensors.index.json.
+    """
+    stem, files = re.escape(stem), {}
+    for pattern in (
+        rf"{stem}(?:|\.([^.]+))\.safetensors\.index\.json",
+        rf"{stem}\.safetensors\.index\.([^.]+)\.json",
+        rf"{stem}(?:|\.([^.]+))\.safetensors",  # last: what is whole goes before shards
+    ):
+        for path in sorted(folder.glob("*")):
+            found = re.fullmatch(pattern, path.name)
+            if found and not SHARD.search(path.name):
+                files[found[1] or ""] = path
+    return files
 
 
 def _open_shards(index):

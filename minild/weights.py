@@ -38,7 +38,7 @@ GIT_LFS = b"version https://git-lfs"
 
 
 class Tensor(NamedTuple):
-    """Where a tensor lies: `offset` bytes into the file at `path`. `kind` is a key of DTYPES."""
+    """Where a tensor lies: `offset` bytes into the file at `path`. `kind` is a key of DTYPES, or cannot be read."""
 
     path: Any
     kind: str
@@ -62,7 +62,11 @@ class Weights(Mapping):
         self.tensors = tensors
 
     def __getitem__(self, key):
-        return self.tensors[key].read()
+        """The tensor as an array. UserError for a dtype that cannot be read."""
+        tensor = self.tensors[key]
+        if tensor.kind not in DTYPES:
+            raise UserError(f"{tensor.path}: {key} has the dtype {tensor.kind!r}, which is not supported")
+        return tensor.read()
 
     def __iter__(self):
         return iter(self.tensors)
@@ -107,7 +111,10 @@ def open_safetensors(path):
 
 
 def _tensors(path, header, size):
-    """{key: Tensor} of a header. ValueError unless the tensors fill the rest of the file, one after the other."""
+    """{key: Tensor} of a header. ValueError unless the tensors fill the rest of the file, one after the other.
+
+    One of a dtype that cannot be read is among them, for it may be one that nobody needs.
+    """
     entries = json.loads(header.decode("utf-8"))
     if not isinstance(entries, dict):
         raise ValueError("its header is not a JSON object")
@@ -115,7 +122,7 @@ def _tensors(path, header, size):
     data, spans, tensors = 8 + len(header), [], {}
     for key, entry in entries.items():
         kind, shape, begin, end = _fields(key, entry, size)
-        if (end - begin) != math.prod(shape) * np.dtype(DTYPES[kind]).itemsize:
+        if kind in DTYPES and (end - begin) != math.prod(shape) * np.dtype(DTYPES[kind]).itemsize:
             raise ValueError(f"{key!r} of shape {shape} and dtype {kind} does not take {end - begin:,} bytes")
         spans.append((begin, end))
         tensors[key] = Tensor(path, kind, tuple(shape), data + begin)
@@ -136,9 +143,9 @@ def _fields(key, entry, size):
         numbers = [*shape, begin, end]
     except (KeyError, TypeError, ValueError):
         raise ValueError(f"{key!r} lacks a dtype, a shape or data_offsets") from None
-    if not isinstance(kind, str) or kind not in DTYPES:
-        raise ValueError(f"{key!r} has the dtype {kind!r}, which is not supported")
-    if len(shape) > MAX_DIMENSIONS or any(type(n) is not int or not 0 <= n <= size for n in numbers):
+    if not isinstance(kind, str):
+        raise ValueError(f"{key!r} has the dtype {kind!r}, which is no name")
+    if len(shape) > MAX_DIMENSIONS or any(type(n) is not int or not 0 <= n <= size for n in numbers) or end < begin:
         raise ValueError(f"{key!r} has a shape or data_offsets that cannot be")
     return kind, shape, begin, end
 

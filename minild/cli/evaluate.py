@@ -34,6 +34,8 @@ def run(arguments):
         output.require_writable(arguments.json)
     own = read_own_ops(arguments.own_ops)
     pipeline = load(arguments.model, arguments.dtype, arguments.device)
+    for line in pipeline.passed_over:
+        note(line)
     dataset = arguments.dataset or pipeline.record.get("dataset")
     if dataset is None:
         raise UserError(f"{arguments.model} does not say what it was trained on: give --dataset")

@@ -52,6 +52,8 @@ def run(arguments):
     own = read_own_ops(arguments.own_ops)
 
     pipeline = load(arguments.model, arguments.dtype, arguments.device)
+    for line in pipeline.passed_over:
+        note(line)
     guidance = pipeline.guidance_scale if arguments.guidance is None else arguments.guidance
     for text in dict.fromkeys([*prompts, arguments.negative_prompt]):
         if dropped := pipeline.tokenizer.dropped(text):

@@ -154,6 +154,12 @@ class CLIPTextModel(Model):
     ignored_keys = frozenset({"embeddings.position_ids"})  # 0, 1, 2, ... in files of earlier releases
 
     @classmethod
+    def _own_config(cls, config):
+        """Of a whole CLIP, those of its text encoder."""
+        text = config.get("text_config")
+        return text if config.get("model_type") == "clip" and isinstance(text, dict) else config
+
+    @classmethod
     def complete_config(cls, config):
         """As of every Model; hidden_act must be an activation that is known."""
         complete = super().complete_config(config)

@@ -19,6 +19,10 @@ class Model(Module):
 
     Two more say how the keys in a file differ from ours: old_keys, what parts of a key were once called, and
     ignored_keys, which hold no parameter.
+
+    What a folder holds beside the model is passed over as the reference does: fields of config.json that its class does
+    not know either, and weights of a part that the model does not have (`vision_model.*`, say). `passed_over`, a list
+    of phrases, tells of it.
     """
 
     defaults: dict
@@ -28,6 +32,7 @@ class Model(Module):
     key_prefix = ""  # what the keys in the file carry before ours
     old_keys: dict = {}
     ignored_keys: frozenset = frozenset()
+    passed_over: tuple = ()
 
     @classmethod
     def complete_config(cls, config):
@@ -40,9 +45,13 @@ class Model(Module):
                 supported = cls.only[field]
                 if value not in supported:
                     raise UserError(f"{cls.__name__}: {field} = {value!r} is not supported, use {supported[0]!r}")
-            elif field not in cls.inert and not field.startswith("_"):
+            elif not cls._knows(field):
                 raise UserError(f"{cls.__name__} config: unknown field {field!r}")
         return complete
+
+    @classmethod
+    def _knows(cls, field):
+        return field in cls.defaults or field in cls.only or field in cls.inert or field.startswith("_")
 
     @classmethod
     def from_config(cls, config, seed=0):
@@ -53,12 +62,36 @@ class Model(Module):
     def from_pretrained(cls, folder, dtype="float32", device="cpu"):
         """The model in `folder` (config.json and weights). UserError names what is missing or does not fit."""
         folder = Path(folder)
-        config = pretrained.read_json(folder / "config.json")
-        kind = config.get("_class_name", cls.__name__)
+        config, weights, passed_over = cls.open_pretrained(folder)
+        model = cls.from_weights(config, weights, folder, dtype, device)
+        model.passed_over = passed_over
+        return model
+
+    @classmethod
+    def open_pretrained(cls, folder):
+        """-> (complete config, Weights, phrases on what was passed over) of a folder; no weight is read yet."""
+        given = cls._own_config(pretrained.read_json(folder / "config.json"))
+        kind = given.get("_class_name", cls.__name__)
         if kind != cls.__name__:
             raise UserError(f"{folder} holds a model of the class {kind!r}, which is not supported: use {cls.__name__}")
-        config = cls.complete_config(config)  # before the weights, for it says more of a model of another family
-        return cls.from_weights(config, pretrained.open_weights(folder, cls.weights_name), folder, dtype, device)
+        fields = [field for field in given if not cls._knows(field)]
+        # before the weights, for it says more of a model of another family
+        config = cls.complete_config({field: value for field, value in given.items() if field not in fields})
+        weights, told = pretrained.open_weights(folder, cls.weights_name)
+        parts = {name.partition(".")[0] for name, _ in cls(config).named_parameters()}
+
+        def is_foreign(key):
+            ours = cls._our_key(key)
+            return ours is not None and ours.partition(".")[0] not in parts
+
+        foreign = [key for key in weights if is_foreign(key)]
+        passed_over = told + _phrase("field of config.json", fields) + _phrase("weight", foreign)
+        return config, weights.renamed(lambda key: None if is_foreign(key) else key), passed_over
+
+    @classmethod
+    def _own_config(cls, config):
+        """The fields that are this model's, of a config.json."""
+        return config
 
     @classmethod
     def from_weights(cls, config, weights, source, dtype="float32", device="cpu"):
@@ -125,3 +158,11 @@ def require_block_types(title, config, field, supported):
     types, count = config[field], len(config["block_out_channels"])
     if len(types) != count or any(kind not in supported for kind in types):
         raise UserError(f"{title}: {field} = {types!r} is not supported, use {count} of {', '.join(supported)}")
+
+
+def _phrase(noun, names, shown=3):
+    """["passed over 5 weights: a, b, c, ..."], or [] for no names."""
+    if not names:
+        return []
+    plural = noun.replace(noun.split()[0], noun.split()[0] + "s", 1) if len(names) > 1 else noun
+    return [f"passed over {len(names)} {plural}: {', '.join(names[:shown])}{', ...' if len(names) > shown else ''}"]

@@ -44,8 +44,9 @@ def describe(name=None):
 
 def _describe_folder(folder):
     head = [f"folder        {folder}", *_training(read_record(folder))]
-    weights = {part: pretrained.open_weights(folder / part, model.weights_name) for part, model in MODELS.items()}
-    configs = {part: pretrained.read_json(folder / part / "config.json") for part in MODELS}
+    opened = {part: model.open_pretrained(folder / part) for part, model in MODELS.items()}
+    configs, weights, told = ({part: three[i] for part, three in opened.items()} for i in range(3))
+    head += [f"{part:<14}{phrase}" for part, phrases in told.items() for phrase in phrases]
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
     schedule, sampler = read_scheduler(folder / "scheduler")
     return head + _parts(weights, configs, tokenizer, schedule, sampler)

@@ -42,6 +42,12 @@ class Pipeline:
         return self.unet.device
 
     @property
+    def passed_over(self):
+        """Lines on what the folder holds and the models do not need, such as fields that only training reads."""
+        models = {"vae": self.vae, "text_encoder": self.text_encoder, "unet": self.unet}
+        return [f"{part}: {phrase}" for part, model in models.items() for phrase in model.passed_over]
+
+    @property
     def guidance_scale(self):
         """The guidance scale that the training recorded as the model's own; Stable Diffusion's 7.5 where none did."""
         return self.record.get("guidance_scale", 7.5)

@@ -37,6 +37,13 @@ PREFIXES = {
     "text_encoder": "cond_stage_model.transformer.",
     "unet": "model.diffusion_model.",
 }
+# What a text encoder or an autoencoder may be saved with, and which only training needs, or CLIP as a whole.
+BESIDE = (
+    "first_stage_model.loss.",
+    "first_stage_model.model_ema.",
+    *(f"{PREFIXES['text_encoder']}{part}" for part in ("vision_model.", "visual_projection.", "text_projection.")),
+    f"{PREFIXES['text_encoder']}logit_scale",
+)
 OTHER_FAMILIES = {
     "conditioner.embedders.": "Stable Diffusion XL",
     "cond_stage_model.model.": "Stable Diffusion 2",
@@ -115,7 +122,7 @@ def our_key(part, key):
     A key of the model that no table knows stays as it is, to be refused by its name.
     """
     prefix, names = PREFIXES[part], NAMES[part]
-    if not key.startswith(prefix) or key.startswith("first_stage_model.loss."):  # which only training needs
+    if not key.startswith(prefix) or key.startswith(BESIDE):
         return None
     key = key.removeprefix(prefix)
     start = key

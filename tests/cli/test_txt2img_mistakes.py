@@ -26,9 +26,9 @@ def _no_unet(folder):
     (folder / "unet").rename(folder / "elsewhere")
 
 
-def _unknown_field(folder):
+def _field_that_changes_the_result(folder):
     path = folder / "vae" / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"colour": 3}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"act_fn": "relu"}))
 
 
 def _truncated(folder):
@@ -52,7 +52,7 @@ def _misshapen_weight(folder):
     "damage, message",
     [
         (_no_unet, "has no folder unet"),
-        (_unknown_field, "unknown field 'colour'"),
+        (_field_that_changes_the_result, "act_fn = 'relu' is not supported"),
         (_truncated, "is not a whole safetensors file"),
         (_missing_weight, "missing conv_out.bias"),
         (_misshapen_weight, "conv_out.bias has shape (7,), expected (2,)"),

@@ -167,8 +167,11 @@ DAMAGES = {
         _weights(lambda s: s.update({"quant_conv.bias": np.zeros(5, np.float32)})),
         r"quant_conv.bias has shape \(5,\), expected \(4,\)",
     ),
-    "an unknown weight": (_weights(lambda s: s.update(stray=np.zeros(1, np.float32))), "unknown stray"),
-    "an unknown field": (_config("unet", colour=3), "unknown field 'colour'"),
+    "an unknown weight": (
+        _weights(lambda s: s.update({"decoder.stray": np.zeros(1, np.float32)})),
+        "unknown decoder.stray",
+    ),
+    "a field that changes the result": (_config("unet", class_embed_type="timestep"), "class_embed_type = 'timestep'"),
     "a field of the wrong type": (_config("text_encoder", num_hidden_layers="two"), "text_encoder cannot be used"),
     "another prediction": (
         _config("scheduler", "scheduler_config.json", prediction_type="flow_prediction"),
