@@ -84,7 +84,8 @@ def test_original_keys(old, new):
 
 
 def test_what_belongs_to_no_model_is_left_out():
-    clip = [f"cond_stage_model.transformer.{rest}" for rest in ("logit_scale", "text_projection.weight", "vision_model.x")]
+    rest = ("logit_scale", "text_projection.weight", "vision_model.embeddings.position_ids")
+    clip = [f"cond_stage_model.transformer.{key}" for key in rest]
     training = ["betas", "model_ema.decay", "first_stage_model.loss.logvar", "first_stage_model.model_ema.decay"]
     for key in ("model_ema.diffusion_modelout2bias", *training, *clip):
         assert [single_file.our_key(part, key) for part in MODELS] == [None] * 3
