@@ -6,12 +6,22 @@
 import numpy as np
 
 from minild.engine import run
+from minild.errors import UserError
 from minild.models.model import Model, require_block_types
 from minild.nn.layers import SILU, Conv2d, GroupNorm, Linear
 from minild.nn.module import Module, add_gradients
 from minild.nn.unet_blocks import DOWN_BLOCKS, UP_BLOCKS, UNetMidBlock2DCrossAttn
 from minild.ops.embedding import timestep_embedding
 from minild.ops.validate import require_rank, require_shape
+
+MID_BLOCKS = ("UNetMidBlock2DCrossAttn", None)
+ALIKE = ("cross_attention_dim", "only_cross_attention", "transformer_layers_per_block")
+
+
+def per_level(config, field):
+    """The values of a field, one for each level: it may be one number for all of them."""
+    value = config[field]
+    return [value] * len(config["block_out_channels"]) if isinstance(value, int) else list(value)
 
 
 class TimestepEmbedding(Module):
@@ -45,6 +55,7 @@ class UNet2DConditionModel(Model):
         "flip_sin_to_cos": True,
         "freq_shift": 0,
         "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
+        "mid_block_type": "UNetMidBlock2DCrossAttn",
         "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
         "block_out_channels": [320, 640, 1280, 1280],
         "layers_per_block": 2,
@@ -53,21 +64,18 @@ class UNet2DConditionModel(Model):
         "cross_attention_dim": 1280,
         "attention_head_dim": 8,
         "use_linear_projection": False,
+        "time_embedding_dim": None,
     }
     only = {
         "center_input_sample": [False],
-        "mid_block_type": ["UNetMidBlock2DCrossAttn"],
         "only_cross_attention": [False],
         "downsample_padding": [1],
         "mid_block_scale_factor": [1],
-        "dropout": [0.0],
         "act_fn": ["silu", "swish"],
         "transformer_layers_per_block": [1],
         "num_attention_heads": [None],
         "dual_cross_attention": [False],
         "resnet_time_scale_shift": ["default"],
-        "resnet_skip_time_act": [False],
-        "resnet_out_scale_factor": [1.0],
         "time_embedding_type": ["positional"],
         "conv_in_kernel": [3],
         "conv_out_kernel": [3],
@@ -77,28 +85,50 @@ class UNet2DConditionModel(Model):
         field: [None]
         for field in (
             "reverse_transformer_layers_per_block encoder_hid_dim encoder_hid_dim_type class_embed_type "
-            "addition_embed_type addition_time_embed_dim num_class_embeds time_embedding_dim time_embedding_act_fn "
-            "timestep_post_act time_cond_proj_dim projection_class_embeddings_input_dim "
-            "mid_block_only_cross_attention cross_attention_norm"
+            "addition_embed_type num_class_embeds time_embedding_act_fn timestep_post_act time_cond_proj_dim"
         ).split()
     }
-    inert = frozenset({"upcast_attention", "addition_embed_type_num_heads"})
+    inert = frozenset(
+        (
+            "upcast_attention dropout "
+            # of kinds of blocks and of embeddings that this model does not have
+            "resnet_skip_time_act resnet_out_scale_factor mid_block_only_cross_attention cross_attention_norm "
+            "addition_embed_type_num_heads addition_time_embed_dim projection_class_embeddings_input_dim"
+        ).split()
+    )
 
     @classmethod
     def complete_config(cls, config):
-        """See Model.complete_config; there must be one block type for each width."""
+        """See Model.complete_config; each width has a block type, and its own of the numbers that a list gives.
+
+        The fields ALIKE may be lists, too, of one value for all levels.
+        """
+        levels = len(config.get("block_out_channels", cls.defaults["block_out_channels"]))
+        for field in ALIKE:
+            value = config.get(field)
+            if isinstance(value, (list, tuple)) and len(value) == levels and all(one == value[0] for one in value):
+                config = config | {field: value[0]}
         complete = super().complete_config(config)
         require_block_types(cls.__name__, complete, "down_block_types", DOWN_BLOCKS)
         require_block_types(cls.__name__, complete, "up_block_types", UP_BLOCKS)
+        for field in ("layers_per_block", "attention_head_dim"):
+            if len(per_level(complete, field)) != levels:
+                raise UserError(f"{cls.__name__}: {field} = {complete[field]!r}: give one number, or {levels}")
+        if not isinstance(complete["cross_attention_dim"], int):
+            message = f"cross_attention_dim = {complete['cross_attention_dim']!r} is not supported, use one number"
+            raise UserError(f"{cls.__name__}: {message}")
+        if complete["mid_block_type"] not in MID_BLOCKS:
+            message = f"mid_block_type = {complete['mid_block_type']!r} is not supported, use {MID_BLOCKS[0]!r} or null"
+            raise UserError(f"{cls.__name__}: {message}")
         return complete
 
     def __init__(self, config):
         super().__init__(config)
-        channels, layers = list(config["block_out_channels"]), config["layers_per_block"]
-        temb = 4 * channels[0]
+        channels = list(config["block_out_channels"])
+        layers = per_level(config, "layers_per_block")
+        temb = config["time_embedding_dim"] or 4 * channels[0]
         # The reference's misnomer: for this model attention_head_dim is the number of heads.
-        heads = config["attention_head_dim"]
-        heads = [heads] * len(channels) if isinstance(heads, int) else list(heads)
+        heads = per_level(config, "attention_head_dim")
         last = len(channels) - 1
         self.conv_in = Conv2d(config["in_channels"], channels[0])
         self.time_embedding = TimestepEmbedding(channels[0], temb)
@@ -112,17 +142,19 @@ class UNet2DConditionModel(Model):
         }
         self.down_blocks = [
             DOWN_BLOCKS[kind](
-                widths[i], widths[i + 1], layers=layers, downsample=i < last, heads=heads[i], **everywhere
+                widths[i], widths[i + 1], layers=layers[i], downsample=i < last, heads=heads[i], **everywhere
             )
             for i, kind in enumerate(config["down_block_types"])
         ]
-        self.mid_block = UNetMidBlock2DCrossAttn(channels[-1], heads=heads[-1], **everywhere)
+        self.mid_block = None
+        if config["mid_block_type"]:
+            self.mid_block = UNetMidBlock2DCrossAttn(channels[-1], heads=heads[-1], **everywhere)
         skips = [channels[0]]
         for i, width in enumerate(channels):
-            skips += [width] * (layers + (i < last))
+            skips += [width] * (layers[i] + (i < last))
         self.up_blocks, width = [], channels[-1]
         for i, kind in enumerate(config["up_block_types"]):
-            mine = [skips.pop() for _ in range(layers + 1)]
+            mine = [skips.pop() for _ in range(layers[last - i] + 1)]
             out = channels[last - i]
             block = UP_BLOCKS[kind](width, mine, out, upsample=i < last, heads=heads[last - i], **everywhere)
             self.up_blocks.append(block)
@@ -139,9 +171,6 @@ class UNet2DConditionModel(Model):
         require_rank("x", x, 4, "(N, h, w, c)")
         N = x.shape[0]
         require_shape("x", x, (N, None, None, config["in_channels"]))
-        step = 2 ** (len(config["block_out_channels"]) - 1)
-        if x.shape[1] % step or x.shape[2] % step:
-            raise ValueError(f"x: expected a height and a width that are multiples of {step}, got shape {x.shape}")
         require_shape("t", t, (N,))
         if t.dtype.kind not in "fiu":
             raise ValueError(f"t: expected numbers, got dtype {t.dtype}")
@@ -155,6 +184,7 @@ class UNet2DConditionModel(Model):
     def forward(self, x, t, context):
         """x (N, h, w, c), t (N,) numbers from 0 to T - 1, context (N, L, D) -> (N, h, w, c), what the model predicts.
 
+        Any h and w will do: each level is half of the one above, rounded up, and on the way back as large as its skips.
         Raises ValueError for a shape that does not fit.
         """
         self.require(x, t, context)
@@ -170,18 +200,21 @@ class UNet2DConditionModel(Model):
             (h, left), cache = block.forward(h, temb, context)
             skips += left
             downs.append(cache)
-        h, mid = self.mid_block.forward(h, temb, context)
+        mid = None
+        if self.mid_block:
+            h, mid = self.mid_block.forward(h, temb, context)
         for block in self.up_blocks:
             count = len(block.resnets)
             mine, skips = skips[-count:], skips[:-count]
-            h, cache = block.forward(h, mine, temb, context)
+            size = skips[-1].shape[1:3] if skips else None  # of the next block's skips
+            h, cache = block.forward(h, mine, temb, context, size)
             ups.append(cache)
         h, norm = self.conv_norm_out.forward(h)
         y, conv_out = self.conv_out.forward(h)
         return y, (angles, time, conv_in, downs, mid, ups, norm, conv_out)
 
     def backward(self, dy, cache):
-        """dy (N, h, w, c) -> dx (N, h, w, c), dt (N,), dcontext (N, L, D)."""
+        """dy (N, h, w, c) -> dx (N, h, w, c), dt (N,), dcontext (N, L, D), or None where nothing attends to it."""
         angles, time, conv_in, downs, mid, ups, norm, conv_out = cache
         dh = self.conv_out.backward(dy, conv_out)
         dh = self.conv_norm_out.backward(dh, norm)
@@ -191,8 +224,9 @@ class UNet2DConditionModel(Model):
             dh, mine, d, dc = block.backward(dh, up)
             dskips += mine
             dtemb, dcontext = add_gradients(dtemb, d), add_gradients(dcontext, dc)
-        dh, d, dc = self.mid_block.backward(dh, mid)
-        dtemb, dcontext = add_gradients(dtemb, d), add_gradients(dcontext, dc)
+        if self.mid_block:
+            dh, d, dc = self.mid_block.backward(dh, mid)
+            dtemb, dcontext = add_gradients(dtemb, d), add_gradients(dcontext, dc)
         for block, down in zip(reversed(self.down_blocks), reversed(downs)):
             count = len(block.resnets) + len(block.downsamplers)
             mine, dskips = dskips[-count:], dskips[:-count]

@@ -2,6 +2,7 @@
 
 from minild.nn.layers import SILU, UPSAMPLE, Conv2d, GroupNorm, Linear
 from minild.nn.module import Module
+from minild.ops.conv import pad
 
 
 class ResnetBlock2D(Module):
@@ -52,7 +53,8 @@ class ResnetBlock2D(Module):
 class Downsample2D(Module):
     """A 3 x 3 convolution at stride 2: (N, H, W, C) -> (N, H/2, W/2, C).
 
-    `padding` is 1 in the U-Net; the autoencoder pads one pixel at the right and the bottom only, ((0, 1), (0, 1)).
+    `padding` is 1 in the U-Net, where half of an odd H is rounded up; the autoencoder pads one pixel at the right and
+    the bottom only, ((0, 1), (0, 1)).
     """
 
     def __init__(self, channels, padding=1):
@@ -68,18 +70,29 @@ class Downsample2D(Module):
 
 
 class Upsample2D(Module):
-    """Nearest x 2, then a 3 x 3 convolution: (N, H, W, C) -> (N, 2H, 2W, C)."""
+    """Nearest x 2, then a 3 x 3 convolution: (N, H, W, C) -> (N, 2H, 2W, C).
+
+    To meet a skip of an odd height, 2H - 1, the last of the doubled rows is left out; likewise of columns. What is left
+    is the nearest neighbour still: row i shows row floor(i H / (2H - 1)) = floor(i / 2).
+    """
 
     def __init__(self, channels):
         self.conv = Conv2d(channels, channels)
 
-    def forward(self, x):
-        """x (N, H, W, C) -> y (N, 2H, 2W, C)."""
+    def forward(self, x, size=None):
+        """x (N, H, W, C) -> y (N, 2H, 2W, C), or (N, *size, C): size is 2H or 2H - 1, and 2W or 2W - 1."""
         h, up = UPSAMPLE.forward(x)
+        left_out = None
+        if size not in (None, h.shape[1:3]):
+            left_out = (0, h.shape[1] - size[0]), (0, h.shape[2] - size[1])
+            h = h[:, : size[0], : size[1]]
         h, conv = self.conv.forward(h)
-        return h, (up, conv)
+        return h, (up, left_out, conv)
 
     def backward(self, dy, cache):
-        """dy (N, 2H, 2W, C) -> dx (N, H, W, C)."""
-        up, conv = cache
-        return UPSAMPLE.backward(self.conv.backward(dy, conv), up)
+        """dy like y -> dx (N, H, W, C)."""
+        up, left_out, conv = cache
+        dh = self.conv.backward(dy, conv)
+        if left_out:
+            dh = pad(dh, left_out)  # what was left out gets no gradient
+        return UPSAMPLE.backward(dh, up)

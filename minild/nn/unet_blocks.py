@@ -49,7 +49,7 @@ class DownBlock2D(Module):
     def forward(self, x, temb, context):
         """x (N, H, W, Cin), temb (N, T), context (N, Lk, Dc) -> y (N, H/2, W/2, Cout), skips.
 
-        Without a downsampler y keeps H and W.
+        Half of an odd number is rounded up. Without a downsampler y keeps H and W.
         """
         skips, resnets, attentions, down = [], [], [], None
         for i, resnet in enumerate(self.resnets):
@@ -151,8 +151,11 @@ class UpBlock2D(Module):
         ]
         self.upsamplers = [Upsample2D(out_channels)] if upsample else []
 
-    def forward(self, x, skips, temb, context):
-        """x (N, H, W, C), skips, temb (N, T), context (N, Lk, Dc) -> y (N, 2H, 2W, Cout) or (N, H, W, Cout)."""
+    def forward(self, x, skips, temb, context, size=None):
+        """x (N, H, W, C), skips, temb (N, T), context (N, Lk, Dc) -> y (N, 2H, 2W, Cout) or (N, H, W, Cout).
+
+        size: (height, width) of y where it is upsampled to meet a skip of an odd height or width; None doubles both.
+        """
         xp = get_array_module(x)
         skips = list(skips)
         resnets, attentions, widths, up = [], [], [], None
@@ -164,7 +167,7 @@ class UpBlock2D(Module):
                 x, cache = self.attentions[i].forward(x, context)
                 attentions.append(cache)
         if self.upsamplers:
-            x, up = self.upsamplers[0].forward(x)
+            x, up = self.upsamplers[0].forward(x, size)
         return x, (resnets, attentions, widths, up)
 
     def backward(self, dy, cache):

@@ -8,7 +8,7 @@ from minild.backend import to_device, to_host
 from minild.diffusion.loss import epsilon_loss, epsilon_loss_backward
 from minild.diffusion.schedule import NoiseSchedule
 from minild.models import AutoencoderKL, CLIPTextModel, UNet2DConditionModel, VQModel
-from models.tiny import AUTOENCODER, TEXT, UNET, UNET_2, VQ, autoencoder_inputs, unet_inputs
+from models.tiny import AUTOENCODER, TEXT, THREE_LEVELS, UNET, UNET_2, VQ, autoencoder_inputs, unet_inputs
 
 
 def trained(model):
@@ -56,6 +56,7 @@ def single(inputs):
 CASES = {
     "unet": (UNet2DConditionModel, UNET, lambda rng: single(unet_inputs(rng, 3))),
     "unet 2": (UNet2DConditionModel, UNET_2, lambda rng: single(unet_inputs(rng, 5))),
+    "unet of three levels": (UNet2DConditionModel, THREE_LEVELS, lambda rng: single(unet_inputs(rng, 3, (7, 10)))),
     "autoencoder": (AutoencoderKL, AUTOENCODER, lambda rng: single(autoencoder_inputs(rng))),
     "vq": (VQModel, VQ, lambda rng: single(autoencoder_inputs(rng))[:1]),
     "text": (CLIPTextModel, TEXT, lambda rng: [rng.integers(0, 11, (2, 5))]),

@@ -9,13 +9,16 @@ from minild.gradcheck import check, check_module
 from minild.models import AutoencoderKL, CLIPTextModel, UNet2DConditionModel
 from minild.models.autoencoder_kl import DiagonalGaussian, reparameterize, reparameterize_backward
 from minild.nn.module import Module
-from models.tiny import AUTOENCODER, TEXT, UNET, UNET_2, autoencoder_inputs, unet_inputs
+from models.tiny import AUTOENCODER, TEXT, THREE_LEVELS, UNET, UNET_2, autoencoder_inputs, unet_inputs
 
 
-@pytest.mark.parametrize(("config", "samples"), [(UNET, 3), (UNET_2, 1)])
-def test_unet(rng, config, samples):
+@pytest.mark.parametrize(
+    ("config", "size", "samples"),
+    [(UNET, (4, 6), 3), (UNET_2, (4, 6), 1), (UNET, (5, 3), 1), (THREE_LEVELS, (7, 2), 1)],
+)
+def test_unet(rng, config, size, samples):
     model = UNet2DConditionModel.from_config(config)
-    check_module(model, unet_inputs(rng, config["in_channels"]), samples=samples)
+    check_module(model, unet_inputs(rng, config["in_channels"], size), samples=samples)
 
 
 class WholeAutoencoder(Module):

@@ -45,9 +45,18 @@ TEXT = {
 }
 
 
-def unet_inputs(rng, channels):
+THREE_LEVELS = UNET | {  # a depth of its own for each, and no middle
+    "block_out_channels": [8, 8, 16],
+    "layers_per_block": [1, 2, 1],
+    "mid_block_type": None,
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D", "CrossAttnUpBlock2D"],
+}
+
+
+def unet_inputs(rng, channels, size=(4, 6)):
     return {
-        "x": rng.standard_normal((2, 4, 6, channels)),
+        "x": rng.standard_normal((2, *size, channels)),
         "t": np.array([3.7, 612.2]),
         "context": rng.standard_normal((2, 5, 6)),
     }

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from minild.gradcheck import check_module
+from minild.nn.module import Module
 from minild.nn.resnet import Downsample2D, ResnetBlock2D, Upsample2D
 
 RIGHT_AND_BOTTOM = ((0, 1), (0, 1))
@@ -24,8 +25,41 @@ def test_downsample_gradient(rng, padding, size):
     check_module(Downsample2D(4, padding), {"x": rng.standard_normal((2, *size, 4))}, samples=60)
 
 
-def test_upsample_gradient(rng):
-    check_module(Upsample2D(4), {"x": rng.standard_normal((2, 3, 5, 4))}, samples=60)
+class UpsampleTo(Module):
+    """Upsample2D to a given size, for the checker."""
+
+    def __init__(self, size):
+        self.up, self.size = Upsample2D(4), size
+
+    def forward(self, x):
+        return self.up.forward(x, self.size)
+
+    def backward(self, dy, cache):
+        return self.up.backward(dy, cache)
+
+
+SIZES = [None, (6, 10), (5, 10), (6, 9), (5, 9)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_upsample_gradient(rng, size):
+    check_module(UpsampleTo(size), {"x": rng.standard_normal((2, 3, 5, 4))}, samples=60)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_an_odd_size_is_cut_before_the_convolution(rng, size):
+    """So that the last row sees zeros below itself, and not the row that was cut off."""
+    block = Upsample2D(4).initialise(rng)
+    x = rng.standard_normal((2, 3, 5, 4), dtype="f")
+    rows, columns = (np.arange(n) // 2 for n in size or (6, 10))
+    expected = block.conv(x[:, rows][:, :, columns])
+    np.testing.assert_allclose(block(x, size), expected, atol=1e-6)
+
+
+def test_of_an_even_size_nothing_is_cut(rng):
+    """Nor is anything padded in the backward."""
+    _, (_, left_out, _) = Upsample2D(4).initialise(rng).forward(rng.standard_normal((1, 3, 5, 4), dtype="f"), (6, 10))
+    assert left_out is None
 
 
 def test_a_shortcut_only_where_the_width_changes():

@@ -34,11 +34,11 @@ class Down(Module):
 class Up(Module):
     """An up block with two skips as plain inputs, for the checker."""
 
-    def __init__(self, block):
-        self.block = block
+    def __init__(self, block, size=None):
+        self.block, self.size = block, size
 
     def forward(self, x, first, second, temb, context=None):
-        return self.block.forward(x, [first, second], temb, context)
+        return self.block.forward(x, [first, second], temb, context, self.size)
 
     def backward(self, dy, cache):
         dx, dskips, dtemb, dcontext = self.block.backward(dy, cache)
@@ -75,10 +75,10 @@ def up_inputs(rng):
     return maps | {"temb": rng.standard_normal((2, T))}
 
 
-@pytest.mark.parametrize("upsample", [True, False])
-def test_up_block_gradient(rng, upsample):
+@pytest.mark.parametrize(("upsample", "size"), [(True, None), (True, (5, 10)), (False, None)])
+def test_up_block_gradient(rng, upsample, size):
     block = UpBlock2D(12, [8, 4], 8, temb_channels=T, upsample=upsample, groups=4, eps=1e-5)
-    check_module(Up(block), up_inputs(rng), samples=15)
+    check_module(Up(block, size), up_inputs(rng), samples=15)
 
 
 @pytest.mark.parametrize("linear_projection", [False, True])
