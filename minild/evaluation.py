@@ -130,7 +130,7 @@ def evaluate(pipeline, train, test, count=None, seed=0, steps=50, guidance_scale
 
     count           pictures to draw, and at most that many to rebuild; None for 300 (shapes and rebuilding: all)
     seed            of the random choice, and of the first picture drawn
-    guidance_scale  None for the one recorded with the model, 7.5 where there is none
+    guidance_scale  1 or less is none; None for the one recorded with the model, 7.5 where there is none
     """
     pictures, _ = gather(test, count)
     rebuilt = rebuild(pipeline.vae, pictures, progress)

@@ -73,7 +73,8 @@ def add_steps(command, what):
 
 
 def add_guidance(command):
-    command.add_argument("--guidance", type=float, help="guidance scale, 1 for none (default: the model's own, or 7.5)")
+    guidance = "guidance scale; 1 or less is none, the prompt alone (default: the model's own, or 7.5)"
+    command.add_argument("--guidance", type=float, help=guidance)
 
 
 def add_sampler(command):
@@ -81,7 +82,7 @@ def add_sampler(command):
 
 
 def add_negative_prompt(command):
-    command.add_argument("--negative-prompt", default="", metavar="TEXT", help="what to lead away from")
+    command.add_argument("--negative-prompt", default="", metavar="TEXT", help="what guidance leads away from")
 
 
 def add_seed(command):

@@ -22,7 +22,7 @@ def add(commands):
     length.add_argument("--minutes", type=options.at_least(0, float), help="stop both stages within this time")
     length.add_argument("--steps", type=options.at_least(1, int), help="stop each stage after this many steps")
     options.add_seed(command)
-    size = "of the pictures, in pixels (default: 32)"
+    size = "of the pictures, in pixels, a multiple of 4, for shapes of 32 (default: 32)"
     command.add_argument("--size", type=options.at_least(1, int), default=32, help=size)
     command.add_argument("--resume", action="store_true", help="go on with the training that DIR holds")
     options.add_device(command)

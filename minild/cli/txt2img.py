@@ -31,7 +31,8 @@ def add(commands):
     command.add_argument("--clip-skip", type=options.at_least(0, int), default=0, metavar="N", help=clip_skip)
     rescale = "how much of the contrast that guidance adds to take back, 0 to 1 (default: 0)"
     command.add_argument("--guidance-rescale", type=float, default=0.0, metavar="PHI", help=rescale)
-    command.add_argument("--size", type=options.size, metavar="H|HxW", help="in pixels (default: that of the training)")
+    size = "in pixels, multiples of the autoencoder's f, mostly 8 or 4 (default: that of the training)"
+    command.add_argument("--size", type=options.size, metavar="H|HxW", help=size)
     latents = "the initial unit-variance noise (N, h, w, c): N pictures"
     command.add_argument("--latents", type=options.path, metavar="FILE.npy", help=latents)
     options.add_device(command)
@@ -55,6 +56,7 @@ def run(arguments):
     for line in pipeline.passed_over:
         note(line)
     guidance = pipeline.guidance_scale if arguments.guidance is None else arguments.guidance
+    _tell_unused(arguments, guidance)
     for text in dict.fromkeys([*prompts, arguments.negative_prompt]):
         if dropped := pipeline.tokenizer.dropped(text):
             note(f"a prompt is longer than the {pipeline.tokenizer.max_length} tokens that fit: {_lost(dropped)}")
@@ -116,6 +118,17 @@ def _pictures(arguments):
     if len(seeds) != len(prompts):
         raise UserError(f"{len(seeds)} seeds for {plural(len(prompts), 'picture')}: give one for each, or only one")
     return prompts, seeds, latents
+
+
+def _tell_unused(arguments, guidance):
+    """Name the options that do nothing without guidance. UserError for a guidance that cannot be."""
+    from minild.pipelines.request import require_guidance
+
+    require_guidance(guidance, arguments.guidance_rescale)
+    steering = {"--negative-prompt": arguments.negative_prompt, "--guidance-rescale": arguments.guidance_rescale}
+    unused = [option for option, given in steering.items() if given]
+    if unused and guidance <= 1:
+        note(f"not used: {' and '.join(unused)}, for a guidance of {guidance:g} is none")
 
 
 def _lost(dropped):

@@ -53,11 +53,6 @@ class Pipeline:
         return self.record.get("guidance_scale", 7.5)
 
     @property
-    def size_step(self):
-        """Heights and widths in pixels are multiples of this: f, doubled by each halving within the U-Net."""
-        return self.vae.downsampling * 2 ** (len(self.unet.config["block_out_channels"]) - 1)
-
-    @property
     def default_size(self):
         """(height, width) in pixels of the pictures that the U-Net was trained on; None if its config does not say."""
         size = self.unet.config["sample_size"]
@@ -109,12 +104,13 @@ class Pipeline:
         """Draw a picture for each prompt -> (N, H, W, 3) float32 in [0, 1].
 
         prompts           a text or a list of N
-        negative_prompt   what guidance leads away from, a text or a list of N
-        guidance_scale    s of classifier-free guidance; 1 is none; None for the model's own
+        negative_prompt   what guidance leads away from, a text or a list of N; without guidance it changes nothing
+        guidance_scale    s of classifier-free guidance; 1 or less is none: the U-Net is asked for the prompt alone, as
+                          the reference does; None for the model's own
         sampler           a key of minild.diffusion.SAMPLERS; None for the folder's own
         seed              a list of N; or a number: picture i draws from seed + i, and is the picture of seed + i alone
-        latents           the initial unit-variance noise (N, h, w, c), instead of drawing it
-        size              (height, width) in pixels, default_size if None; not together with latents
+        latents           the initial unit-variance noise (N, h, w, c) of any h and w, instead of drawing it
+        size              (height, width) in pixels, multiples of f, default_size if None; not together with latents
         progress          show a bar on stderr once it takes longer than a second
         clip_skip         how many of the text encoder's last layers the prompts skip; negative prompts never do
         guidance_rescale  φ in [0, 1]: how much of the contrast that guidance adds is taken back (diffusion.guidance)

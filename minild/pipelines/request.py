@@ -1,7 +1,7 @@
 """What a drawing is asked for, put in order. Every mistake of the user's is a UserError of one line."""
 
 import math
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ class Request(NamedTuple):
     shape: tuple  # (h, w, c) of the latents
     latents: Any  # the initial noise (N, h, w, c) on the host, where it was given; else None
     steps: int
-    guidance_scale: float
+    guidance_scale: float  # 1 where less was asked for
     guidance_rescale: float
     clip_skip: int
     sampler: str
@@ -64,7 +64,7 @@ def requested(
         shape=shape,
         latents=latents,
         steps=steps,
-        guidance_scale=guidance_scale,
+        guidance_scale=max(1, guidance_scale),  # the reference, too, guides only above 1
         guidance_rescale=guidance_rescale,
         clip_skip=clip_skip,
         sampler=sampler,
@@ -126,10 +126,10 @@ def require_sampler(sampler):
 
 
 def require_guidance(guidance_scale, guidance_rescale):
-    if not math.isfinite(guidance_scale):
-        raise UserError(f"guidance must be a finite number, got {guidance_scale}")
-    if not 0 <= guidance_rescale <= 1:
-        raise UserError(f"guidance rescale must be from 0 to 1, got {guidance_rescale}")
+    if not isinstance(guidance_scale, Real) or not math.isfinite(guidance_scale):
+        raise UserError(f"guidance must be a finite number, got {guidance_scale!r}")
+    if not isinstance(guidance_rescale, Real) or not 0 <= guidance_rescale <= 1:
+        raise UserError(f"guidance rescale must be from 0 to 1, got {guidance_rescale!r}")
 
 
 def require_clip_skip(clip_skip, layers):
@@ -142,21 +142,19 @@ def latent_shape(pipe, size):
     size = size or pipe.default_size
     if size is None:
         raise UserError("the U-Net's config names no sample_size: give a size")
-    step, f = pipe.size_step, pipe.vae.downsampling
-    if any(side < 1 or side % step for side in size):
-        raise UserError(f"size {size[0]} x {size[1]} is not divisible by {step}: use multiples of {step} pixels")
+    f = pipe.vae.downsampling
+    if any(side < 1 or side % f for side in size):
+        raise UserError(f"size {size[0]} x {size[1]} is not divisible by {f}: use multiples of {f} pixels")
     return size[0] // f, size[1] // f, pipe.vae.config["latent_channels"]
 
 
 def usable_latents(pipe, latents):
     """Latents as a host array (N, h, w, c). UserError unless a drawing can begin with them."""
     latents, c = np.asarray(latents), pipe.vae.config["latent_channels"]
-    step = pipe.size_step // pipe.vae.downsampling
     if latents.dtype.kind not in "fiu":
         raise UserError(f"latents: expected real numbers, got dtype {latents.dtype}")
-    if latents.ndim != 4 or not latents.size or latents.shape[3] != c or any(s % step for s in latents.shape[1:3]):
-        expected = f"(N, h, w, {c}) with h and w multiples of {step}"
-        raise UserError(f"latents: expected shape {expected}, got {latents.shape}")
+    if latents.ndim != 4 or not latents.size or latents.shape[3] != c:
+        raise UserError(f"latents: expected shape (N, h, w, {c}), got {latents.shape}")
     if not np.isfinite(latents).all():
         raise UserError("latents: some values are not finite numbers")
     return latents

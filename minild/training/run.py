@@ -47,7 +47,7 @@ def train(dataset, output, minutes=None, steps=None, seed=0, device="cpu", resum
     dataset  "shapes", "emoji" or a folder of captioned pictures
     minutes  of the whole training; or
     steps    of each stage; with neither, the preset's minutes
-    size     of the pictures, in pixels; not for a resume
+    size     of the pictures, in pixels, a multiple of the autoencoder's f; not for a resume
     preset   a presets.Preset instead of the data set's own
     resume   go on with what `output` holds, as it was begun; a new `minutes` or `steps` moves the end
 
@@ -106,9 +106,9 @@ def _refuse_used(output):
 
 
 def _refuse_size(size, preset):
-    step = 2 ** (len(preset.channels) + len(preset.unet_channels) - 2)  # f, and the U-Net's own halvings
-    if size < step or size % step:
-        raise UserError(f"size {size} is not divisible by {step}: use a multiple of {step} pixels")
+    f = 2 ** (len(preset.channels) - 1)
+    if size < f or size % f:
+        raise UserError(f"size {size} is not divisible by {f}: use a multiple of {f} pixels")
 
 
 def _resumed_state(output, dataset, minutes, steps):

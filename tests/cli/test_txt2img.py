@@ -1,6 +1,7 @@
 """minild txt2img: what it draws, writes and prints."""
 
 import numpy as np
+import pytest
 import tiny_pipeline
 from PIL import Image
 from refusal import refused
@@ -70,10 +71,23 @@ def test_options_reach_the_pipeline(draw, tmp_path, model, rng):
     with Image.open(tmp_path / "p-1.png") as image:
         assert image.size == (8, 12)
         assert image.text["latents"] == "noise.npy"
-    draw(RED, "--size", "12x16", "--output", "wide.png")
-    assert pixels(tmp_path / "wide.png").shape == (12, 16, 3)
+    draw(RED, "--size", "10x14", "--output", "wide.png")
+    assert pixels(tmp_path / "wide.png").shape == (10, 14, 3)
     draw(RED, "--dtype", "float16", "--output", "half.npy")
     assert np.load(tmp_path / "half.npy").dtype == np.float32
+
+
+@pytest.mark.parametrize("guidance", ["0", "1", "-2"])
+def test_no_guidance_is_the_prompt_alone_and_what_it_leaves_unused_is_named(draw, tmp_path, model, guidance):
+    steering = ["--negative-prompt", GREEN, "--guidance-rescale", 0.5]
+    assert draw(RED, "--guidance", guidance, "--output", "plain.npy")[2] == ""
+    _, _, said = draw(RED, "--guidance", guidance, *steering, "--output", "steered.npy")
+    unused = "--negative-prompt and --guidance-rescale, for a guidance of"
+    assert said == f"minild: not used: {unused} {guidance} is none\n"
+    expected = load(model).text_to_image(RED, steps=2, guidance_scale=1)
+    for name in ("plain", "steered"):
+        np.testing.assert_array_equal(np.load(tmp_path / f"{name}.npy"), expected)
+    assert draw(RED, "--guidance", 1.5, *steering, "--output", "guided.npy")[2] == ""
 
 
 def test_clip_skip_rescale_and_a_seed_for_each_picture(draw, tmp_path, model):

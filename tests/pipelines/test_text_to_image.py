@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tiny_pipeline
 
+from minild import using
 from minild.diffusion import ddim
 from minild.errors import UserError
 from minild.pipelines import planning
@@ -60,7 +61,10 @@ def test_one_pass_or_two_is_a_matter_of_rounding(pipe, small_positions, cores, m
     np.testing.assert_allclose(draw(pipe, [RED, GREEN], seed=5), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize(("small_map", "guidance_scale", "batches"), [(16384, 4, [2]), (0, 4, [1, 1]), (0, 1, [1])])
+@pytest.mark.parametrize(
+    ("small_map", "guidance_scale", "batches"),
+    [(16384, 4, [2]), (0, 4, [1, 1]), (0, 1, [1]), (0, 0, [1]), (16384, 0.5, [1]), (16384, -3, [1])],
+)
 def test_a_small_unet_sees_both_halves_at_once(pipe, small_map, guidance_scale, batches, monkeypatch):
     monkeypatch.setattr(planning, "SMALL_MAP", small_map)
     seen, forward = [], pipe.unet.forward
@@ -153,6 +157,14 @@ def test_without_guidance_the_negative_prompt_does_nothing(pipe):
     )
 
 
+@pytest.mark.parametrize("guidance_scale", [1, np.float32(1), 0.999, 0.5, 0, -1, -7.5])
+def test_a_guidance_of_1_or_less_is_none_and_the_prompt_still_counts(pipe, guidance_scale):
+    """The formula would draw the negative prompt at 0, and flee from the prompt below it."""
+    drawn = draw(pipe, guidance_scale=guidance_scale, negative_prompt=GREEN, guidance_rescale=0.7)
+    np.testing.assert_array_equal(drawn, draw(pipe, guidance_scale=1))
+    assert abs(drawn - draw(pipe, GREEN, guidance_scale=guidance_scale)).max() > 1e-3
+
+
 def test_the_folders_own_sampler_is_the_default(pipe):
     np.testing.assert_array_equal(draw(pipe), draw(pipe, sampler="ddim"))
     pipe_of_ddpm = tiny_pipeline.make()
@@ -173,6 +185,18 @@ def test_latents_replace_the_noise(pipe):
 def test_size_and_the_size_of_latents(pipe, rng):
     assert draw(pipe, size=(12, 16)).shape == (1, 12, 16, 3)
     assert draw(pipe, latents=rng.standard_normal((1, 6, 8, 2))).shape == (1, 12, 16, 3)
+
+
+@pytest.mark.parametrize(("height", "width"), [(10, 8), (8, 14), (18, 26), (2, 2), (6, 40)])
+def test_any_multiple_of_f_is_a_size(pipe, height, width):
+    """The U-Net halves 5 x 4 positions to 3 x 2. A picture is the same alone, among others, and from latents."""
+    together = draw(pipe, [RED, GREEN], size=(height, width), seed=5)
+    assert together.shape == (2, height, width, 3) and np.isfinite(together).all()
+    np.testing.assert_array_equal(draw(pipe, GREEN, size=(height, width), seed=6)[0], together[1])
+    noise = standard_normal([np.random.default_rng(6)], (height // 2, width // 2, 2))
+    np.testing.assert_array_equal(draw(pipe, GREEN, latents=noise)[0], together[1])
+    with using("textbook"):
+        np.testing.assert_allclose(draw(pipe, GREEN, latents=noise)[0], together[1], atol=1e-4)
 
 
 def test_a_device_draws_the_same_pictures_in_bounded_batches(pipe, device, monkeypatch):
@@ -215,6 +239,10 @@ def test_no_bar_unless_it_is_asked_for(pipe, capsys):
         ({"steps": 1001}, "steps: expected 1 to 1000, got 1001"),
         ({"sampler": "magic"}, "unknown sampler 'magic': use one of ddpm, ddim"),
         ({"guidance_scale": float("nan")}, "guidance must be a finite number"),
+        ({"guidance_scale": float("-inf")}, "guidance must be a finite number, got -inf"),
+        ({"guidance_scale": "7.5"}, "guidance must be a finite number, got '7.5'"),
+        ({"guidance_scale": [1, 2]}, "guidance must be a finite number"),
+        ({"guidance_rescale": "0.5"}, "guidance rescale must be from 0 to 1, got '0.5'"),
         ({"guidance_rescale": 1.1}, "guidance rescale must be from 0 to 1, got 1.1"),
         ({"guidance_rescale": float("nan")}, "guidance rescale must be from 0 to 1"),
         ({"clip_skip": 2}, "clip skip must be from 0 to 1, the text encoder's layers, got 2"),
@@ -228,13 +256,13 @@ def test_no_bar_unless_it_is_asked_for(pipe, capsys):
         ({"seed": [1, 2], "latents": np.zeros((3, 4, 4, 2))}, "2 seeds do not go with 3 latents: give as many, or a"),
         ({"prompts": [RED, GREEN], "negative_prompt": [""] * 3}, "3 negative prompts do not go with 2 prompts"),
         ({"negative_prompt": []}, "0 negative prompts do not go with 1 prompt"),
-        ({"size": (10, 8)}, "size 10 x 8 is not divisible by 4"),
-        ({"size": (8, 0)}, "size 8 x 0 is not divisible by 4"),
+        ({"size": (11, 8)}, "size 11 x 8 is not divisible by 2: use multiples of 2 pixels"),
+        ({"size": (8, 0)}, "size 8 x 0 is not divisible by 2"),
         ({"size": (8, 8), "latents": np.zeros((1, 4, 4, 2))}, "not both"),
         ({"latents": np.zeros((4, 4, 2))}, r"latents: expected shape \(N, h, w, 2\)"),
         ({"latents": np.zeros((1, 4, 4, 3))}, r"got \(1, 4, 4, 3\)"),
-        ({"latents": np.zeros((1, 4, 5, 2))}, "multiples of 2"),
         ({"latents": np.zeros((0, 4, 4, 2))}, r"got \(0, 4, 4, 2\)"),
+        ({"latents": np.zeros((1, 4, 0, 2))}, r"got \(1, 4, 0, 2\)"),
         ({"latents": np.full((1, 4, 4, 2), np.nan)}, "not finite"),
         ({"latents": np.zeros((1, 4, 4, 2), complex)}, "real numbers"),
         ({"prompts": [RED, GREEN], "latents": np.zeros((3, 4, 4, 2))}, "2 prompts do not go with 3 latents"),

@@ -128,6 +128,23 @@ def test_a_training_writes_a_pipeline_that_opens_and_draws(whole):
     assert not np.array_equal(state["ema.average"], state["weights"])
 
 
+def test_any_multiple_of_f_can_be_trained_on(tmp_path):
+    """f = 8, and four levels of a U-Net that have 5 x 5, 3 x 3, 2 x 2 positions and one."""
+    for name, colour in (("red", "red"), ("blue", "blue")):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        Image.new("RGB", (40, 50), colour).save(tmp_path / "mine" / name / "0.png")
+    deep = dataclasses.replace(
+        PRESET, channels=(8, 8, 8, 16), unet_channels=(16,) * 4, attends=(True, True, True, False)
+    )
+    train(tmp_path / "out", tmp_path / "mine", steps=2, size=40, preset=deep)
+    pipeline = load(tmp_path / "out")
+    assert pipeline.default_size == (40, 40) and pipeline.unet.config["sample_size"] == 5
+    assert pipeline.text_to_image("red", steps=2).shape == (1, 40, 40, 3)
+    assert pipeline.text_to_image("red", steps=2, size=(72, 8)).shape == (1, 72, 8, 3)
+    with pytest.raises(UserError, match="size 36 is not divisible by 8: use a multiple of 8 pixels"):
+        train(tmp_path / "other", tmp_path / "mine", steps=2, size=36, preset=deep)
+
+
 def test_the_record_tells_how_it_was_trained(whole):
     record = read(whole, "minild.json")
     seconds = [record["stages"][name].pop("seconds") for name in OBJECTIVES]
@@ -352,7 +369,7 @@ def mistakes(whole):
         "nothing to resume": (["shapes", *new, "--resume"], "out holds no training to resume"),
         "resume below a file": (["shapes", "--output", "file/out", "--resume"], "holds no training to resume"),
         "resume another": (["emoji", "--output", whole, "--resume"], "is a training on shapes, not on emoji"),
-        "size": (["shapes", *new, "--size", 36], "size 36 is not divisible by 8"),
+        "size": (["shapes", *new, "--size", 34], "size 34 is not divisible by 4: use a multiple of 4 pixels"),
         "no size": (["shapes", *new, "--size", 0], "expected a whole number from 1"),
         "unknown device": (["shapes", *new, "--device", "tpu"], "unknown device 'tpu'"),
     }
