@@ -21,7 +21,7 @@ ALIKE = ("cross_attention_dim", "only_cross_attention", "transformer_layers_per_
 def per_level(config, field):
     """The values of a field, one for each level: it may be one number for all of them."""
     value = config[field]
-    return [value] * len(config["block_out_channels"]) if isinstance(value, int) else list(value)
+    return list(value) if isinstance(value, (list, tuple)) else [value] * len(config["block_out_channels"])
 
 
 class TimestepEmbedding(Module):
@@ -112,15 +112,19 @@ class UNet2DConditionModel(Model):
         require_block_types(cls.__name__, complete, "down_block_types", DOWN_BLOCKS)
         require_block_types(cls.__name__, complete, "up_block_types", UP_BLOCKS)
         for field in ("layers_per_block", "attention_head_dim"):
-            if len(per_level(complete, field)) != levels:
-                raise UserError(f"{cls.__name__}: {field} = {complete[field]!r}: give one number, or {levels}")
-        if not isinstance(complete["cross_attention_dim"], int):
-            message = f"cross_attention_dim = {complete['cross_attention_dim']!r} is not supported, use one number"
-            raise UserError(f"{cls.__name__}: {message}")
+            numbers = per_level(complete, field)
+            if len(numbers) != levels or not all(isinstance(number, int) for number in numbers):
+                raise cls._unsupported(complete, field, f"one number, or {levels}")
+        for field in ("cross_attention_dim", "norm_num_groups"):
+            if not isinstance(complete[field], int):
+                raise cls._unsupported(complete, field, "one number")
         if complete["mid_block_type"] not in MID_BLOCKS:
-            message = f"mid_block_type = {complete['mid_block_type']!r} is not supported, use {MID_BLOCKS[0]!r} or null"
-            raise UserError(f"{cls.__name__}: {message}")
+            raise cls._unsupported(complete, "mid_block_type", f"{MID_BLOCKS[0]!r} or null")
         return complete
+
+    @classmethod
+    def _unsupported(cls, config, field, use):
+        return UserError(f"{cls.__name__}: {field} = {config[field]!r} is not supported, use {use}")
 
     def __init__(self, config):
         super().__init__(config)

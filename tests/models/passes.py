@@ -73,14 +73,19 @@ def assert_close(ours, theirs, what, tolerance, scale=None):
     assert scale > 0 and error <= tolerance * scale, f"{what}: off by {error:.3g} where values reach {scale:.3g}"
 
 
-def assert_same(ours, theirs, dtype):
-    """Two passes in `dtype` have the same outputs and gradients, and no others."""
+BLIND = ("k_proj.bias", "to_k.bias")  # shifts each row of scores as a whole, to which softmax is blind
+ONE_TOKEN = ("attn1.to_q.weight", "attn1.to_k.weight")  # of a single score the softmax is 1, whatever the score
+
+
+def assert_same(ours, theirs, dtype, blind=BLIND):
+    """Two passes in `dtype` have the same outputs and gradients, and no others.
+
+    blind: how the names of parameters end to which the outputs are blind: only rounding is left of their gradients.
+    """
     assert ours.outputs.keys() == theirs.outputs.keys() and ours.gradients.keys() == theirs.gradients.keys()
     for name, y in ours.outputs.items():
         assert_close(y, theirs.outputs[name], name, OUTPUT_TOLERANCE[dtype])
     largest = max(np.abs(gradient).max() for gradient in theirs.gradients.values())
     for name, gradient in ours.gradients.items():
-        # A bias of the keys shifts each row of scores as a whole, to which softmax is blind: only rounding is left.
-        blind = name.endswith(("k_proj.bias", "to_k.bias"))
-        scale = largest if blind else None
+        scale = largest if name.endswith(blind) else None
         assert_close(gradient, theirs.gradients[name], f"gradient of {name}", GRADIENT_TOLERANCE[dtype], scale)

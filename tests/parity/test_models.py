@@ -7,17 +7,17 @@ gradient is a small rest of large terms: the deeper models here are wide enough 
 
 import numpy as np
 import pytest
-from models.passes import assert_same, run
-from models.tiny import AUTOENCODER, TEXT, UNET, UNET_2, autoencoder_inputs, unet_inputs
+from models.passes import BLIND, ONE_TOKEN, assert_same, run
+from models.tiny import AUTOENCODER, TEXT, THREE_LEVELS, UNET, UNET_2, autoencoder_inputs, unet_inputs
 from safetensors.numpy import load_file, save_file
 
 from minild import models
 from parity import reference
-from parity.reference import pair
+from parity.reference import pair, torch
 
 # The fewer channels a group has, the more of a bias before it is cancelled by the norm, and of its gradient.
 AUTOENCODER = AUTOENCODER | {"block_out_channels": [8, 16], "norm_num_groups": 2}
-THREE_LEVELS = AUTOENCODER | {
+DEEP_AUTOENCODER = AUTOENCODER | {
     "block_out_channels": [8, 16, 16],
     "down_block_types": ["DownEncoderBlock2D"] * 3,
     "up_block_types": ["UpDecoderBlock2D"] * 3,
@@ -52,15 +52,82 @@ def test_unet(tmp_path, rng, config, dtype, writer):
     assert_same(run(ours, inputs, dtype), reference.run(theirs, inputs, dtype), dtype)
 
 
+def unet_passes(config, size, dtype, writer, folder, rng):
+    """(ours, theirs) of a U-Net on latents of that size."""
+    ours, theirs = pair("UNet2DConditionModel", config, writer, folder, rng)
+    inputs = unet_inputs(rng, config["in_channels"], size) | {"t": np.array([3.75, 212.25])}
+    inputs["dy"] = rng.standard_normal((2, *size, config["out_channels"]))
+    return run(ours, inputs, dtype), reference.run(theirs, inputs, dtype)
+
+
+@pytest.mark.parametrize("size", [(9, 8), (8, 13), (17, 15), (2, 30), (5, 16), (1, 9)], ids=str)
+def test_any_size_of_latents(tmp_path, rng, size):
+    """Four levels halve to 3 x 2 and to 2 x 1, rounded up, and meet their skips on the way back."""
+    assert_same(*unet_passes(FOUR_LEVELS, size, "float64", "minild", tmp_path, rng), "float64")
+
+
+def test_a_size_of_many_odd_levels_in_float32(tmp_path, rng):
+    assert_same(*unet_passes(FOUR_LEVELS, (17, 15), "float32", "reference", tmp_path, rng), "float32")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 2), (8, 5)], ids=str)
+def test_levels_of_a_single_token(tmp_path, rng, size):
+    assert_same(*unet_passes(FOUR_LEVELS, size, "float64", "minild", tmp_path, rng), "float64", (*BLIND, *ONE_TOKEN))
+
+
+SAID = {  # as a config says it: what it means here
+    "no middle": {"mid_block_type": None},
+    "depths of their own": {"layers_per_block": [1, 2, 1, 3]},
+    "heads of their own": {"attention_head_dim": [1, 2, 4, 8]},
+    "lists of one value": {
+        "only_cross_attention": [False] * 4,
+        "transformer_layers_per_block": [1] * 4,
+        "cross_attention_dim": [6] * 4,
+        "layers_per_block": [2] * 4,
+        "attention_head_dim": [2] * 4,
+    },
+    "a width of the time embedding": {"time_embedding_dim": 20},
+    "fields of other blocks": {
+        "dropout": 0.1,
+        "resnet_skip_time_act": True,
+        "resnet_out_scale_factor": 0.3,
+        "mid_block_only_cross_attention": True,
+        "cross_attention_norm": "group_norm",
+        "addition_time_embed_dim": 4,
+        "projection_class_embeddings_input_dim": 3,
+    },
+}
+
+
+@WRITERS
+@pytest.mark.parametrize("said", SAID)
+def test_what_else_a_config_can_say(tmp_path, rng, said, writer):
+    assert_same(*unet_passes(FOUR_LEVELS | SAID[said], (9, 16), "float64", writer, tmp_path, rng), "float64")
+
+
+@WRITERS
+@DTYPES
+def test_a_unet_of_three_levels_with_no_middle(tmp_path, rng, dtype, writer):
+    config = THREE_LEVELS | {"block_out_channels": [16, 16, 32]}
+    assert_same(*unet_passes(config, (7, 10), dtype, writer, tmp_path, rng), dtype)
+
+
+def test_doubled_and_cut_is_the_nearest_neighbour():
+    for odd in range(1, 400, 2):
+        x = torch.arange((odd + 1) // 2, dtype=torch.float32).reshape(1, 1, -1, 1)
+        theirs = torch.nn.functional.interpolate(x, size=(odd, 1), mode="nearest")
+        np.testing.assert_array_equal(theirs.ravel(), np.arange(odd) // 2)
+
+
 @WRITERS
 @DTYPES
 @pytest.mark.parametrize(
-    "config", [AUTOENCODER, NO_ATTENTION, THREE_LEVELS], ids=["two levels", "no attention", "three levels"]
+    "config", [AUTOENCODER, NO_ATTENTION, DEEP_AUTOENCODER], ids=["two levels", "no attention", "three levels"]
 )
 def test_autoencoder(tmp_path, rng, config, dtype, writer):
     ours, theirs = pair("AutoencoderKL", config, writer, tmp_path, rng)
     inputs = autoencoder_inputs(rng)
-    if config is THREE_LEVELS:
+    if config is DEEP_AUTOENCODER:
         inputs = {"x": rng.standard_normal((2, 24, 16, 3)), "noise": rng.standard_normal((2, 6, 4, 3))}
     inputs["dy"] = rng.standard_normal(inputs["x"].shape)
     inputs["dmean"], inputs["dlogvar"] = rng.standard_normal((2, *inputs["noise"].shape))

@@ -6,7 +6,7 @@ import tiny_pipeline
 
 from minild import pipelines
 from minild.data.location import data_path
-from minild.models import CLIPTextModel
+from minild.models import AutoencoderKL, CLIPTextModel, UNet2DConditionModel
 from parity.reference import StableDiffusionPipeline, channels_first, torch
 
 PROMPTS = ["a red circle above a blue square", "A crow's nest, in GREEN! " * 8]  # the second is cut
@@ -22,6 +22,31 @@ def tiny(tmp_path_factory):
     rng = np.random.default_rng(1)
     for parameter in pipe.text_encoder.parameters():  # at its own small weights every layer is nearly the identity
         parameter.data = parameter.data + 0.3 * rng.standard_normal(parameter.data.shape, np.float32)
+    pipe.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory):
+    """The folder of a pipeline as deep as Stable Diffusion: f = 8, and a U-Net of four levels; random weights."""
+    folder = tmp_path_factory.mktemp("deep")
+    pipe = tiny_pipeline.make()
+    four = {
+        "block_out_channels": [8, 8, 16, 16],
+        "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
+        "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
+    }
+    eight = {
+        "block_out_channels": [4, 4, 8, 8],
+        "down_block_types": ["DownEncoderBlock2D"] * 4,
+        "up_block_types": ["UpDecoderBlock2D"] * 4,
+    }
+    pipe.unet = UNet2DConditionModel.from_config(pipe.unet.config | four)
+    pipe.vae = AutoencoderKL.from_config(pipe.vae.config | eight)
+    rng = np.random.default_rng(2)
+    for model in (pipe.unet, pipe.vae):
+        for parameter in model.parameters():
+            parameter.data = parameter.data + 0.1 * rng.standard_normal(parameter.data.shape, np.float32)
     pipe.save_pretrained(folder)
     return folder
 
@@ -77,6 +102,11 @@ def assert_same_pictures(mine, theirs):
         {"guidance_rescale": 0.7},
         {"guidance_rescale": 1.0, "guidance_scale": 30.0},
         {"count": 2, "clip_skip": 2, "guidance_rescale": 0.3, "guidance_scale": 3.0},
+        {"negative_prompt": ("blurry", ""), "guidance_scale": 1.0},
+        {"negative_prompt": ("blurry", ""), "guidance_scale": 0.5},
+        {"negative_prompt": ("blurry", ""), "guidance_scale": 0.0, "guidance_rescale": 0.7},
+        {"negative_prompt": ("blurry", ""), "guidance_scale": -2.0},
+        {"negative_prompt": ("blurry", ""), "guidance_scale": 1.01},
     ],
     ids=str,
 )
@@ -86,7 +116,17 @@ def test_a_tiny_pipeline_draws_the_references_picture(tiny, rng, settings):
     assert_same_pictures(mine, theirs)
 
 
-@pytest.mark.parametrize("settings", [{"clip_skip": 1}, {"clip_skip": 3}, {"guidance_rescale": 0.7}], ids=str)
+@pytest.mark.parametrize("side", [(9, 8), (8, 13), (5, 7), (1, 1), (3, 20)], ids=str)
+def test_any_multiple_of_f_is_the_references_picture(deep, rng, side):
+    """9 x 8 positions are 72 x 64 pixels."""
+    mine, theirs = both_draw(deep, open_reference(deep), side, rng)
+    assert mine.shape == (2, 8 * side[0], 8 * side[1], 3)
+    assert_same_pictures(mine, theirs)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"clip_skip": 1}, {"clip_skip": 3}, {"guidance_rescale": 0.7}, {"guidance_scale": 0.0}], ids=str
+)
 def test_those_settings_matter_to_the_reference(tiny, settings):
     """So that the comparison above says something."""
     reference, latents = open_reference(tiny), np.random.default_rng(3).standard_normal((1, 8, 12, 2), np.float32)

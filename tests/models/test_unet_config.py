@@ -1,0 +1,49 @@
+"""UNet2DConditionModel.complete_config: lists that say one thing, and what is refused by name."""
+
+import pytest
+
+from minild.errors import UserError
+from minild.models import UNet2DConditionModel
+from models.tiny import UNET
+
+
+@pytest.mark.parametrize(("field", "value", "means"), [
+    ("cross_attention_dim", [6, 6], 6),
+    ("cross_attention_dim", (6, 6), 6),
+    ("only_cross_attention", [False, False], None),
+    ("transformer_layers_per_block", [1, 1], None),
+    ("layers_per_block", [2, 1], [2, 1]),
+    ("attention_head_dim", [1, 4], [1, 4]),
+    ("mid_block_type", None, None),
+    ("time_embedding_dim", 12, 12),
+])
+def test_a_field_that_the_reference_lets_be_a_list(field, value, means):
+    model = UNet2DConditionModel.from_config(UNET | {field: value})
+    assert model.config.get(field) == means
+
+
+@pytest.mark.parametrize(("field", "value", "message"), [
+    ("mid_block_type", "UNetMidBlock2D", "'UNetMidBlock2D' is not supported, use 'UNetMidBlock2DCrossAttn' or null"),
+    ("mid_block_type", "UNetMidBlock2DSimpleCrossAttn", ".* use 'UNetMidBlock2DCrossAttn' or null"),
+    ("cross_attention_dim", [6, 8], r"\[6, 8\] is not supported, use one number"),
+    ("cross_attention_dim", None, "None is not supported, use one number"),
+    ("only_cross_attention", [False, True], r"\[False, True\] is not supported, use False"),
+    ("only_cross_attention", [False], r"\[False\] is not supported, use False"),
+    ("transformer_layers_per_block", [1, 2], r"\[1, 2\] is not supported, use 1"),
+    ("layers_per_block", [2, 1, 1], r"\[2, 1, 1\] is not supported, use one number, or 2"),
+    ("attention_head_dim", [4], r"\[4\] is not supported, use one number, or 2"),
+    ("attention_head_dim", None, "None is not supported, use one number, or 2"),
+    ("num_attention_heads", 2, "2 is not supported, use None"),
+    ("center_input_sample", True, "True is not supported, use False"),
+    ("mid_block_scale_factor", 2, "2 is not supported, use 1"),
+    ("norm_num_groups", None, "None is not supported, use one number"),
+])
+def test_what_is_not_supported_is_named(field, value, message):
+    with pytest.raises(UserError, match=rf"^UNet2DConditionModel: {field} = {message}") as caught:
+        UNet2DConditionModel.from_config(UNET | {field: value})
+    assert "\n" not in str(caught.value)
+
+
+def test_without_a_middle_there_are_no_weights_of_one():
+    keys = UNet2DConditionModel.from_config(UNET | {"mid_block_type": None}).state_dict().keys()
+    assert keys == {key for key in UNet2DConditionModel.from_config(UNET).state_dict() if not key.startswith("mid_")}
