@@ -47,7 +47,7 @@ TEXT = {
 
 THREE_LEVELS = UNET | {  # a depth of its own for each, and no middle
     "block_out_channels": [8, 8, 16],
-    "layers_per_block": [1, 2, 1],
+    "layers_per_block": [2, 1, 1],
     "mid_block_type": None,
     "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
     "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D", "CrossAttnUpBlock2D"],

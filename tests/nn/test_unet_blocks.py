@@ -78,7 +78,9 @@ def up_inputs(rng):
 @pytest.mark.parametrize(("upsample", "size"), [(True, None), (True, (5, 10)), (False, None)])
 def test_up_block_gradient(rng, upsample, size):
     block = UpBlock2D(12, [8, 4], 8, temb_channels=T, upsample=upsample, groups=4, eps=1e-5)
-    check_module(Up(block, size), up_inputs(rng), samples=15)
+    inputs = up_inputs(rng)
+    check_module(Up(block, size), inputs, samples=15)
+    assert Up(block, size)(*inputs.values()).shape == (2, *(size or ((6, 10) if upsample else (3, 5))), 8)
 
 
 @pytest.mark.parametrize("linear_projection", [False, True])
