@@ -67,6 +67,19 @@ def test_the_folder_is_a_stable_diffusion_pipeline_of_the_reference(folder):
     assert not list(folder.rglob("*.partial"))
 
 
+def test_a_unet_with_no_middle_and_odd_latents_is_described_and_draws(tmp_path):
+    """As others write it: null for the middle, a list of one width, a size of its own for either axis."""
+    pipe = tiny_pipeline.make()
+    said = {"mid_block_type": None, "cross_attention_dim": [8, 8], "sample_size": [5, 7]}
+    pipe.unet = type(pipe.unet).from_config(pipe.unet.config | said)
+    pipe.save_pretrained(tmp_path)
+    edit(tmp_path / "unet" / "config.json", **said)
+    assert "10 x 14 pixels; latents 5 x 7 x 2, f = 2" in "\n".join(describe(tmp_path))
+    pictures = pipelines.load(tmp_path).text_to_image(tiny_pipeline.CAPTIONS[0], steps=2)
+    assert pictures.shape == (1, 10, 14, 3)
+    np.testing.assert_array_equal(pictures, pipe.text_to_image(tiny_pipeline.CAPTIONS[0], steps=2))
+
+
 def test_a_pipeline_without_a_record_writes_none(tmp_path):
     tiny_pipeline.make().save_pretrained(tmp_path)
     assert not (tmp_path / "minild.json").exists()
