@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+
 from minild.diffusion.schedule import NoiseSchedule
 from minild.diffusion.sigmas import signal_and_noise, solver_steps
 
@@ -17,7 +19,7 @@ def dpmpp_2m(predict, latents, schedule, steps, generators=None, lower_order_fin
     predict(latents, t) -> the model's output, like latents; latents: unit-variance noise; generators: not used;
     mix: what a step mixes in, see minild.diffusion.
     """
-    timesteps, levels = solver_steps(schedule, steps)
+    timesteps, levels = solver_steps(schedule, steps, whole_of(schedule))
     z, before = latents, None
     for i, t in enumerate(timesteps):
         (signal, noise), (signal_after, noise_after) = map(signal_and_noise, levels[i : i + 2])
@@ -29,6 +31,11 @@ def dpmpp_2m(predict, latents, schedule, steps, generators=None, lower_order_fin
         if mix:
             z = mix(z, signal_after**2)
         yield z
+
+
+def whole_of(schedule):
+    """How fractional timesteps are made whole: by these solvers cut off in the cosine schedule, as in the reference."""
+    return np.floor if schedule.config["beta_schedule"] == "squaredcos_cap_v2" else np.round
 
 
 def dpmpp_2m_karras(predict, latents, schedule, steps, generators=None, lower_order_final=True, mix=None):

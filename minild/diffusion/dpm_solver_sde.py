@@ -3,8 +3,8 @@
 import math
 
 from minild.backend import device_of, to_device
-from minild.diffusion.dpm_solver import extrapolated
-from minild.diffusion.sigmas import signal_and_noise, solver_steps
+from minild.diffusion.dpm_solver import extrapolated, whole_of
+from minild.diffusion.sigmas import require_falling, signal_and_noise, solver_steps
 from minild.random import standard_normal
 
 
@@ -17,7 +17,8 @@ def dpmpp_2m_sde(predict, latents, schedule, steps, generators, lower_order_fina
     predict(latents, t) -> the model's output, like latents; latents: unit-variance noise; generators: one an image;
     mix: what a step mixes in, see minild.diffusion.
     """
-    timesteps, levels = solver_steps(schedule, steps)
+    timesteps, levels = solver_steps(schedule, steps, whole_of(schedule))
+    require_falling(levels, "dpmpp-2m-sde")
     z, before = latents, None
     for i, t in enumerate(timesteps):
         (signal, noise), (signal_after, noise_after) = map(signal_and_noise, levels[i : i + 2])

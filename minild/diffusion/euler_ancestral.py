@@ -3,7 +3,7 @@
 import math
 
 from minild.backend import device_of, to_device
-from minild.diffusion.sigmas import denoise, initial_scale, scales_of, sigma_steps
+from minild.diffusion.sigmas import denoise, initial_scale, require_falling, scales_of, sigma_steps
 from minild.random import standard_normal
 
 
@@ -17,10 +17,11 @@ def euler_ancestral(predict, latents, schedule, steps, generators, mix=None):
     mix: what a step mixes in, see minild.diffusion.
     """
     timesteps, sigmas = sigma_steps(schedule, steps)
+    require_falling(sigmas, "euler-a")
     x = latents * initial_scale(schedule, sigmas)
     for t, sigma, after, scale in zip(timesteps, sigmas, sigmas[1:], scales_of(sigmas)):
         _, epsilon = denoise(predict, schedule, x, t, sigma)
-        up = after * math.sqrt(max(0.0, 1 - (after / sigma) ** 2))
+        up = after * math.sqrt(1 - (after / sigma) ** 2)
         down = after * (after / sigma)
         x = x + (down - sigma) * epsilon
         if up > 0:

@@ -46,8 +46,12 @@ def leading_timesteps(steps, train_steps, offset):
 
 
 def trailing_timesteps(steps, train_steps, offset=None):
-    """T / steps apart, counted back from T - 1."""
-    return np.round(train_steps - np.arange(steps) * (train_steps / steps)).astype(int) - 1
+    """T / steps apart, counted back from T - 1.
+
+    Counted as the reference counts, whose rounding errors decide where halves fall. For some numbers of steps they also
+    put T itself just above 0 and so one timestep more, -1, behind the last: there is no such timestep.
+    """
+    return np.arange(train_steps, 0, -train_steps / steps)[:steps].round().astype(int) - 1
 
 
 def linspace_timesteps(steps, train_steps, offset=None):
@@ -77,15 +81,16 @@ SUPPORTED = {
     # The reference turns another family's solver_type into its own, where a configuration is taken over.
     "solver_type": {
         **dict.fromkeys(DPM, ("midpoint", "logrho", "bh1", "bh2")),
-        "unipc": ("bh2", "midpoint", "heun", "logrho"),
+        "unipc": ("bh1", "bh2", "midpoint", "heun", "logrho"),
     },
-    "lower_order_final": {"unipc": (True,)},
-    "predict_x0": {"unipc": (True,)},
     "euler_at_final": dict.fromkeys(DPM, (False,)),
     # what none does
-    "trained_betas": {ALL: (None,)},
-    "thresholding": {ALL: (False,)},
-    "variance_type": {ALL: (None, "fixed_small")},
+    "thresholding": {ALL: (False, None)},
+    # Solvers pass over which of the fixed variances it is.
+    "variance_type": {
+        ALL: (None, "fixed_small"),
+        **dict.fromkeys(DPM, (None, "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log")),
+    },
     "interpolation_type": {ALL: ("linear",)},
     "timestep_type": {ALL: ("discrete",)},
     "use_exponential_sigmas": {ALL: (False, None)},
@@ -95,8 +100,8 @@ SUPPORTED = {
     "use_dynamic_shifting": {ALL: (False,)},
     "sigma_min": {ALL: (None,)},
     "sigma_max": {ALL: (None,)},
-    "disable_corrector": {ALL: ([],)},
     "solver_p": {ALL: (None,)},
+    "shift_terminal": {ALL: (None,)},
     "lambda_min_clipped": {ALL: (-math.inf,)},
 }
 
@@ -127,26 +132,46 @@ class NoiseSchedule:
         "timestep_spacing": "leading",
         "prediction_type": "epsilon",
     }
-    options = {"rescale_betas_zero_snr": False, "use_karras_sigmas": False, "final_sigmas_type": "zero"}
+    options = {
+        "trained_betas": None,
+        "rescale_betas_zero_snr": False,
+        "use_karras_sigmas": False,
+        "final_sigmas_type": "zero",
+    }
 
     def __init__(self, config=None, given=None):
         """config: fields; those it lacks are `defaults` and `options`, other samplers' fields are passed over.
 
-        given: the fields that the user's file states, where `config` is more than those; another sampler takes them
-        over, and its own defaults for the rest (see pipelines.scheduler_config). UserError for what is not SUPPORTED.
+        given: the fields that the user's file states, where `config` is what one sampler has of them; another sampler
+        takes them over, and its own defaults for the rest (see pipelines.scheduler_config). UserError for what is not
+        SUPPORTED, except where a sampler was asked already.
         """
         config = config or {}
-        require_supported(config, "scheduler")
+        if given is None:
+            require_supported(config, "scheduler")
         self.given = {**self.defaults, **config} if given is None else given
         known = self.defaults | self.options
         self.config = known | {k: v for k, v in config.items() if k in known}
         self.train_steps = self.config["num_train_timesteps"]
-        start, end = self.config["beta_start"], self.config["beta_end"]
-        betas = BETA_SCHEDULES[self.config["beta_schedule"]](start, end, self.train_steps)
+        betas = self._betas()
+        if not ((betas > 0) & (betas <= 1)).all():
+            raise UserError(f"scheduler: betas lie above 0 and not above 1, got {betas.min():g} to {betas.max():g}")
         if self.config["rescale_betas_zero_snr"]:
             betas = rescale_zero_terminal_snr(betas)
         self.betas = betas
         self.alphas_cumprod = np.cumprod(1 - betas)
+
+    def _betas(self):
+        """β before a rescaling, (T,): `trained_betas` as given, or else by the formula of `beta_schedule`."""
+        trained = self.config["trained_betas"]
+        if trained is None:
+            formula = BETA_SCHEDULES[self.config["beta_schedule"]]
+            return formula(self.config["beta_start"], self.config["beta_end"], self.train_steps)
+        betas = np.asarray(trained, np.float64)
+        if betas.shape != (self.train_steps,):
+            expected = f"num_train_timesteps = {self.train_steps} numbers"
+            raise UserError(f"scheduler: trained_betas: expected {expected}, got an array of shape {betas.shape}")
+        return betas
 
     def timesteps(self, steps):
         """The `steps` timesteps that a sampler visits, largest first, by the schedule's spacing."""

@@ -1,9 +1,10 @@
 """scheduler_config.json <-> the noise schedule, and the sampler that a folder asks for."""
 
+import math
 from typing import NamedTuple
 
 from minild import pretrained
-from minild.diffusion import NoiseSchedule
+from minild.diffusion import SAMPLERS, NoiseSchedule
 from minild.diffusion.schedule import require_supported
 from minild.errors import UserError
 
@@ -16,15 +17,40 @@ BASE = {
     "beta_schedule": "linear",
     "steps_offset": 0,
     "prediction_type": "epsilon",
+    "trained_betas": None,
 }
 ZERO_SNR = {"rescale_betas_zero_snr": False}
-KARRAS = {"use_karras_sigmas": False}
-SOLVER = {"timestep_spacing": "linspace", **KARRAS, **ZERO_SNR, "final_sigmas_type": "zero", "solver_order": 2}
+THRESHOLDING = {"thresholding": False}
+KARRAS = {"use_karras_sigmas": False, "use_exponential_sigmas": False, "use_beta_sigmas": False}
+SOLVER = {
+    "timestep_spacing": "linspace",
+    **KARRAS,
+    **ZERO_SNR,
+    **THRESHOLDING,
+    "use_flow_sigmas": False,
+    "final_sigmas_type": "zero",
+    "solver_order": 2,
+}
 DPM_SOLVER = BASE | SOLVER | {
     "algorithm_type": "dpmsolver++",
     "solver_type": "midpoint",
     "lower_order_final": True,
     "euler_at_final": False,
+    "use_lu_lambdas": False,
+    "lambda_min_clipped": -math.inf,
+    "variance_type": None,
+}
+EULER = {"interpolation_type": "linear", "timestep_type": "discrete", "sigma_min": None, "sigma_max": None}
+UNIPC = {
+    "solver_type": "bh2",
+    "lower_order_final": True,
+    "predict_x0": True,
+    "disable_corrector": [],
+    "solver_p": None,
+    "use_dynamic_shifting": False,
+    "shift_terminal": None,
+    "sigma_min": None,
+    "sigma_max": None,
 }
 
 
@@ -32,14 +58,20 @@ class Reference(NamedTuple):
     """The reference's class for one of our samplers."""
 
     kind: str
-    fields: dict  # those that the class knows, and what it takes where a file lacks them
+    fields: dict  # those that the class knows and heeds, and what it takes where a file lacks them
     settings: tuple = ()  # those that are keywords of our sampler
     fixed: dict = {}  # what our sampler's name says, whatever the file does
 
 
 REFERENCES = {
-    "ddpm": Reference("DDPMScheduler", BASE | ZERO_SNR | {"timestep_spacing": "leading"}),
-    "ddim": Reference("DDIMScheduler", BASE | ZERO_SNR | {"timestep_spacing": "leading", "set_alpha_to_one": True}),
+    "ddpm": Reference(
+        "DDPMScheduler",
+        BASE | ZERO_SNR | THRESHOLDING | {"timestep_spacing": "leading", "variance_type": "fixed_small"},
+    ),
+    "ddim": Reference(
+        "DDIMScheduler",
+        BASE | ZERO_SNR | THRESHOLDING | {"timestep_spacing": "leading", "set_alpha_to_one": True},
+    ),
     "ddim-inverse": Reference(
         "DDIMInverseScheduler",
         BASE | ZERO_SNR | {"timestep_spacing": "leading", "set_alpha_to_one": True},
@@ -52,7 +84,7 @@ REFERENCES = {
     "lms": Reference("LMSDiscreteScheduler", BASE | KARRAS | {"timestep_spacing": "linspace"}),
     "euler": Reference(
         "EulerDiscreteScheduler",
-        BASE | KARRAS | ZERO_SNR | {"timestep_spacing": "linspace", "final_sigmas_type": "zero"},
+        BASE | KARRAS | ZERO_SNR | EULER | {"timestep_spacing": "linspace", "final_sigmas_type": "zero"},
     ),
     "euler-a": Reference("EulerAncestralDiscreteScheduler", BASE | ZERO_SNR | {"timestep_spacing": "linspace"}),
     "heun": Reference(
@@ -79,13 +111,14 @@ REFERENCES = {
     ),
     "unipc": Reference(
         "UniPCMultistepScheduler",
-        BASE | SOLVER | {"solver_type": "bh2", "lower_order_final": True, "predict_x0": True},
-        ("solver_order",),
+        BASE | SOLVER | UNIPC,
+        ("solver_order", "solver_type", "predict_x0", "lower_order_final", "disable_corrector"),
     ),
     "lcm": Reference(
         "LCMScheduler",
         BASE
         | ZERO_SNR
+        | THRESHOLDING
         | {
             "beta_start": 0.00085,
             "beta_end": 0.012,
@@ -100,17 +133,75 @@ REFERENCES = {
 }
 
 
+class Scheduler(NamedTuple):
+    """What a scheduler folder holds. Its own sampler may be one that is not supported: others take its fields over."""
+
+    schedule: NoiseSchedule | None  # of its own sampler, or of another that can be used; None if none can
+    sampler: str | None  # its own, if that can be used
+    refusal: str | None = None  # of its own, in words: what it is, and why it cannot be used
+
+
+def open_scheduler(folder, kind=None):
+    """-> Scheduler of the scheduler folder; kind: its class, where the file does not say that itself."""
+    given = _read(folder, kind)
+    try:
+        return Scheduler(*_own(given, folder))
+    except UserError as error:
+        refusal = f"its own sampler {_kind_of(given)} cannot be used ({error})"
+    usable = usable_samplers(given)
+    if not usable:
+        return Scheduler(None, None, refusal)
+    other = DEFAULT_SAMPLER if DEFAULT_SAMPLER in usable else usable[0]
+    return Scheduler(sampler_schedule(given, other)[0], None, refusal)
+
+
+# What a class turns another family's solver_type or algorithm_type into, where it takes a configuration over.
+DPM_TAKES = {**dict.fromkeys(("logrho", "bh1", "bh2"), "midpoint"), "deis": "dpmsolver++"}
+TAKEN_FOR = {
+    "DPMSolverMultistepScheduler": DPM_TAKES,
+    "DPMSolverSinglestepScheduler": DPM_TAKES,
+    "DEISMultistepScheduler": {
+        **dict.fromkeys(("midpoint", "heun", "bh1", "bh2"), "logrho"),
+        **dict.fromkeys(("dpmsolver", "dpmsolver++"), "deis"),
+    },
+    "UniPCMultistepScheduler": dict.fromkeys(("midpoint", "heun", "logrho"), "bh2"),
+}
+
+
 def read_scheduler(folder):
-    """-> (NoiseSchedule, name of the sampler) of the scheduler folder. UserError for what is not supported."""
+    """-> (NoiseSchedule, name of its own sampler) of the scheduler folder. UserError if that is not supported."""
+    return _own(_read(folder), folder)
+
+
+def _read(folder, kind=None):
     config = pretrained.read_json(folder / "scheduler_config.json")
-    require_supported(config, folder)
-    sampler = _sampler_of(config, folder)
-    schedule, _ = sampler_schedule(config, sampler)
-    return schedule, sampler
+    return config if config.get("_class_name") or not kind else config | {"_class_name": kind}
+
+
+def _own(given, folder):
+    sampler = _sampler_of(given, folder)
+    return sampler_schedule(given, sampler)[0], sampler
+
+
+def usable_samplers(given):
+    """The names of the samplers that support what a folder states, a list."""
+    return [sampler for sampler in SAMPLERS if _takes_over(given, sampler)]
+
+
+def _takes_over(given, sampler):
+    try:
+        sampler_schedule(given, sampler)
+    except UserError:
+        return False
+    return True
+
+
+def _kind_of(given):
+    return given.get("_class_name", scheduler_class(DEFAULT_SAMPLER))
 
 
 def _sampler_of(config, folder):
-    kind = config.get("_class_name", scheduler_class(DEFAULT_SAMPLER))
+    kind = _kind_of(config)
     if kind == "DPMSolverMultistepScheduler":
         algorithm = config.get("algorithm_type", "dpmsolver++")
         require_supported({"algorithm_type": algorithm}, folder, "dpmpp-2m")
@@ -120,8 +211,7 @@ def _sampler_of(config, folder):
     for sampler, reference in REFERENCES.items():
         if reference.kind == kind:
             return sampler
-    known = ", ".join(dict.fromkeys(reference.kind for reference in REFERENCES.values()))
-    raise UserError(f"{folder}: _class_name = {kind!r} is not supported, use one of {known}")
+    raise UserError(f"{folder}: _class_name = {kind!r} is not supported")
 
 
 def sampler_schedule(given, sampler):
@@ -139,6 +229,10 @@ def sampler_schedule(given, sampler):
 def _fields(given, sampler):
     reference = REFERENCES[sampler]
     stated = {k: v for k, v in given.items() if k in reference.fields}
+    for kind in (_kind_of(given), reference.kind):  # the folder's own class has it first
+        taken_for = TAKEN_FOR.get(kind, {})
+        for field in stated.keys() & {"solver_type", "algorithm_type"}:
+            stated[field] = taken_for.get(stated[field], stated[field])
     # As the reference's pipelines have it, whatever an old file says: Stable Diffusion was never meant otherwise.
     return reference.fields | stated | reference.fixed | {"steps_offset": 1}
 
@@ -149,13 +243,18 @@ def scheduler_class(sampler):
 
 
 def write_scheduler(folder, schedule, sampler):
-    """Write scheduler_config.json: the reference's class of that name then samples as minild.diffusion does.
+    """Write scheduler_config.json, and return the name of its class: the reference's then samples as ours does.
 
-    What a file did not state is not stated here either, so that other samplers still choose their own.
+    What a file did not state is not stated here either, so that other samplers still choose their own. Without a
+    sampler, as where the file's own is not supported, what the file stated is written again.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    if sampler is None:
+        pretrained.write_json(folder / "scheduler_config.json", schedule.given)
+        return _kind_of(schedule.given)
     defaults = REFERENCES[sampler].fields
     fields = _fields(schedule.given, sampler)
     stated = {k: v for k, v in fields.items() if k in schedule.given or v != defaults[k]}
     config = {"_class_name": scheduler_class(sampler), **stated, "clip_sample": False}
     pretrained.write_json(folder / "scheduler_config.json", config)
+    return config["_class_name"]

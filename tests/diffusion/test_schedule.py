@@ -108,7 +108,7 @@ def test_before_the_first_timestep():
 
 @pytest.mark.parametrize(("field", "value"), [
     ("beta_schedule", "sigmoid"), ("timestep_spacing", "sideways"), ("prediction_type", "flow_prediction"),
-    ("trained_betas", [0.1]), ("final_sigmas_type", "middle"), ("thresholding", True),
+    ("final_sigmas_type", "middle"), ("thresholding", True),
     ("variance_type", "learned"), ("use_beta_sigmas", True), ("sigma_max", 80.0),
 ])
 def test_a_setting_that_is_not_supported_is_refused(field, value):
@@ -139,11 +139,45 @@ def test_trailing_and_linspace_timesteps():
     trailing, linspace = (NoiseSchedule({"timestep_spacing": name}) for name in ("trailing", "linspace"))
     np.testing.assert_array_equal(trailing.timesteps(10), range(999, 0, -100))
     np.testing.assert_array_equal(trailing.timesteps(3), [999, 666, 332])  # 1000, 666.7 and 333.3, rounded, less 1
+    assert trailing.timesteps(48)[3] == 936  # of 937.5, less 1, by the rounding errors of the reference
     np.testing.assert_array_equal(linspace.timesteps(4), [999, 666, 333, 0])
     np.testing.assert_array_equal(linspace.timesteps(3), [999, 500, 0])
     for schedule in (trailing, linspace):
         np.testing.assert_array_equal(schedule.timesteps(1000), range(999, -1, -1))
         assert schedule.timesteps(1)[0] == (999 if schedule is trailing else 0)
+
+
+@pytest.mark.parametrize("train_steps", [1000, 999, 100, 50])
+@pytest.mark.parametrize("spacing", ["trailing", "linspace"])
+def test_as_many_timesteps_as_steps(spacing, train_steps):
+    """Also of 61, where the last of "trailing" is rounded to just above its end."""
+    schedule = NoiseSchedule({"timestep_spacing": spacing, "num_train_timesteps": train_steps})
+    for steps in range(2, train_steps + 1):
+        timesteps = schedule.timesteps(steps)
+        assert len(timesteps) == steps and timesteps[0] == train_steps - 1 and timesteps[-1] >= 0
+        assert (np.diff(timesteps) < 0).all()
+
+
+def test_betas_of_its_own():
+    betas = [0.1, 0.2, 0.5]
+    schedule = NoiseSchedule({"num_train_timesteps": 3, "trained_betas": betas, "beta_schedule": "linear"})
+    np.testing.assert_allclose(schedule.alphas_cumprod, [0.9, 0.72, 0.36])
+    with pytest.raises(UserError, match=r"trained_betas: expected num_train_timesteps = 3 numbers, got .* \(2,\)"):
+        NoiseSchedule({"num_train_timesteps": 3, "trained_betas": betas[:2]})
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"num_train_timesteps": 2, "trained_betas": [0.0, 0.5]},
+        {"num_train_timesteps": 2, "trained_betas": [0.5, float("nan")]},
+        {"beta_start": -0.01, "beta_schedule": "linear"},
+        {"beta_end": 1.5},
+    ],
+)
+def test_betas_that_are_no_variances(config):
+    with pytest.raises(UserError, match="scheduler: betas lie above 0 and not above 1, got "):
+        NoiseSchedule(config)
 
 
 @pytest.mark.parametrize("config", SCHEDULES)

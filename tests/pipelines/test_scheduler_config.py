@@ -87,6 +87,19 @@ def test_the_name_goes_before_the_files_levels(tmp_path):
     }
 
 
+@pytest.mark.parametrize(
+    ("kind", "stated", "sampler", "taken"),
+    [
+        ("UniPCMultistepScheduler", "bh1", "unipc", "bh1"),
+        ("UniPCMultistepScheduler", "heun", "unipc", "bh2"),
+        (DPM, "bh1", "unipc", "bh2"),  # which DPM-Solver has as "midpoint"
+    ],
+)
+def test_a_type_of_another_family_is_taken_for_an_own_one(tmp_path, kind, stated, sampler, taken):
+    schedule, _ = read(tmp_path, _class_name=kind, solver_type=stated)
+    assert sampler_schedule(schedule.given, sampler)[1]["solver_type"] == taken
+
+
 def test_classes_without_zero_snr_pass_it_over(tmp_path):
     schedule, _ = read(tmp_path, _class_name="DDIMScheduler", rescale_betas_zero_snr=True)
     assert schedule.alphas_cumprod[-1] == 0
@@ -110,17 +123,17 @@ def test_what_is_written_is_read_again_and_states_no_more(tmp_path, name):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"_class_name": "KDPM2DiscreteScheduler"}, "_class_name = 'KDPM2DiscreteScheduler' is not supported, use one"),
+        ({"_class_name": "KDPM2DiscreteScheduler"}, "_class_name = 'KDPM2DiscreteScheduler' is not supported"),
         ({"_class_name": DPM, "algorithm_type": "dpmsolver"}, "algorithm_type = 'dpmsolver' is not supported"),
         ({"_class_name": DPM, "solver_order": 3}, "sampler dpmpp-2m: solver_order = 3 is not supported, use 2"),
         ({"_class_name": DPM, "solver_type": "heun"}, "solver_type = 'heun' is not supported"),
-        ({"_class_name": "UniPCMultistepScheduler", "solver_type": "bh1"}, "solver_type = 'bh1' is not supported"),
-        ({"_class_name": "UniPCMultistepScheduler", "predict_x0": False}, "predict_x0 = False is not supported"),
+        ({"_class_name": "UniPCMultistepScheduler", "solver_type": "magic"}, "solver_type = 'magic' is not supported"),
+        ({"_class_name": "UniPCMultistepScheduler", "shift_terminal": 0.1}, "shift_terminal = 0.1 is not supported"),
         ({"_class_name": "EulerDiscreteScheduler", "interpolation_type": "log_linear"}, "interpolation_type = 'log_l"),
         ({"_class_name": "DDIMInverseScheduler", "timestep_spacing": "linspace"}, "timestep_spacing = 'linspace'"),
-        ({"use_beta_sigmas": True}, "use_beta_sigmas = True is not supported, use False"),
-        ({"variance_type": "learned"}, "variance_type = 'learned' is not supported"),
-        ({"trained_betas": [0.1]}, "trained_betas = [0.1] is not supported"),
+        ({"_class_name": "HeunDiscreteScheduler", "use_beta_sigmas": True}, "use_beta_sigmas = True is not supported"),
+        ({"_class_name": "DDPMScheduler", "variance_type": "learned"}, "variance_type = 'learned' is not supported"),
+        ({"trained_betas": [0.1]}, "trained_betas: expected num_train_timesteps = 1000 numbers, got an array"),
     ],
 )
 def test_what_is_not_supported_is_named(tmp_path, fields, message):
