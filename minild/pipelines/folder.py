@@ -10,7 +10,7 @@ from minild import pretrained
 from minild.backend import get_device
 from minild.data.location import data_path
 from minild.errors import UserError
-from minild.pipelines.scheduler_config import read_scheduler, scheduler_class, write_scheduler
+from minild.pipelines.scheduler_config import open_scheduler, write_scheduler
 from minild.pipelines.single_file import MODELS, read_single_file
 from minild.tokenizer import CLIPTokenizer
 
@@ -92,7 +92,7 @@ def read_pipeline(folder, dtype, device):
 
 def _read_folder(folder, dtype, device):
     """read_pipeline of a folder; nothing says yet that the parts fit."""
-    read_index(folder)
+    index = read_index(folder)
     parts = {"record": read_record(folder)}
     for part, model in MODELS.items():
         with usable(folder / part):
@@ -100,8 +100,10 @@ def _read_folder(folder, dtype, device):
     with usable(folder / "tokenizer"):
         parts["tokenizer"] = CLIPTokenizer.from_pretrained(folder / "tokenizer")
     with usable(folder / "scheduler"):
-        parts["schedule"], parts["sampler"] = read_scheduler(folder / "scheduler")
-    return parts
+        scheduler = open_scheduler(folder / "scheduler", index["scheduler"][1])
+    if scheduler.schedule is None:
+        raise UserError(f"{folder}: {scheduler.refusal}, nor any other")
+    return parts | scheduler._asdict()
 
 
 @contextlib.contextmanager
@@ -142,7 +144,7 @@ def write_pipeline(pipeline, folder, dtype):
     for part in MODELS:
         getattr(pipeline, part).save_pretrained(folder / part, dtype)
     pipeline.tokenizer.save_pretrained(folder / "tokenizer")
-    write_scheduler(folder / "scheduler", pipeline.schedule, pipeline.sampler)
+    scheduler_class = write_scheduler(folder / "scheduler", pipeline.schedule, pipeline.sampler)
     if pipeline.record:
         pretrained.write_json(folder / RECORD, pipeline.record)
     index = {
@@ -152,6 +154,6 @@ def write_pipeline(pipeline, folder, dtype):
         "requires_safety_checker": False,
         "safety_checker": [None, None],
         **{part: list(entry) for part, entry in PARTS.items()},
-        "scheduler": ["diffusers", scheduler_class(pipeline.sampler)],
+        "scheduler": ["diffusers", scheduler_class],
     }
     pretrained.write_json(folder / INDEX, index)

@@ -8,7 +8,7 @@ import numpy as np
 from minild import pretrained
 from minild.diffusion import NoiseSchedule
 from minild.pipelines.folder import INDEX, MODELS, STATE, find_folder, read_index, read_record, usable
-from minild.pipelines.scheduler_config import DEFAULT_SAMPLER, read_scheduler
+from minild.pipelines.scheduler_config import DEFAULT_SAMPLER, Scheduler, open_scheduler, usable_samplers
 from minild.pipelines.single_file import CONFIGS, open_single_file
 from minild.tokenizer import CLIPTokenizer
 from minild.weights import DTYPES
@@ -37,24 +37,24 @@ def describe(name=None):
         with usable(path / STATE):
             return _describe_unfinished(path)
     folder = find_folder(name)
-    read_index(folder)
+    index = read_index(folder)
     with usable(folder):
-        return _describe_folder(folder)
+        return _describe_folder(folder, index)
 
 
-def _describe_folder(folder):
+def _describe_folder(folder, index):
     head = [f"folder        {folder}", *_training(read_record(folder))]
     opened = {part: model.open_pretrained(folder / part) for part, model in MODELS.items()}
     configs, weights, told = ({part: three[i] for part, three in opened.items()} for i in range(3))
     head += [f"{part:<14}{phrase}" for part, phrases in told.items() for phrase in phrases]
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-    schedule, sampler = read_scheduler(folder / "scheduler")
-    return head + _parts(weights, configs, tokenizer, schedule, sampler)
+    scheduler = open_scheduler(folder / "scheduler", index["scheduler"][1])
+    return head + _parts(weights, configs, tokenizer, scheduler)
 
 
 def _describe_file(path):
     weights, tokenizer = open_single_file(path)
-    return [f"file          {path}", *_parts(weights, CONFIGS, tokenizer, NoiseSchedule(), DEFAULT_SAMPLER)]
+    return [f"file          {path}", *_parts(weights, CONFIGS, tokenizer, Scheduler(NoiseSchedule(), DEFAULT_SAMPLER))]
 
 
 def _describe_unfinished(folder):
@@ -67,22 +67,35 @@ def _describe_unfinished(folder):
     ]
 
 
-def _parts(weights, configs, tokenizer, schedule, sampler):
+def _parts(weights, configs, tokenizer, scheduler):
     lines, total = [], 0
     for part, model in MODELS.items():
         count, dtypes, size = weights_summary(weights[part])
         total += count
         kind = f"{model.__name__}, {count:,} parameters, {' and '.join(dtypes)}, {size / 1e6:.1f} MB"
         lines.append(f"{part:<14}{kind}")
-    fields = schedule.config
     return [
         *lines,
         f"in all        {total:,} parameters",
         _picture(*(MODELS[part].complete_config(configs[part]) for part in ("vae", "unet"))),
         f"tokenizer     {len(tokenizer):,} tokens, {tokenizer.max_length} to a prompt",
-        f"schedule      {fields['num_train_timesteps']} steps, {fields['beta_schedule']} betas from "
-        f"{fields['beta_start']} to {fields['beta_end']}; sampler {sampler}",
+        *_schedule(scheduler),
     ]
+
+
+def _schedule(scheduler):
+    """The schedule and the sampler; of one that is not supported, why, and what to use."""
+    if scheduler.schedule is None:
+        return [f"sampler       {scheduler.refusal}, nor any other"]
+    fields = scheduler.schedule.config
+    betas = f"{fields['beta_schedule']} betas from {fields['beta_start']} to {fields['beta_end']}"
+    if fields["trained_betas"] is not None:
+        betas = "betas of its own"
+    line = f"schedule      {fields['num_train_timesteps']} steps, {betas}"
+    if scheduler.sampler:
+        return [f"{line}; sampler {scheduler.sampler}"]
+    usable = ", ".join(usable_samplers(scheduler.schedule.given))
+    return [line, f"sampler       {scheduler.refusal}: choose one of {usable}"]
 
 
 def _picture(vae, unet):

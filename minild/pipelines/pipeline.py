@@ -19,12 +19,16 @@ class Pipeline:
     tokenizer                 CLIPTokenizer
     schedule                  NoiseSchedule
     record                    how it was trained (minild.json), {} if that is not known
-    sampler                   the name of the sampler used where none is asked for
+    sampler                   the name of the sampler used where none is asked for; None if the folder's own is one
+                              that is not supported: then one is to be asked for
+    refusal                   why there is no sampler, in words
     """
 
-    def __init__(self, vae, text_encoder, tokenizer, unet, schedule, record=None, sampler=DEFAULT_SAMPLER):
+    def __init__(
+        self, vae, text_encoder, tokenizer, unet, schedule, record=None, sampler=DEFAULT_SAMPLER, refusal=None
+    ):
         self.vae, self.text_encoder, self.tokenizer, self.unet = vae, text_encoder, tokenizer, unet
-        self.schedule, self.record, self.sampler = schedule, record or {}, sampler
+        self.schedule, self.record, self.sampler, self.refusal = schedule, record or {}, sampler, refusal
 
     def __repr__(self):
         parts = ("vae", "text_encoder", "unet")

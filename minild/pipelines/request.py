@@ -8,7 +8,7 @@ import numpy as np
 
 from minild.diffusion import SAMPLERS, NoiseSchedule
 from minild.errors import UserError
-from minild.pipelines.scheduler_config import sampler_schedule
+from minild.pipelines.scheduler_config import sampler_schedule, usable_samplers
 
 
 class Request(NamedTuple):
@@ -42,7 +42,7 @@ def requested(
     guidance_rescale=0.0,
 ):
     """-> the Request that Pipeline.text_to_image understands by its arguments of these names, which it describes."""
-    sampler = sampler or pipe.sampler
+    sampler = sampler or own_sampler(pipe)
     require_sampler(sampler)
     guidance_scale = pipe.guidance_scale if guidance_scale is None else guidance_scale
     require_guidance(guidance_scale, guidance_rescale)
@@ -118,6 +118,13 @@ def require_texts(texts):
             text.encode()
         except UnicodeEncodeError:  # bytes that were no UTF-8, from a command line or a file
             raise UserError(f"a prompt is not valid text: {text!r}") from None
+
+
+def own_sampler(pipe):
+    """The sampler of the pipeline's folder. UserError if that is not supported."""
+    if pipe.sampler is None:
+        raise UserError(f"the model: {pipe.refusal}; choose one of {', '.join(usable_samplers(pipe.schedule.given))}")
+    return pipe.sampler
 
 
 def require_sampler(sampler):
