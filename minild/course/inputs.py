@@ -5,6 +5,7 @@ Each function takes a numpy Generator and a dtype and returns a list of {argumen
 
 import numpy as np
 
+from minild.course.task import returning
 from minild.diffusion.schedule import NoiseSchedule
 from minild.gradcheck import GradientError
 from minild.models.autoencoder_kl import DiagonalGaussian, reparameterize
@@ -124,6 +125,7 @@ def backwards_to_check(rng, dtype):
     return [{"trials": {names[i]: trials[names[i]] for i in rng.permutation(len(names))}}]
 
 
+@returning("Return the largest relative error, a float, where the backward is right.")
 def verdicts(function, arguments):
     """What a gradient checker says of each trial: whether it raises GradientError."""
 
@@ -281,6 +283,7 @@ def guidances(rng, dtype):
     return [arguments(guidance_scale=7.5), arguments(guidance_scale=2.0, rescale=0.7), arguments(guidance_scale=1)]
 
 
+@returning("Return a function predict(latents, t) -> ε, like the latents.")
 def guided_prediction(function, arguments):
     """What the predict(latents, t) that the function returns says."""
     arguments = dict(arguments)

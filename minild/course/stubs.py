@@ -99,7 +99,7 @@ def _instruction(task):
     points = "1 point" if task.points == 1 else f"{task.points} points"
     uses = sorted(use.split(":")[1] for use in task.uses)
     calls = f" It may call {', '.join(uses)}." if uses else ""
-    text = f"Task {task.number} ({points}): {task.title}. {task.note}".strip() + calls
+    text = " ".join(filter(None, [f"Task {task.number} ({points}): {task.title}.", task.returns, task.note])) + calls
     return textwrap.fill(text, WIDTH - 8)
 
 

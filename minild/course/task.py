@@ -37,6 +37,11 @@ class Task(NamedTuple):
         return self.name or self.stands_for.split(":")[1]
 
     @property
+    def returns(self):
+        """What the function must return, as a sentence for its stub; the adaptor that calls it knows."""
+        return self.run.returns
+
+    @property
     def reference(self):
         """The library's function."""
         return resolve(self.stands_for)
@@ -51,6 +56,17 @@ def resolve(path):
     return value
 
 
+def returning(sentence):
+    """A decorator: the sentence is what a stub says of the return value, as the adaptor's attribute `returns`."""
+
+    def note(adaptor):
+        adaptor.returns = sentence
+        return adaptor
+
+    return note
+
+
+@returning("Return the pair (y, cache). The cache is what your own backward would need; here None will do.")
 def op(function, arguments):
     """function(...) -> (y, cache): y counts, the cache is the student's own affair."""
     return {"y": _pair(function(**arguments))[0]}
@@ -58,12 +74,18 @@ def op(function, arguments):
 
 def value(name):
     """function(...) -> one value."""
-    return lambda function, arguments: {name: function(**arguments)}
+
+    @returning(f"Return {name}, and nothing beside it.")
+    def run(function, arguments):
+        return {name: function(**arguments)}
+
+    return run
 
 
 def gradients(*names):
     """function(dy, cache) -> the gradients of these names, in this order."""
 
+    @returning(f"Return {names[0]}." if len(names) == 1 else f"Return the tuple ({', '.join(names)}).")
     def run(function, arguments):
         result = function(**arguments)
         return dict(zip(names, _several(result, names)))
@@ -71,6 +93,7 @@ def gradients(*names):
     return run
 
 
+@returning("Yield the latents after every step, and return nothing: the function is a generator.")
 def steps(function, arguments):
     """A generator: all that it yields."""
     made = function(**arguments)
@@ -82,6 +105,7 @@ def steps(function, arguments):
 def method_gradients(*names):
     """method(self, dy, cache) -> gradients of the inputs; the parameters' gradients are added up in the module."""
 
+    @returning(gradients(*names).returns)
     def run(function, arguments):
         module = arguments["self"]
         outputs = gradients(*names)(function, arguments)

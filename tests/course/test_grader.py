@@ -142,6 +142,52 @@ CHEATS = {
             try: os.write(fd, {wire.pack("right")!r})
             except OSError: pass
         os._exit(0)"""),
+    "swaps a function's code": body("""
+        import minild.diffusion.schedule as m
+        def mine(): pass
+        m.predict_clean.__code__ = mine.__code__
+        return z"""),
+    "makes byte code": body("return (lambda: z).__code__.replace(co_consts=())"),
+    "loads byte code": body("import marshal; return eval(marshal.loads(b'c'))"),
+    "loads a pickle": body("import pickle; return pickle.loads(b'cos\\nsystem\\n(S\"true\"\\ntR.')"),
+    "asks for those who refer": body("import gc; return gc.get_referrers(z)"),
+    "loads an array": body("import numpy; return np.load('/etc/passwd')"),
+    "maps a file": body("return np.memmap('/proc/self/exe', np.uint8, 'r')[:4]"),
+    "reads numbers": body("return np.fromfile('/proc/self/exe', np.uint8)[:4]"),
+    "writes numbers": body("np.savetxt('/tmp/x', z.ravel()); return z"),
+    "an array's own file": body("z.tofile('/tmp/x'); return z"),
+    "foreign functions of numpy": body("return np.ctypeslib.load_library('libc', '/lib')"),
+    "an array's address": body("return z.ctypes.data"),
+    "numpy's config runs a process": body("import numpy.testing as t; return t.measure('1')"),
+    "brings ctypes back": body("import importlib; return importlib.import_module('_ctypes').dlopen(None, 0)"),
+    "makes a built-in module": body("""
+        import _imp, importlib.machinery as m
+        return _imp.create_builtin(m.ModuleSpec('_posixsubprocess', None))"""),
+    "a process of the standard library": body("import subprocess; return subprocess.run(['true'])"),
+    "a pool": body("import multiprocessing; return multiprocessing.Pool(2)"),
+    "a thread of the standard library": body("import threading; threading.Thread(target=print).start(); return z"),
+    "a signal": body("import signal; signal.signal(signal.SIGINT, print); return z"),
+    "a temporary file": body("import tempfile; return tempfile.TemporaryFile()"),
+    "a path": body("import pathlib; return pathlib.Path('/etc/passwd').read_text()"),
+    "a folder": body("import os; return os.listdir('/')"),
+    "changes the folder": body("import os; os.chdir('/'); return z"),
+    "makes a pipe of a name": body("import os; os.mkfifo('/tmp/minild-fifo'); return z"),
+    "asks for more of the machine": body("import os; os.sched_setaffinity(0, {0}); return z"),
+    "sets the clock": body("import time; time.clock_settime(time.CLOCK_REALTIME, 0); return z"),
+    "a hook of its own": body("import sys; sys.addaudithook(print); return z"),
+    "traces": body("import sys; sys.settrace(lambda *a: None); return z"),
+    "profiles": body("import sys; sys.setprofile(lambda *a: None); return z"),
+    "finds a class that opens files": body("""
+        for kind in object.__subclasses__():
+            if kind.__name__ in ('FileLoader', 'SourceFileLoader', '_IOBase'): pass
+        import importlib.machinery as m
+        return m.SourceFileLoader('x', '/etc/passwd').get_data('/etc/passwd')"""),
+    "the frames above": body("""
+        import sys
+        frame = sys._getframe()
+        while frame.f_back: frame = frame.f_back
+        arrays = frame.f_locals
+        return arrays['trials'][0][0]['z']"""),
     "undoes the hook": body("""
         import sys
         try: open('x')

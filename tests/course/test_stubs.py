@@ -29,6 +29,18 @@ def test_stubs_are_the_library_without_bodies(chapter):
         assert f"Task {task.number} (" in inspect.getdoc(stub)
 
 
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.number)
+def test_a_stub_says_what_to_return(task):
+    """A forward its cache, too; a backward its gradients in order; a generator that it is one."""
+    text = " ".join(exercise_text(task.chapter).split(f"Task {task.number} (")[1].split('"""')[0].split())
+    assert task.returns and task.returns in text
+    kind = {name for name in ("op", "steps", "gradients", "method_gradients") if name in task.run.__qualname__}
+    backward = task.function_name.endswith("_backward")
+    assert ("(y, cache)" in task.returns) == ("op" in kind)
+    assert ("generator" in task.returns) == ("steps" in kind)
+    assert backward == bool(kind & {"gradients", "method_gradients"})
+
+
 def test_no_body_of_the_library_is_handed_out():
     text = exercise_text(4)
     assert "causal_mask(scores)\n    weights" not in text
