@@ -3,15 +3,29 @@
 For a random upstream gradient dy let L = Σ dy · y. A backward claims dL/dx; the checker measures it, one element after
 another, as (L(x + h) - L(x - h)) / 2h. A random dy matters: with dy all ones the true dx of a softmax and of every
 normalisation is zero, and a backward that returns zeros would pass.
+
+The forward is looked at, too (minild.differences). One that is random, gives NaN, computes in float32 or has a kink at
+the inputs, such as ReLU at 0, is named as that; and where rounding hides a gradient, a backward is not let pass.
 """
 
 import numpy as np
 
 from minild.backend import device_of, to_device, to_host
+from minild.differences import (
+    GradientError,
+    Loss,
+    as_tuple,
+    host,
+    hosts,
+    integers_among,
+    pair,
+    require_inputs,
+    require_repeatable,
+)
+from minild.gradient_hints import explain
 
-
-class GradientError(AssertionError):
-    """A backward that does not agree with its forward, or that broke the rules of an op."""
+UNCERTAIN = 5e-3  # of a gradient: where rounding is more than that of it, even a wrong one might pass
+ROUNDING = 1e3 * float(np.finfo(np.float64).eps)  # what of L a gradient that is truly zero may still amount to
 
 
 def check(op, op_backward, inputs, *, differentiable=None, seed=0, step=1e-5, tolerance=1e-6, samples=200,
@@ -29,20 +43,24 @@ def check(op, op_backward, inputs, *, differentiable=None, seed=0, step=1e-5, to
     title = _name(op)
     inputs = {name: _float64(x) for name, x in inputs.items()}
     names = _differentiable(inputs, differentiable)
+    require_inputs(title, inputs, names)
+    if not names:
+        raise GradientError(f"{title}: no input has a gradient{integers_among(inputs)}: give floats")
 
     def run(host_inputs):
         return op(**{name: _move(x, device) for name, x in host_inputs.items()}, **settings)
 
     on_device = {name: _move(x, device) for name, x in inputs.items()}
     before = _snapshot(on_device)
-    y, cache = op(**on_device, **settings)
+    y, cache = pair(title, op(**on_device, **settings))
     _require_unchanged(before, on_device, f"{title} changed its inputs")
+    require_repeatable(title, y, run(inputs)[0])
     dy = _random_like(y, rng, device)
     dy_before, cache_before = _snapshot(dy), _snapshot(cache)
-    gradients = _as_tuple(op_backward(dy, cache))
+    gradients = as_tuple(op_backward(dy, cache))
     _require_unchanged(dy_before, dy, f"{_name(op_backward)} changed dy")
     _require_unchanged(cache_before, cache, f"{_name(op_backward)} changed the cache")
-    _require_count(title, gradients, names)
+    _require_count(title, gradients, names, inputs)
 
     meter = _Meter(title, y, dy, rng, step, tolerance, samples, inputs)
     for name, gradient in zip(names, gradients):
@@ -70,21 +88,23 @@ def check_module(module, inputs, *, differentiable=None, seed=0, step=1e-5, tole
     parameters = dict(module.named_parameters())
     inputs = {name: _float64(x) for name, x in inputs.items()}
     names = _differentiable(inputs, differentiable)
+    require_inputs(title, inputs, names)
     on_device = {name: _move(x, device) for name, x in inputs.items()}
     before = _snapshot(on_device)
 
-    y, cache = module.forward(**on_device, **settings)
+    y, cache = pair(f"{title}.forward", module.forward(**on_device, **settings))
     _require_unchanged(before, on_device, f"{title}.forward changed its inputs")
-    _require_equal(_hosts(y), _hosts(module(**on_device, **settings)), f"{title}: module(...) differs from forward's y")
+    require_repeatable(title, y, module.forward(**on_device, **settings)[0])
+    _require_equal(hosts(y), hosts(module(**on_device, **settings)), f"{title}: module(...) differs from forward's y")
     dy = _random_like(y, rng, device)
     dy_before, cache_before = _snapshot(dy), _snapshot(cache)
     module.zero_grad()
-    gradients = _as_tuple(module.backward(dy, cache))
+    gradients = as_tuple(module.backward(dy, cache))
     _require_unchanged(dy_before, dy, f"{title}.backward changed dy")
     _require_unchanged(cache_before, cache, f"{title}.backward changed the cache")
     while len(gradients) > len(names) and gradients[-1] is None:  # of an optional input left out, or of token ids
         gradients = gradients[:-1]
-    _require_count(title, gradients, names)
+    _require_count(title, gradients, names, inputs)
     once = {name: _gradient(title, name, parameter).copy() for name, parameter in parameters.items()}
     _, cache = module.forward(**on_device, **settings)
     module.backward(dy, cache)
@@ -120,20 +140,22 @@ class _Meter:
 
     def __init__(self, title, y, dy, rng, step, tolerance, samples, inputs):
         self.title, self.rng, self.step, self.tolerance, self.samples = title, rng, step, tolerance, samples
-        self.dy = _hosts(dy)
-        ys = _hosts(y)
+        self.dy = hosts(dy)
+        ys = hosts(y)
         self.sizes = {size for x in [*ys, *inputs.values()] if x is not None for size in np.shape(x)}
         # Rounding of y, seen through a division by the step: differences this small say nothing, so a gradient that
         # is truly zero (the bias of a key under a softmax) is not held to a relative error.
-        size_of_loss = np.sqrt(sum(float(np.sum((a * b) ** 2)) for a, b in zip(ys, self.dy) if b is not None))
-        noise = 32 * np.finfo(np.float64).eps * size_of_loss / step
-        self.floor = max(1e-8, noise / tolerance)
+        self.size = np.sqrt(sum(float(np.sum((a * b) ** 2)) for a, b in zip(ys, self.dy) if b is not None))
+        self.noise = 32 * np.finfo(np.float64).eps * self.size / step
+        self.floor = max(1e-8, self.noise / tolerance)
         self.largest = 0.0
 
     def compare(self, argument, value, gradient, forward, device):
         where = f"{self.title}, {argument}"
         if gradient is None:
             raise GradientError(f"{where}: backward returned no gradient (None)")
+        if isinstance(gradient, (np.generic, float)):  # of an argument without dimensions
+            gradient = to_device(np.asarray(gradient), device)
         if not hasattr(gradient, "shape") or gradient.shape != value.shape:
             raise GradientError(f"{where}: gradient of shape {np.shape(gradient)} for a value of shape {value.shape}")
         if gradient.dtype != np.float64:
@@ -143,40 +165,66 @@ class _Meter:
         analytic = to_host(gradient)
         if not value.size:
             return
+        self._require_judgeable(where, value, analytic)
         if value.size <= 2 * self.samples:
             chosen = np.arange(value.size)
         else:
             chosen = self.rng.choice(value.size, self.samples, replace=False)
-        numeric = np.array([self._slope(forward, value, _unit(value.shape, i)) for i in chosen])
-        self._judge(where, value.shape, chosen, analytic, numeric)
+        loss = Loss(where, forward, value, self.dy, self.step)
+        self._judge(where, loss, chosen, analytic)
         if len(chosen) < value.size:
-            self._judge_direction(where, value, analytic, forward)
+            self._judge_direction(where, loss, analytic)
 
-    def _slope(self, forward, value, direction):
-        plus = _hosts(forward(value + self.step * direction))
-        minus = _hosts(forward(value - self.step * direction))
-        # Differences before the sum: the large parts of L that do not move cancel exactly.
-        change = sum(float(np.sum((p - m) * dy)) for p, m, dy in zip(plus, minus, self.dy) if dy is not None)
-        return change / (2 * self.step)
+    def _require_judgeable(self, where, value, analytic):
+        """GradientError where the gradient drowns in the rounding of L, but is more than rounding itself."""
+        largest = np.max(np.abs(analytic))
+        amounts_to = largest * max(1.0, float(np.max(np.abs(value))))
+        if self.noise > UNCERTAIN * largest and amounts_to > ROUNDING * self.size:
+            raise GradientError(
+                f"{where}: the gradient cannot be judged at this scale: it is about {largest:.2g}, and the outputs, of "
+                f"size {self.size:.2g}, are rounded too coarsely to measure that: make the inputs smaller"
+            )
 
-    def _judge(self, where, shape, chosen, analytic, numeric):
+    def _judge(self, where, loss, chosen, analytic):
+        numeric = np.array([loss.slope(i) for i in chosen])
         a = analytic.reshape(-1)[chosen]
         scale = max(np.max(np.abs(a)), np.max(np.abs(numeric)), self.floor)
         error = np.abs(a - numeric) / scale
+        wrong = np.flatnonzero(~(error <= self.tolerance))  # so that NaN fails
+        if not len(wrong):
+            self.largest = max(self.largest, float(np.max(error)))
+            return
+        shape = loss.value.shape
+        self._excuse(where, loss, chosen[wrong], a[wrong], scale)
         worst = int(np.argmax(np.where(np.isnan(error), np.inf, error)))
-        if not error[worst] <= self.tolerance:  # so that NaN fails
-            index = tuple(int(i) for i in np.unravel_index(chosen[worst], shape))
-            hint = explain(a, numeric, shape, self.sizes)
-            raise GradientError(
-                f"{where}: worst at index {index}: analytic {a[worst]:.10g}, numeric {numeric[worst]:.10g}, "
-                f"relative error {error[worst]:.2g} > {self.tolerance:.2g}. Hint: {hint}"
-            )
-        self.largest = max(self.largest, float(error[worst]))
+        hint = explain(a, numeric, shape, self.sizes)
+        raise GradientError(
+            f"{where}: worst at index {_place(chosen[worst], shape)}: analytic {a[worst]:.10g}, numeric "
+            f"{numeric[worst]:.10g}, relative error {error[worst]:.2g} > {self.tolerance:.2g}. Hint: {hint}"
+        )
 
-    def _judge_direction(self, where, value, analytic, forward):
-        direction = self.rng.standard_normal(value.shape)
+    def _excuse(self, where, loss, places, analytic, scale):
+        """GradientError that blames the forward, if it is why the backward seems to be wrong at these places."""
+        if loss.is_single():
+            raise GradientError(
+                f"{where}: the forward computes in float32, whatever its inputs are, too coarsely for differences: "
+                "let it keep float64"
+            )
+        for i, a in zip(places, analytic):
+            slopes = loss.kink(i)
+            if slopes is None or not min(slopes) - 1e-3 * scale <= a <= max(slopes) + 1e-3 * scale:
+                return
+        raise GradientError(
+            f"{where}: the forward has a kink at index {_place(i, loss.value.shape)}, where its slope jumps from "
+            f"{slopes[0]:.4g} to {slopes[1]:.4g}, so that no gradient is right or wrong: choose an input beside it"
+        )
+
+    def _judge_direction(self, where, loss, analytic):
+        direction = self.rng.standard_normal(loss.value.shape)
         direction /= np.linalg.norm(direction)
-        numeric, a = self._slope(forward, value, direction), float(np.sum(analytic * direction))
+        change, difference = loss.along(direction)
+        length = np.linalg.norm(difference)
+        numeric, a = change / length, float(np.sum(analytic * difference)) / length
         scale = max(abs(a), abs(numeric), float(np.sqrt(np.mean(analytic**2))), self.floor)
         error = abs(a - numeric) / scale
         if not error <= self.tolerance:
@@ -188,53 +236,8 @@ class _Meter:
         self.largest = max(self.largest, error)
 
 
-def explain(claimed, true, shape, sizes, words=("the analytic gradient", "the numeric gradient", "analytic / numeric")):
-    """What the pattern of claimed over true values suggests.
-
-    claimed, true (n,): elements of arrays of this shape, all of them or some; sizes: lengths of axes, one of which a
-    constant ratio may be; words: what the two and their ratio are called.
-    """
-    name, true_name, ratio_name = words
-    if not np.all(np.isfinite(claimed)):
-        return f"{name} holds NaN or infinity"
-    scale = max(np.max(np.abs(claimed)), np.max(np.abs(true)))
-    if not np.any(claimed):
-        return f"{name} is all zero: it is not computed"
-    if np.max(np.abs(true)) < 1e-6 * scale:
-        return f"{true_name} is zero: the op does not depend on this argument"
-    seen = np.abs(true) > 1e-3 * np.max(np.abs(true))
-    ratio = claimed[seen] / true[seen]
-    factor = float(np.median(ratio))
-    if np.max(np.abs(ratio - factor)) < 1e-3 * abs(factor):
-        return _constant_ratio(factor, sizes, ratio_name)
-    if len(shape) == 2 and len(claimed) == shape[0] * shape[1] and shape[0] == shape[1]:
-        if np.allclose(claimed.reshape(shape).T, true.reshape(shape), atol=1e-5 * scale):
-            return f"{name} is right but transposed"
-    if np.allclose(np.sort(claimed), np.sort(true), atol=1e-5 * scale):
-        return "the right values in the wrong order: a reshape or an axis is wrong"
-    missing = (true - claimed).reshape(shape) if len(claimed) == np.prod(shape) else None
-    for axis in range(len(shape) if missing is not None else 0):
-        if shape[axis] > 1 and np.max(np.ptp(missing, axis=axis)) < 1e-5 * np.max(np.abs(missing)):
-            return f"off by the same amount along axis {axis}: a missing term, such as the one through the mean"
-    right = int(np.sum(np.abs(claimed - true) < 1e-5 * scale))
-    if right:
-        return f"right at {right} of {len(claimed)} elements: a missing term, or a border or diagonal treated apart"
-    return "no constant ratio: a missing term, or a sum over the wrong axis"
-
-
-def _constant_ratio(factor, sizes, ratio):
-    """In words: the claimed values are `factor` times the true ones."""
-    if abs(factor + 1) < 1e-3:
-        return f"{ratio} is -1 everywhere: a sign"
-    text = f"{ratio} is {factor:.4g} everywhere: "
-    sign = "a sign and " if factor < 0 else ""
-    factor = abs(factor)
-    for size in sorted(sizes | {a * b for a in sizes for b in sizes if a > 1 and b > 1}):
-        if size > 1 and abs(factor / size - 1) < 1e-3:
-            return f"{text}{sign}a sum taken for a mean over {size} (or a term counted {size} times)"
-        if size > 1 and abs(factor * size - 1) < 1e-3:
-            return f"{text}{sign}a mean over {size} taken for a sum"
-    return f"{text}{sign}a constant factor is left out or taken twice"
+def _place(i, shape):
+    return tuple(int(k) for k in np.unravel_index(i, shape))
 
 
 def _name(function):
@@ -271,31 +274,13 @@ def _is_array(x):
     return isinstance(x, np.ndarray) or (hasattr(x, "shape") and hasattr(x, "dtype"))
 
 
-def _host(x):
-    return np.asarray(x) if isinstance(x, (np.generic, float, int)) else to_host(x)
-
-
-def _as_tuple(x):
-    return tuple(x) if isinstance(x, (tuple, list)) else (x,)
-
-
-def _hosts(y):
-    return [None if part is None else _host(part) for part in _as_tuple(y)]
-
-
 def _random_like(y, rng, device):
     """dy: normal in y's shape; None for an output that holds no floats."""
     def one(part):
-        host = _host(part)
-        return to_device(np.asarray(rng.standard_normal(host.shape)), device) if host.dtype.kind == "f" else None
+        x = host(part)
+        return to_device(np.asarray(rng.standard_normal(x.shape)), device) if x.dtype.kind == "f" else None
 
     return tuple(one(part) for part in y) if isinstance(y, (tuple, list)) else one(y)
-
-
-def _unit(shape, index):
-    direction = np.zeros(shape)
-    direction.reshape(-1)[index] = 1
-    return direction
 
 
 def _snapshot(value):
@@ -304,7 +289,7 @@ def _snapshot(value):
         return [_snapshot(v) for v in value.values()]
     if isinstance(value, (tuple, list)):
         return [_snapshot(v) for v in value]
-    return np.array(_host(value)) if _is_array(value) else value
+    return np.array(host(value)) if _is_array(value) else value
 
 
 def _require_unchanged(before, value, message):
@@ -328,7 +313,8 @@ def _require_equal(expected, got, message):
             raise GradientError(f"{message}: expected {a.reshape(-1)[:3]}..., got {b.reshape(-1)[:3]}...")
 
 
-def _require_count(title, gradients, names):
+def _require_count(title, gradients, names, inputs):
     if len(gradients) != len(names):
         wanted = ", ".join(names)
-        raise GradientError(f"{title}: backward returned {len(gradients)} gradients for {len(names)} ({wanted})")
+        told = f"backward returned {len(gradients)} gradients for {len(names)} ({wanted})"
+        raise GradientError(f"{title}: {told}{integers_among(inputs)}")

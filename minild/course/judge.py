@@ -6,7 +6,7 @@ import numpy as np
 
 from minild.course.task import arrays_in
 from minild.course.worker import evaluate, make_trials
-from minild.gradcheck import explain
+from minild.gradient_hints import explain
 
 # Of the largest value. In float64 far below what a difference quotient of the forward could reach.
 TOLERANCE = {"float64": 1e-9, "float32": 1e-3}
