@@ -158,6 +158,10 @@ OPS = {
             Fast(norm.layer_norm, norm.layer_norm_backward, on_host),
         ),
     ),
+    "batch_norm": Op(ops.batch_norm, ops.batch_norm_backward, ops.require_batch_norm),
+    "unit_norm": Op(ops.unit_norm, ops.unit_norm_backward, nothing_to_check),
+    "relu": Op(ops.relu, ops.relu_backward, nothing_to_check),
+    "leaky_relu": Op(ops.leaky_relu, ops.leaky_relu_backward, nothing_to_check),
     "silu": _elementwise("silu"),
     "quick_gelu": _elementwise("quick_gelu"),
     "gelu": _elementwise("gelu"),
@@ -179,6 +183,7 @@ OPS = {
         ),
         parts=("softmax",),
     ),
+    "max_pool2d": Op(ops.max_pool2d, ops.max_pool2d_backward, ops.require_max_pool),
     "upsample_nearest": Op(
         ops.upsample_nearest,
         ops.upsample_nearest_backward,

@@ -14,8 +14,12 @@ from minild.ops.activation import (
     geglu_backward,
     gelu,
     gelu_backward,
+    leaky_relu,
+    leaky_relu_backward,
     quick_gelu,
     quick_gelu_backward,
+    relu,
+    relu_backward,
     require_geglu,
     sigmoid,
     silu,
@@ -54,14 +58,21 @@ from minild.ops.loss import (
     require_moments,
 )
 from minild.ops.norm import (
+    batch_norm,
+    batch_norm_backward,
+    channel_statistics,
     group_norm,
     group_norm_backward,
     group_norm_silu,
     group_norm_silu_backward,
     layer_norm,
     layer_norm_backward,
+    require_batch_norm,
     require_group_norm,
     require_layer_norm,
+    unit_norm,
+    unit_norm_backward,
 )
+from minild.ops.pool import max_pool2d, max_pool2d_backward, require_max_pool
 from minild.ops.quantize import nearest_code, quantize, quantize_backward, require_quantize
 from minild.ops.resample import require_map, upsample_nearest, upsample_nearest_backward

@@ -1,4 +1,4 @@
-"""Activations: SiLU, GELU (exact and CLIP's quick one), GEGLU, softmax."""
+"""Activations: ReLU and its leaky form, SiLU, GELU (exact and CLIP's quick one), GEGLU, softmax."""
 
 import functools
 import math
@@ -13,6 +13,36 @@ from minild.backend import get_array_module
 def sigmoid(x):
     """σ(x) = 1 / (1 + exp(-x)), written as (1 + tanh(x / 2)) / 2, which cannot overflow."""
     return (1 + get_array_module(x).tanh(x / 2)) / 2
+
+
+class ReluCache(NamedTuple):
+    positive: Any  # booleans like x
+
+
+def relu(x):
+    """y = max(x, 0), element by element (Nair & Hinton 2010)."""
+    positive = x > 0
+    return x * positive, ReluCache(positive)
+
+
+def relu_backward(dy, cache):
+    """dx = dy where x > 0, else 0; at the kink, x = 0, it counts as 0."""
+    return dy * cache.positive
+
+
+class LeakyReluCache(NamedTuple):
+    slope: Any  # like x: 1, or `negative_slope`
+
+
+def leaky_relu(x, negative_slope=0.2):
+    """y = x where x > 0, else negative_slope · x (Maas et al. 2013)."""
+    slope = get_array_module(x).where(x > 0, x.dtype.type(1), x.dtype.type(negative_slope))
+    return x * slope, LeakyReluCache(slope)
+
+
+def leaky_relu_backward(dy, cache):
+    """dx = dy where x > 0, else negative_slope · dy."""
+    return dy * cache.slope
 
 
 class SiluCache(NamedTuple):

@@ -1,4 +1,5 @@
-"""Group normalisation (Wu & He 2018, arXiv 1803.08494) and layer normalisation (Ba et al. 2016, arXiv 1607.06450)."""
+"""Normalisation by group (Wu & He 2018, arXiv 1803.08494), by row (layer norm, Ba et al. 2016, arXiv 1607.06450), by
+channel over a batch (Ioffe & Szegedy 2015, arXiv 1502.03167), and to unit length."""
 
 from typing import Any, NamedTuple
 
@@ -123,3 +124,82 @@ def layer_norm_backward(dy, cache):
     through_mean = dxhat.mean(axis=-1, keepdims=True)
     through_variance = xhat * (dxhat * xhat).mean(axis=-1, keepdims=True)
     return rstd * (dxhat - through_mean - through_variance), dgamma, dbeta
+
+
+class BatchNormCache(NamedTuple):
+    xhat: Any  # like x: normalised, before gamma and beta
+    gamma: Any
+    rstd: Any  # C: one over the standard deviation of each channel
+    own_statistics: bool  # mean and variance are the batch's: they move with x
+
+
+def require_batch_norm(x, gamma, beta, mean=None, variance=None, eps=1e-5):
+    """ValueError unless the arguments of `batch_norm` fit each other."""
+    if (mean is None) != (variance is None):
+        raise ValueError("mean and variance: expected both, or neither")
+    for name, array in (("gamma", gamma), ("beta", beta), ("mean", mean), ("variance", variance)):
+        if array is not None:
+            require_shape(name, array, (x.shape[-1],))
+            require_like(name, array, "x", x)
+
+
+def batch_norm(x, gamma, beta, mean=None, variance=None, eps=1e-5):
+    """y = γ · x̂ + β, x̂ = (x - mean) / sqrt(var + eps), one mean and variance for each channel.
+
+    They are the batch's own, over all axes but the last (Ioffe & Szegedy 2015, algorithm 1); or, where `mean` and
+    `variance` (C,) are given, as in inference, these. x (..., C), gamma and beta (C,) -> y like x. Raises ValueError
+    for a shape or dtype that does not fit.
+    """
+    require_batch_norm(x, gamma, beta, mean, variance)
+    own = mean is None
+    if own:
+        mean, variance = channel_statistics(x)
+    rstd = 1 / get_array_module(x).sqrt(variance + eps)
+    xhat = (x - mean) * rstd
+    return gamma * xhat + beta, BatchNormCache(xhat, gamma, rstd, own)
+
+
+def channel_statistics(x):
+    """x (..., C) -> its mean and its variance (divided by the count) in each channel, both (C,)."""
+    rows = x.reshape(-1, x.shape[-1])
+    mean = rows.mean(axis=0)
+    centred = rows - mean
+    return mean, (centred * centred).mean(axis=0)
+
+
+def batch_norm_backward(dy, cache):
+    """dy like x -> dx, dgamma (C,), dbeta (C,).
+
+    With the batch's own statistics the same three paths as group norm's, a group now being a channel of the whole
+    batch; with given ones only the direct path, dx = γ · rstd · dy.
+    """
+    xhat, gamma, rstd, own_statistics = cache
+    axes = tuple(range(dy.ndim - 1))
+    dgamma, dbeta = (dy * xhat).sum(axis=axes), dy.sum(axis=axes)
+    dxhat = gamma * dy
+    if own_statistics:
+        dxhat = dxhat - dxhat.mean(axis=axes) - xhat * (dxhat * xhat).mean(axis=axes)
+    return rstd * dxhat, dgamma, dbeta
+
+
+class UnitNormCache(NamedTuple):
+    x: Any
+    length: Any  # ...,1
+    eps: float
+
+
+def unit_norm(x, eps=1e-10):
+    """y = x / (‖x‖ + eps), the norm over the last axis (LPIPS, Zhang et al. 2018, arXiv 1801.03924, equation 1).
+
+    x (..., C) -> y like x.
+    """
+    length = get_array_module(x).sqrt((x * x).sum(axis=-1, keepdims=True))
+    return x / (length + eps), UnitNormCache(x, length, eps)
+
+
+def unit_norm_backward(dy, cache):
+    """dx = dy / (‖x‖ + eps) - x · (x · dy) / (‖x‖ (‖x‖ + eps)²); the second term, of x itself, is 0 where x is 0."""
+    x, length, eps = cache
+    scale = length + eps
+    xhat = x / get_array_module(x).where(length > 0, length, 1)
+    return (dy - xhat * (xhat * dy).sum(axis=-1, keepdims=True) * (length / scale)) / scale

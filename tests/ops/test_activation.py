@@ -7,9 +7,9 @@ import pytest
 
 from minild.gradcheck import check
 from minild.ops import activation
-from minild.ops.activation import erf, geglu, gelu, quick_gelu, silu, softmax
+from minild.ops.activation import erf, geglu, gelu, leaky_relu, quick_gelu, relu, silu, softmax
 
-OPS = ["silu", "gelu", "quick_gelu", "geglu", "softmax"]
+OPS = ["relu", "leaky_relu", "silu", "gelu", "quick_gelu", "geglu", "softmax"]
 
 
 @pytest.mark.parametrize("name", OPS)
@@ -31,6 +31,8 @@ X = np.concatenate([np.linspace(-7, 7, 41), [0.0, 1e-3, -1e-3]]).reshape(4, 11)
 
 
 @pytest.mark.parametrize(("op", "formula"), [
+    (relu, lambda v: max(v, 0)),
+    (leaky_relu, lambda v: max(v, 0.2 * v)),
     (silu, lambda v: v / (1 + math.exp(-v))),
     (quick_gelu, lambda v: v / (1 + math.exp(-1.702 * v))),
     (gelu, lambda v: v * normal_cdf(v)),
@@ -40,6 +42,10 @@ def test_elementwise_value(on_device, op, formula):
     y = on_device(op, X.astype("f"))
     assert y.dtype == np.float32
     np.testing.assert_allclose(y, elementwise(formula, X), atol=3e-6)
+
+
+def test_leaky_relu_with_another_slope(on_device):
+    np.testing.assert_allclose(on_device(leaky_relu, X, negative_slope=0.01), elementwise(lambda v: max(v, v / 100), X))
 
 
 def test_erf(rng):

@@ -3,15 +3,20 @@
 import numpy as np
 import pytest
 
+from minild.backend import to_device
 from minild.gradcheck import check
 from minild.ops.activation import silu, silu_backward
 from minild.ops.norm import (
+    batch_norm,
+    batch_norm_backward,
     group_norm,
     group_norm_backward,
     group_norm_silu,
     group_norm_silu_backward,
     layer_norm,
     layer_norm_backward,
+    unit_norm,
+    unit_norm_backward,
 )
 
 
@@ -105,3 +110,50 @@ def test_wrong_dtype_is_named():
     for op, settings in ((group_norm, (2,)), (layer_norm, ())):
         with pytest.raises(ValueError, match=r"^gamma: expected dtype"):
             op(np.ones((2, 3, 4)), np.ones(4, "f"), np.ones(4), *settings)
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 2, 4), (6, 3)])
+def test_batch_norm_gradient(device, rng, shape):
+    inputs = affine_inputs(rng, shape)
+    check(batch_norm, batch_norm_backward, inputs, device=device)
+    check(batch_norm, batch_norm_backward, inputs, eps=0.7, device=device)
+
+
+def test_batch_norm_gradient_with_given_statistics(device, rng):
+    mean, variance = to_device(rng.standard_normal(4), device), to_device(0.5 + rng.random(4), device)
+    inputs = affine_inputs(rng, (3, 5, 2, 4))
+    check(batch_norm, batch_norm_backward, inputs, mean=mean, variance=variance, device=device)
+
+
+def test_batch_norm_value(on_device, rng):
+    x, gamma, beta = affine_inputs(rng, (2, 5, 3, 6)).values()
+    expected, given = np.empty_like(x), np.empty_like(x)
+    mean, variance = rng.standard_normal(6), 0.5 + rng.random(6)
+    for c in range(6):
+        channel = x[..., c]
+        expected[..., c] = gamma[c] * (channel - channel.mean()) / np.sqrt(channel.var() + 0.1) + beta[c]
+        given[..., c] = gamma[c] * (channel - mean[c]) / np.sqrt(variance[c] + 0.1) + beta[c]
+    np.testing.assert_allclose(on_device(batch_norm, x, gamma, beta, eps=0.1), expected, atol=1e-12)
+    np.testing.assert_allclose(on_device(batch_norm, x, gamma, beta, mean, variance, 0.1), given, atol=1e-12)
+
+
+def test_batch_norm_takes_both_statistics_or_neither():
+    x, ones = np.ones((2, 3)), np.ones(3)
+    with pytest.raises(ValueError, match=r"^mean and variance: expected both, or neither"):
+        batch_norm(x, ones, ones, mean=ones)
+    with pytest.raises(ValueError, match=r"^variance: expected shape \(3,\), got \(2,\)"):
+        batch_norm(x, ones, ones, ones, np.ones(2))
+
+
+@pytest.mark.parametrize("eps", [1e-10, 0.3])
+def test_unit_norm_gradient(device, rng, eps):
+    check(unit_norm, unit_norm_backward, {"x": rng.standard_normal((2, 3, 4, 5))}, eps=eps, device=device)
+
+
+def test_unit_norm_value_and_nothing_at_zero(on_device, rng):
+    x = rng.standard_normal((3, 4))
+    x[1] = 0
+    expected = np.array([row / max(np.sqrt((row**2).sum()), 1e-300) for row in x])
+    np.testing.assert_allclose(on_device(unit_norm, x), expected, atol=1e-9)
+    dx = unit_norm_backward(np.ones((3, 4)), unit_norm(x, eps=0.5)[1])
+    np.testing.assert_allclose(dx[1], 2)  # 1 / eps, and no NaN
