@@ -40,8 +40,13 @@ def from_interchange(array, parameter):
 
 
 def state_dict(module):
-    """{key: host array in the interchange layout} of every parameter."""
-    return {name: to_interchange(p.data, p.layout) for name, p in module.named_parameters()}
+    """{key: host array in the interchange layout} of every parameter and buffer."""
+    return {name: to_interchange(p.data, p.layout) for name, p in _named_arrays(module)}
+
+
+def _named_arrays(module):
+    """(name, Parameter or Buffer) of all that a state dict holds."""
+    return [*module.named_parameters(), *module.named_buffers()]
 
 
 def gradient_dict(module):
@@ -53,11 +58,11 @@ def gradient_dict(module):
 
 
 def load_state_dict(module, state, device="cpu"):
-    """Copy a state dict into the module's parameters, in the dtype that they have, on the device of that name.
+    """Copy a state dict into the module's parameters and buffers, in the dtype that they have, on the named device.
 
     Raises ValueError that lists every unknown, missing or misshapen key; the module is then as it was.
     """
-    parameters = dict(module.named_parameters())
+    parameters = dict(_named_arrays(module))
     faults = [f"missing {name}" for name in parameters if name not in state]
     faults += [f"unknown {name}" for name in state if name not in parameters]
     for name, p in parameters.items():

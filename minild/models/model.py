@@ -100,8 +100,8 @@ class Model(Module):
         Read tensor by tensor: memory is taken for the model and one tensor.
         """
         model = cls(cls.complete_config(config))
-        for parameter in model.parameters():
-            parameter.data = np.empty(parameter.shape, dtype)  # nothing was drawn yet that a cast should keep
+        for array in [*model.parameters(), *model.buffers()]:
+            array.data = np.empty(array.shape, dtype)  # nothing was drawn yet that a cast should keep
         try:
             pretrained.load_state_dict(model, weights.renamed(cls._our_key), device)
         except ValueError as error:

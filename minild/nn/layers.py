@@ -6,12 +6,13 @@ that belongs to it. Under inference it is None.
 """
 
 from minild.engine import run
-from minild.nn.module import Module, Parameter
-from minild.ops.activation import geglu, gelu, quick_gelu, silu
+from minild.nn.module import Buffer, Module, Parameter
+from minild.ops.activation import geglu, gelu, leaky_relu, quick_gelu, relu, silu
 from minild.ops.conv import conv2d
 from minild.ops.embedding import token_embedding
 from minild.ops.linear import linear
-from minild.ops.norm import group_norm, group_norm_silu, layer_norm
+from minild.ops.norm import batch_norm, channel_statistics, group_norm, group_norm_silu, layer_norm
+from minild.ops.pool import max_pool2d
 from minild.ops.resample import upsample_nearest
 
 
@@ -41,20 +42,22 @@ class Conv2d(Module):
     `padding` is a number of pixels all round, or ((top, bottom), (left, right)).
     """
 
-    def __init__(self, in_channels, out_channels, kernel_size=3, stride=1, padding=1, init="fan_in"):
+    def __init__(self, in_channels, out_channels, kernel_size=3, stride=1, padding=1, bias=True, init="fan_in"):
         self.weight = Parameter((kernel_size, kernel_size, in_channels, out_channels), init, "conv")
-        self.bias = Parameter((out_channels,), 0.0)
+        self.bias = Parameter((out_channels,), 0.0) if bias else None
         self.stride, self.padding = stride, padding
 
     def forward(self, x):
         """x (N, H, W, Cin) -> y (N, Ho, Wo, Cout)."""
-        return run(conv2d, x, self.weight.value, self.bias.value, self.stride, self.padding)
+        bias = self.bias.value if self.bias else None
+        return run(conv2d, x, self.weight.value, bias, self.stride, self.padding)
 
     def backward(self, dy, cache):
         """dy (N, Ho, Wo, Cout) -> dx (N, H, W, Cin)."""
         dx, dweight, dbias = cache.backward(dy)
         self.weight.accumulate(dweight)
-        self.bias.accumulate(dbias)
+        if self.bias:
+            self.bias.accumulate(dbias)
         return dx
 
 
@@ -80,6 +83,45 @@ class GroupNorm(Module):
         self.weight.accumulate(dgamma)
         self.bias.accumulate(dbeta)
         return dx
+
+
+class BatchNorm(Module):
+    """y = γ x̂ + β, each channel normalised over the whole batch: (..., channels) -> the same shape.
+
+    While `training`, by the mean and variance of the batch itself; otherwise by the running ones, which `track` keeps:
+    a forward changes nothing.
+    """
+
+    momentum = 0.1  # how much of a batch goes into the running statistics
+
+    def __init__(self, channels, eps=1e-5, init=1.0):
+        self.weight, self.bias = Parameter((channels,), init), Parameter((channels,), 0.0)
+        self.running_mean, self.running_var = Buffer((channels,), 0.0), Buffer((channels,), 1.0)
+        self.eps, self.training = eps, True
+
+    def forward(self, x):
+        """x (..., C) -> y like x."""
+        given = () if self.training else (self.running_mean.value, self.running_var.value)
+        y, call = run(batch_norm, x, self.weight.value, self.bias.value, *given, eps=self.eps)
+        return y, call and (call, x)
+
+    def backward(self, dy, cache):
+        """dy (..., C) -> dx like it."""
+        dx, dgamma, dbeta = cache[0].backward(dy)
+        self.weight.accumulate(dgamma)
+        self.bias.accumulate(dbeta)
+        return dx
+
+    def track(self, cache):
+        """Move the running statistics towards those of the batch that a forward of training left in `cache`.
+
+        The running variance is the unbiased one, of a sum divided by count - 1 (Ioffe & Szegedy 2015, algorithm 2).
+        """
+        x = cache[1]
+        count = x.size // x.shape[-1]
+        mean, variance = channel_statistics(x)
+        for buffer, batch in ((self.running_mean, mean), (self.running_var, variance * (count / max(count - 1, 1)))):
+            buffer.data = (1 - self.momentum) * buffer.data + self.momentum * batch
 
 
 class LayerNorm(Module):
@@ -132,6 +174,8 @@ class Stateless(Module):
 
 
 SILU = Stateless(silu)
+RELU, LEAKY_RELU = Stateless(relu), Stateless(leaky_relu)
+MAX_POOL = Stateless(max_pool2d)
 GEGLU = Stateless(geglu)
 UPSAMPLE = Stateless(upsample_nearest)
 ACTIVATIONS = {"silu": SILU, "swish": SILU, "gelu": Stateless(gelu), "quick_gelu": Stateless(quick_gelu)}

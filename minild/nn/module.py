@@ -18,7 +18,8 @@ class Parameter:
 
     `layout` says how the interchange format turns it: "conv" (kH, kW, Cin, Cout) is stored as OIHW, "linear"
     (Cin, Cout) as (Cout, Cin), None as it is. `init` is "fan_in" (uniform within ±1/√fan_in, PyTorch's default for
-    linear and convolution weights), a number (every element), ("normal", deviation) or ("uniform", bound).
+    linear and convolution weights), a number (every element), ("normal", deviation), ("normal", deviation, mean) or
+    ("uniform", bound).
 
     Values are drawn by `initialise`, or at their first use: a model that is about to be loaded never draws any.
     """
@@ -60,7 +61,8 @@ class Parameter:
         elif init[0] == "uniform":
             self.data = rng.uniform(-init[1], init[1], self.shape).astype(dtype)
         else:
-            self.data = (rng.standard_normal(self.shape) * init[1]).astype(dtype)
+            mean = init[2] if len(init) > 2 else 0
+            self.data = (mean + rng.standard_normal(self.shape) * init[1]).astype(dtype)
 
     def accumulate(self, gradient):
         """Add to .grad. The gradient must be an array of the caller's own making: it is kept if it is the first."""
@@ -82,6 +84,21 @@ class Parameter:
 
     def __repr__(self):
         return f"Parameter{self.shape}"
+
+
+class Buffer:
+    """An array that is kept with the weights but not learned by gradient: batch norm's running statistics."""
+
+    layout = None  # as a Parameter's: stored as it is
+
+    def __init__(self, shape, value):
+        self.shape, self.grad = tuple(shape), None  # never any
+        self.data = np.full(shape, value, np.float32)
+
+    @property
+    def value(self):
+        """The array to compute with, as Parameter.value."""
+        return self.data.astype(compute_dtype(self.data), copy=False)
 
 
 class Module:
@@ -127,6 +144,18 @@ class Module:
         """Every Parameter below, in the order of named_parameters."""
         return [parameter for _, parameter in self.named_parameters()]
 
+    def named_buffers(self, prefix=""):
+        """(name, Buffer) of everything below, named like parameters."""
+        for name, value in vars(self).items():
+            if isinstance(value, Buffer):
+                yield prefix + name, value
+        for name, child in self.children():
+            yield from child.named_buffers(f"{prefix}{name}.")
+
+    def buffers(self):
+        """Every Buffer below, in the order of named_buffers."""
+        return [buffer for _, buffer in self.named_buffers()]
+
     def parameter_count(self):
         """How many numbers are learned."""
         return sum(parameter.size for parameter in self.parameters())
@@ -143,15 +172,15 @@ class Module:
             parameter.zero_grad()
 
     def astype(self, dtype):
-        """Convert every parameter in place; gradients are dropped."""
-        for parameter in self.parameters():
-            parameter.data, parameter.grad = parameter.data.astype(dtype, copy=False), None
+        """Convert every parameter and buffer in place; gradients are dropped."""
+        for array in [*self.parameters(), *self.buffers()]:
+            array.data, array.grad = array.data.astype(dtype, copy=False), None
         return self
 
     def to(self, device):
-        """Move every parameter from the host to the device of that name, in place; gradients are dropped."""
-        for parameter in self.parameters():
-            parameter.data, parameter.grad = to_device(parameter.data, device), None
+        """Move every parameter and buffer from the host to the device of that name, in place; gradients are dropped."""
+        for array in [*self.parameters(), *self.buffers()]:
+            array.data, array.grad = to_device(array.data, device), None
         return self
 
     def replica(self):

@@ -1,8 +1,9 @@
-"""The models at published configs have the tensors of the checkpoints: Stable Diffusion 1, latent diffusion's VQ-f4."""
+"""The models at published configs have the tensors of the checkpoints: Stable Diffusion 1, latent diffusion's VQ-f4,
+VGG-16's convolutions and PatchGAN."""
 
 import pytest
 
-from minild.models import AutoencoderKL, CLIPTextModel, UNet2DConditionModel, VQModel
+from minild.models import VGG, AutoencoderKL, CLIPTextModel, PatchDiscriminator, UNet2DConditionModel, VQModel
 
 VQ_F4 = {"block_out_channels": [128, 256, 512], "layers_per_block": 2, "num_vq_embeddings": 8192}
 PUBLISHED = [
@@ -10,6 +11,8 @@ PUBLISHED = [
     (AutoencoderKL, {"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2}, 83_653_863, 248),
     (CLIPTextModel, {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}, 123_060_480, 196),
     (VQModel, VQ_F4, 55_322_782, 205),
+    (VGG, {}, 14_714_688, 26),
+    (PatchDiscriminator, {}, 2_765_633, 13),
 ]
 
 
