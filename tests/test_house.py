@@ -93,7 +93,7 @@ OPS = sorted((PACKAGE / "ops").glob("*.py"))
 
 
 def test_the_textbook_is_a_book_that_can_be_read():
-    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in OPS) < 1100
+    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in OPS) < 1200
     for path in OPS:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef):

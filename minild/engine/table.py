@@ -204,6 +204,8 @@ OPS = {
     ),
     "mse": Op(ops.mse, ops.mse_backward, ops.require_alike),
     "l1": Op(ops.l1, ops.l1_backward, ops.require_alike),
+    "hinge": Op(ops.hinge, ops.hinge_backward, ops.require_target),
+    "logistic": Op(ops.logistic, ops.logistic_backward, ops.require_target),
     "gaussian_kl": Op(ops.gaussian_kl, ops.gaussian_kl_backward, ops.require_moments),
 }
 

@@ -46,3 +46,12 @@ class Autoencoder(Model):
         self.quant_conv = Conv2d(encoded, quantized, kernel_size=1, padding=0)
         self.post_quant_conv = Conv2d(latent, c, kernel_size=1, padding=0)
         self.downsampling = 2 ** (len(channels) - 1)
+
+    def last_weight_gradient(self, dreconstruction, cache):
+        """The gradient of the decoder's last convolution's weight alone, from the `cache` of a forward.
+
+        It is what the adversarial loss's adaptive weight is made of. Nothing is added to any .grad.
+        """
+        *_, decoder = cache
+        *_, last = decoder
+        return last.backward(dreconstruction)[1]

@@ -50,12 +50,17 @@ from minild.ops.loss import (
     cross_entropy_backward,
     gaussian_kl,
     gaussian_kl_backward,
+    hinge,
+    hinge_backward,
     l1,
     l1_backward,
+    logistic,
+    logistic_backward,
     mse,
     mse_backward,
     require_alike,
     require_moments,
+    require_target,
 )
 from minild.ops.norm import (
     batch_norm,

@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 from minild.backend import get_array_module
-from minild.ops.activation import softmax
+from minild.ops.activation import sigmoid, softmax
 from minild.ops.validate import require_integers, require_like, require_shape
 
 
@@ -43,6 +43,50 @@ def l1_backward(dy, cache):
     (difference,) = cache
     dprediction = get_array_module(difference).sign(difference) * (dy / difference.size)
     return dprediction, -dprediction
+
+
+class LogitsCache(NamedTuple):
+    signed: Any  # target · logits
+    target: int
+
+
+def require_target(logits, target):
+    """ValueError unless the discriminator's `target` is 1, for real, or -1, for generated."""
+    if target not in (1, -1):
+        raise ValueError(f"target: expected 1 for real or -1 for generated, got {target!r}")
+
+
+def hinge(logits, target):
+    """Mean over all elements of max(0, 1 - target · logit), target 1 for real and -1 for generated patches.
+
+    (Lim & Ye 2017, arXiv 1705.02894.) Nothing more is asked of a logit that is beyond ±1 on its right side.
+    """
+    require_target(logits, target)
+    signed = target * logits
+    return get_array_module(logits).maximum(1 - signed, 0).mean(), LogitsCache(signed, target)
+
+
+def hinge_backward(dy, cache):
+    """dlogits = -dy · target / count where target · logit < 1, else 0."""
+    signed, target = cache
+    return (signed < 1).astype(signed.dtype) * (-dy * target / signed.size)
+
+
+def logistic(logits, target):
+    """Mean over all elements of log(1 + exp(-target · logit)), in nats: -log of the probability given to the truth.
+
+    target 1 for real and -1 for generated (Goodfellow et al. 2014, arXiv 1406.2661, equation 1), the "vanilla" loss.
+    """
+    require_target(logits, target)
+    xp, signed = get_array_module(logits), target * logits
+    # log(1 + exp(-s)) = max(-s, 0) + log(1 + exp(-|s|)), which cannot overflow
+    return (xp.maximum(-signed, 0) + xp.log1p(xp.exp(-abs(signed)))).mean(), LogitsCache(signed, target)
+
+
+def logistic_backward(dy, cache):
+    """dlogits = -dy · target · σ(-target · logit) / count."""
+    signed, target = cache
+    return sigmoid(-signed) * (-dy * target / signed.size)
 
 
 class GaussianKLCache(NamedTuple):

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minild.backend import to_device, to_host
+from minild.backend import get_array_module, to_device, to_host
 from minild.data.pictures import to_signed
 from minild.engine import run
 from minild.engine.cores import side_by_side
@@ -32,19 +32,24 @@ def prepare(autoencoder, logvar=-6.0):
 class AutoencoderLossCache(NamedTuple):
     model: Any
     autoencoder: Any
+    rebuilt: Any  # x̂
+    x: Any
     absolute: Any
     squared: Any
     kl: Any
+    perceptual: Any  # None without
 
 
 class AutoencoderObjective:
     """loss = |x̂ - x| + SQUARED (x̂ - x)² + kl_weight · KL, each a mean over its elements (paper, section 3.1, KL-reg.).
 
     The published weight, 1e-6 on sums, is kl_weight = 1e-6 · (h w c) / (H W 3) on means. pictures: (N, H, W, 3) uint8.
+    With `perceptual`, a models.LPIPS, its distance between x̂ and x is added, perceptual_weight times the batch's mean.
     """
 
-    def __init__(self, pictures, latent_shape, kl_weight=1e-4):
+    def __init__(self, pictures, latent_shape, kl_weight=1e-4, perceptual=None, perceptual_weight=1.0):
         self.pictures, self.latent_shape, self.kl_weight = pictures, latent_shape, kl_weight
+        self.perceptual, self.perceptual_weight = perceptual, perceptual_weight
 
     def batch(self, rng, size, progress):
         """Random pictures and the noise of their latents, on the host."""
@@ -58,15 +63,30 @@ class AutoencoderObjective:
         absolute, absolute_cache = run(l1, y, x)
         squared, squared_cache = run(mse, y, x)
         kl, kl_cache = run(gaussian_kl, posterior.mean, posterior.logvar)
-        loss = absolute + SQUARED * squared + self.kl_weight * kl
-        losses = {"loss": loss, "l1": absolute, "mse": squared, "kl": kl}
-        return losses, AutoencoderLossCache(autoencoder, cache, absolute_cache, squared_cache, kl_cache)
+        losses = {"loss": absolute + SQUARED * squared + self.kl_weight * kl, "l1": absolute, "mse": squared, "kl": kl}
+        distance_cache = None
+        if self.perceptual:
+            distances, distance_cache = self.perceptual.forward(y, x)
+            losses["perceptual"] = distances.mean()
+            losses["loss"] = losses["loss"] + self.perceptual_weight * losses["perceptual"]
+        caches = absolute_cache, squared_cache, kl_cache, distance_cache
+        return losses, AutoencoderLossCache(autoencoder, cache, y, x, *caches)
 
     def backward(self, dloss, cache):
         """Adds dloss times the gradient of the loss into the autoencoder's gradients."""
+        cache.model.backward((self.rebuilt_gradient(dloss, cache), self.kl_gradient(dloss, cache)), cache.autoencoder)
+
+    def rebuilt_gradient(self, dloss, cache):
+        """dx̂ like x̂: dloss times the gradient of all that compares x̂ with x."""
         dy = cache.absolute.backward(dloss)[0] + cache.squared.backward(dloss * SQUARED)[0]
-        dposterior = cache.kl.backward(dloss * self.kl_weight)
-        cache.model.backward((dy, dposterior), cache.autoencoder)
+        if cache.perceptual:
+            N, share = len(dy), dloss * self.perceptual_weight / len(dy)
+            dy += self.perceptual.backward(get_array_module(dy).full(N, share, dy.dtype), cache.perceptual)
+        return dy
+
+    def kl_gradient(self, dloss, cache):
+        """(dmean, dlogvar) of the posterior."""
+        return cache.kl.backward(dloss * self.kl_weight)
 
 
 def encode_pictures(autoencoder, pictures, batch=64):

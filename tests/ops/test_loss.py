@@ -40,6 +40,28 @@ def test_mean_of_elements(on_device, rng, name, formula):
     np.testing.assert_allclose(on_device_scalar(on_device, name, inputs), expected, rtol=1e-12)
 
 
+JUDGEMENTS = {"hinge": lambda s: max(0, 1 - s), "logistic": lambda s: math.log(1 + math.exp(-s))}
+
+
+@pytest.mark.parametrize("target", [1, -1])
+@pytest.mark.parametrize("name", JUDGEMENTS)
+def test_judgement(device, rng, name, target):
+    """The losses of a discriminator, whose second argument is no array."""
+    op, logits = getattr(loss, name), 2 * rng.standard_normal((2, 3, 5, 1))
+    check(op, getattr(loss, f"{name}_backward"), {"logits": logits}, target=target, device=device)
+    expected = np.mean([JUDGEMENTS[name](target * value) for value in logits.ravel()])
+    np.testing.assert_allclose(op(logits, target)[0], expected, rtol=1e-12)
+    with pytest.raises(ValueError, match=r"^target: expected 1 for real or -1 for generated, got 0"):
+        op(logits, 0)
+
+
+def test_logistic_of_sure_logits_is_finite():
+    logits = np.array([-1e4, 1e4], "f")
+    y, cache = loss.logistic(logits, 1)
+    np.testing.assert_allclose(y, 5e3)
+    np.testing.assert_allclose(loss.logistic_backward(1.0, cache), [-0.5, 0])
+
+
 def test_cross_entropy_value(on_device, rng):
     inputs = inputs_of("cross_entropy", rng)
     rows = zip(inputs["logits"], LABELS)
@@ -55,9 +77,12 @@ def on_device_scalar(on_device, name, inputs):
     return on_device(as_array, **inputs)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", [*LOSSES, *JUDGEMENTS])
 def test_no_wait_for_the_device(rng, name):
-    inputs = {key: backend.to_device(x, "double") for key, x in inputs_of(name, rng).items()}
+    inputs = {"logits": rng.standard_normal(SHAPE)} if name in JUDGEMENTS else inputs_of(name, rng)
+    inputs = {key: backend.to_device(x, "double") for key, x in inputs.items()}
+    if name in JUDGEMENTS:
+        inputs["target"] = -1
     with count_synchronisations() as counter:
         _, cache = getattr(loss, name)(**inputs)
         getattr(loss, f"{name}_backward")(1.0, cache)

@@ -4,7 +4,8 @@ import numpy as np
 from models.tiny import AUTOENCODER, TEXT, UNET
 
 from minild.diffusion import NoiseSchedule
-from minild.models import AutoencoderKL, CLIPTextModel, UNet2DConditionModel
+from minild.models import LPIPS, AutoencoderKL, CLIPTextModel, PatchDiscriminator, UNet2DConditionModel
+from minild.training.adversarial import AdversarialObjective, AdversarialPair
 from minild.training.autoencoder import AutoencoderObjective
 from minild.training.latent_diffusion import Denoiser, DiffusionObjective
 
@@ -34,6 +35,20 @@ def autoencoder_objective(kl_weight=0.3, count=7):
     """Pictures 8 x 6, latents 4 x 3 x 2."""
     pictures = np.random.default_rng(5).integers(0, 256, (count, 8, 6, 3), np.uint8)
     return AutoencoderObjective(pictures, (4, 3, 2), kl_weight)
+
+
+def pair(dtype="float32"):
+    """The autoencoder and a discriminator for its pictures of 8 x 6."""
+    discriminator = PatchDiscriminator.from_config({"width": 4, "layers": 1})
+    return AdversarialPair(autoencoder(dtype), drawn(discriminator, dtype))
+
+
+def adversarial_objective(count=7, **settings):
+    """As autoencoder_objective, with a perceptual distance and a discriminator from the start."""
+    perceptual = drawn(LPIPS.from_config({"widths": [4, 5], "depths": [1, 1]}))
+    pictures = np.random.default_rng(5).integers(0, 256, (count, 8, 6, 3), np.uint8)
+    settings = {"perceptual": perceptual, "perceptual_weight": 0.6, "start": 0.0} | settings
+    return AdversarialObjective(pictures, (4, 3, 2), 0.3, **settings)
 
 
 def diffusion_objective(count=7, **settings):

@@ -1,0 +1,102 @@
+"""The patch-adversarial loss of stage one (latent diffusion paper, section 3.1), as in VQGAN (arXiv 2012.09841)."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minild.backend import get_array_module
+from minild.engine import run
+from minild.nn.module import Module
+from minild.ops.loss import hinge, logistic
+from minild.training.autoencoder import AutoencoderObjective
+
+LARGEST_ADAPTIVE = 1e4
+LOSSES = {"hinge": hinge, "vanilla": logistic}
+
+
+class AdversarialPair(Module):
+    """An autoencoder and the discriminator that it is trained against: one model to the training loop."""
+
+    def __init__(self, autoencoder, discriminator):
+        self.autoencoder, self.discriminator = autoencoder, discriminator
+
+    @property
+    def device(self):
+        """The name of the device that holds both."""
+        return self.autoencoder.device
+
+
+class AdversarialCache(NamedTuple):
+    autoencoder: Any  # of AutoencoderObjective
+    pair: Any
+    weight: float  # of the adversarial loss; 0 before the start, and then there is nothing below
+    logits: Any = None  # of x̂
+    generated: Any = None  # of the discriminator on x̂
+    generated_loss: Any = None
+    real: Any = None  # of the discriminator on x
+    real_loss: Any = None
+
+
+def adaptive_weight(rebuilding, adversarial):
+    """λ = ‖∇ rebuilding‖ / (‖∇ adversarial‖ + 1e-4), at most 1e4, of the gradients of the decoder's last weight.
+
+    (Equation 7 of VQGAN.) With it neither loss drowns the other. A number on the device.
+    """
+    xp = get_array_module(rebuilding)
+    first, second = (xp.sqrt((gradient * gradient).sum()) for gradient in (rebuilding, adversarial))
+    return xp.minimum(first / (second + 1e-4), LARGEST_ADAPTIVE)
+
+
+class AdversarialObjective(AutoencoderObjective):
+    """What rebuilds the picture, and weight · λ · L_adv for the autoencoder, L_adv = -mean D(x̂);
+    (L(D(x), real) + L(D(x̂), generated)) / 2 for the discriminator, L being "hinge" or "vanilla".
+
+    Both from one forward, and both steps are taken at once: the gradient of the one never reaches the other's weights.
+    λ is adaptive_weight. Until the share `start` of the training is over there is no discriminator.
+
+    The metrics tell of a collapse: `real` and `generated` are the mean logits. Where the discriminator cannot tell the
+    pictures apart they are one; where it always can, they are beyond ±1 and its loss is 0.
+    """
+
+    def __init__(self, *arguments, weight=0.5, start=0.25, loss="hinge", **settings):
+        super().__init__(*arguments, **settings)
+        self.weight, self.start, self.judge = weight, start, LOSSES[loss]
+
+    def batch(self, rng, size, progress):
+        """Beside pictures and noise, the weight of the adversarial loss, (size,)."""
+        weights = np.full(size, self.weight if progress >= self.start else 0, np.float32)
+        return *super().batch(rng, size, progress), weights
+
+    def forward(self, pair, batch):
+        """-> {name: loss} on the device, cache. `loss` is the autoencoder's without the adversarial term."""
+        *batch, weights = batch
+        losses, own = super().forward(pair.autoencoder, batch)
+        weight = float(weights[0])
+        if not weight:
+            return losses | dict.fromkeys(("discriminator", "real", "generated"), 0.0), AdversarialCache(own, pair, 0.0)
+        logits, generated = pair.discriminator.forward(own.rebuilt)
+        real_logits, real = pair.discriminator.forward(own.x)
+        generated_loss, generated_call = run(self.judge, logits, -1)
+        real_loss, real_call = run(self.judge, real_logits, 1)
+        losses["discriminator"] = (real_loss + generated_loss) / 2
+        losses |= {"real": real_logits.mean(), "generated": logits.mean()}
+        return losses, AdversarialCache(own, pair, weight, logits, generated, generated_call, real, real_call)
+
+    def backward(self, dloss, cache):
+        """Adds dloss times each loss's gradient into the gradients of its own model."""
+        pair, own = cache.pair, cache.autoencoder
+        dy = self.rebuilt_gradient(dloss, own)
+        if cache.weight:
+            adversarial = self._adversarial_gradient(dloss, cache)
+            last = pair.autoencoder.last_weight_gradient
+            scale = adaptive_weight(*(last(gradient, own.autoencoder) for gradient in (dy, adversarial)))
+            dy = dy + cache.weight * scale * adversarial
+            pair.discriminator.backward(cache.generated_loss.backward(dloss / 2), cache.generated)
+            pair.discriminator.backward(cache.real_loss.backward(dloss / 2), cache.real)
+        pair.autoencoder.backward((dy, self.kl_gradient(dloss, own)), own.autoencoder)
+
+    def _adversarial_gradient(self, dloss, cache):
+        """dloss times the gradient of L_adv in x̂, which leaves the discriminator's own gradients as they are."""
+        logits, watching = cache.logits, cache.pair.discriminator.replica()
+        dlogits = get_array_module(logits).full(logits.shape, -dloss / logits.size, logits.dtype)
+        return watching.backward(dlogits, cache.generated)
