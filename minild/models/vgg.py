@@ -3,6 +3,7 @@
 from minild.engine import inference, run
 from minild.models.model import Model
 from minild.nn.layers import MAX_POOL, RELU, Conv2d
+from minild.nn.module import add_gradients
 from minild.ops.conv import conv2d
 
 
@@ -43,7 +44,7 @@ class VGG(Model):
         return levels, caches
 
     def backward(self, dlevels, cache, frozen=False):
-        """dlevels like the feature maps -> dx (N, H, W, 3).
+        """dlevels like the feature maps, None for one that nothing came of -> dx (N, H, W, 3).
 
         frozen: the weights stay as they are, so their gradients, half the work, are not computed.
         """
@@ -56,7 +57,7 @@ class VGG(Model):
             else:
                 dx = layer.backward(dx, cache[place])
             if place - 1 in self.last:
-                dx = dx + dlevels.pop()
+                dx = add_gradients(dx, dlevels.pop())
         return dx
 
 
