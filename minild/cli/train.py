@@ -1,4 +1,4 @@
-"""`minild train`: a pipeline from pictures and captions."""
+"""`minild train`: a pipeline from pictures and captions; or the network of the perceptual distance."""
 
 from minild.cli import arguments as options
 from minild.cli.terminal import answer, note
@@ -14,16 +14,16 @@ FOLDERS = (
 def add(commands):
     summary = "train a pipeline: the autoencoder, then the diffusion model"
     command = options.add_command(commands, "train", run, summary, f"{FOLDERS} Prints the name of the folder it wrote.")
-    dataset = "a data set of minild's, or a folder of captioned pictures"
-    command.add_argument("dataset", type=options.name, metavar="shapes|emoji|FOLDER", help=dataset)
-    output = "the pipeline folder to write"
+    dataset = "a data set of minild's, or a folder of captioned pictures; perceptual trains the network of that distance"
+    command.add_argument("dataset", type=options.name, metavar="shapes|emoji|FOLDER|perceptual", help=dataset)
+    output = "the folder to write"
     command.add_argument("--output", type=options.path, required=True, metavar="DIR", help=output)
     length = command.add_mutually_exclusive_group()
     length.add_argument("--minutes", type=options.at_least(0, float), help="stop both stages within this time")
     length.add_argument("--steps", type=options.at_least(1, int), help="stop each stage after this many steps")
     options.add_seed(command)
-    size = "of the pictures, in pixels, a multiple of 4, for shapes of 32 (default: 32)"
-    command.add_argument("--size", type=options.at_least(1, int), default=32, help=size)
+    size = "of the pictures, in pixels, a multiple of 4, for shapes of 32 (default: 32; for perceptual 64)"
+    command.add_argument("--size", type=options.at_least(1, int), help=size)
     command.add_argument("--resume", action="store_true", help="go on with the training that DIR holds")
     options.add_device(command)
     options.add_own_ops(command)
@@ -31,24 +31,22 @@ def add(commands):
 
 def run(arguments):
     """Train; an interrupted training says what it has saved."""
+    from minild import training
     from minild.cli.own_ops import read_own_ops, using_own_ops, with_own_ops
-    from minild.training import train
 
     if arguments.minutes == 0:
         raise UserError("--minutes must be more than 0")
+    if arguments.dataset == "perceptual" and arguments.resume:
+        raise UserError("--resume is not for perceptual, which takes minutes: begin anew in another folder")
     own = read_own_ops(arguments.own_ops)
+    length = {name: getattr(arguments, name) for name in ("minutes", "steps", "seed", "device")}
     try:
         with using_own_ops(arguments.own_ops, own):
-            train(
-                arguments.dataset,
-                arguments.output,
-                minutes=arguments.minutes,
-                steps=arguments.steps,
-                seed=arguments.seed,
-                device=arguments.device,
-                resume=arguments.resume,
-                size=arguments.size,
-            )
+            if arguments.dataset == "perceptual":
+                training.train_perceptual(arguments.output, size=arguments.size or 64, **length)
+            else:
+                size = arguments.size or 32
+                training.train(arguments.dataset, arguments.output, size=size, resume=arguments.resume, **length)
     except KeyboardInterrupt:
         from minild.training.run import what_is_saved
 

@@ -1,15 +1,18 @@
 """Training: optimiser and moving average, the loop on one page (loop.py), the two stages, and the run of a whole."""
 
+from minild.training.adversarial import AdversarialObjective, AdversarialPair
 from minild.training.autoencoder import AutoencoderObjective
 from minild.training.budget import Budget
 from minild.training.latent_diffusion import Denoiser, DiffusionObjective
 from minild.training.loop import training_steps
 from minild.training.optimizer import AdamW, ExponentialMovingAverage, clip_by_global_norm, learning_rate_at
+from minild.training.perceptual import train_perceptual
 from minild.training.presets import PRESETS, Preset, StagePreset
 from minild.training.replicas import Replicas
 from minild.training.run import train
 
 __all__ = [
-    "PRESETS", "AdamW", "AutoencoderObjective", "Budget", "Denoiser", "DiffusionObjective", "ExponentialMovingAverage",
-    "Preset", "Replicas", "StagePreset", "clip_by_global_norm", "learning_rate_at", "train", "training_steps",
+    "PRESETS", "AdamW", "AdversarialObjective", "AdversarialPair", "AutoencoderObjective", "Budget", "Denoiser",
+    "DiffusionObjective", "ExponentialMovingAverage", "Preset", "Replicas", "StagePreset", "clip_by_global_norm",
+    "learning_rate_at", "train", "train_perceptual", "training_steps",
 ]  # fmt: skip

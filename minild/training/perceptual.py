@@ -1,4 +1,4 @@
-"""`minild train perceptual`: a small VGG learns to classify pictures; its features are minild's own perceptual distance.
+"""`minild train perceptual`: a small VGG learns to classify; its features are minild's own perceptual distance.
 
 LPIPS's published network is a VGG-16 trained on a million photographs, and does not come with minild. What the distance
 needs of it is that its features tell pictures apart by what they show rather than pixel by pixel, and those a small
@@ -119,8 +119,9 @@ def train_perceptual(output, minutes=None, steps=None, seed=0, device="cpu", siz
             for _, losses in training_steps(model, objective, PRESET, budget, rng, optimizer, ema, replicas.gradient):
                 journal.note(losses)
         ema.adopt()
-        _write(folder, model, {"size": size, "seed": seed, "classes": len(names), "steps": budget.taken,
-                               "seconds": round(budget.elapsed, 1), "accuracy": _accuracy(model, objective)})
+        record = {"size": size, "seed": seed, "classes": len(names), "steps": budget.taken}
+        record |= {"seconds": round(budget.elapsed, 1), "accuracy": _accuracy(model, objective)}
+        _write(folder, model, record)
     except OSError as error:
         raise UserError(f"cannot write to {output}: {error.strerror or error}") from None
 

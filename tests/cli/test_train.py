@@ -17,3 +17,12 @@ def test_train_hands_its_options_on(run, module, tmp_path):
     assert "--minutes must be more than 0" in refused(run("train", "emoji", "--output", "o", "--minutes", 0))
     assert "--minutes: expected a number from 0" in refused(run("train", "emoji", "--output", "o", "--minutes", "nan"))
     assert len(calls) == 2
+
+
+def test_train_perceptual(run, module):
+    calls = module("minild.training", train_perceptual=lambda *arguments, **settings: None)
+    assert run("train", "perceptual", "--output", "out", "--steps", 9, "--seed", 4) == (0, "out\n", "")
+    settings = {"minutes": None, "steps": 9, "seed": 4, "device": "cpu", "size": 64}
+    assert calls == [((Path("out"),), settings)]
+    assert "--resume is not for perceptual" in refused(run("train", "perceptual", "--output", "o", "--resume"))
+    assert len(calls) == 1
