@@ -5,8 +5,10 @@ from tqdm import tqdm
 
 from minild.backend import to_device, to_host
 from minild.data import judge
+from minild.data.location import data_path
 from minild.data.pictures import gather, to_signed
 from minild.data.shapes import BASE, Shapes
+from minild.models import LPIPS
 
 WINDOW, SIGMA = 11, 1.5  # SSIM's Gaussian window, in pixels
 C1, C2 = 0.01**2, 0.03**2  # (K L)^2 with L = 1
@@ -20,6 +22,8 @@ LINES = {
     "rebuilt": ("pictures rebuilt by the autoencoder", "{:,}"),
     "psnr": ("PSNR", "{:.2f} dB"),
     "ssim": ("SSIM", "{:.3f}"),
+    "lpips": ("LPIPS, by minild's own network", "{:.4f}"),
+    "frechet": ("Fréchet distance of the rebuilt, same network", "{:.2f}"),
     "steps": ("DDIM steps", "{}"),
     "guidance_scale": ("guidance scale", "{:g}"),
     "seed": ("seed", "{}"),
@@ -91,6 +95,45 @@ def _to_unit(name, pictures):
     return pictures.astype(np.float64) / (255 if pictures.dtype == np.uint8 else 1)
 
 
+def load_perceptual(device="cpu"):
+    """The models.LPIPS that comes with minild: a small VGG trained on emoji and shapes (`minild train perceptual`)."""
+    return LPIPS.from_pretrained(data_path("pretrained", "perceptual"), device=device)
+
+
+def lpips(x, y, model):
+    """The perceptual distance of each picture, by a models.LPIPS -> (N,) float64. x, y as for psnr."""
+    x, y = _pair(x, y)
+    pairs = zip(_signed_batches(x, model.device), _signed_batches(y, model.device))
+    return np.concatenate([to_host(model(*pair)) for pair in pairs]).astype(float)
+
+
+def features(pictures, model):
+    """The means over the pixels of each map of the coarsest level of a models.LPIPS -> (N, C) float64."""
+    batches = _signed_batches(_to_unit("pictures", pictures), model.device)
+    return np.concatenate([to_host(model.features(x)[-1].mean(axis=(1, 2))) for x in batches]).astype(float)
+
+
+def _signed_batches(pictures, device):
+    """Pictures in [0, 1] -> float32 in [-1, 1] on the device, some at a time."""
+    at_once = max(1, PIXELS // (pictures.shape[1] * pictures.shape[2]))
+    for start in range(0, len(pictures), at_once):
+        yield to_device((2 * pictures[start : start + at_once] - 1).astype(np.float32), device)
+
+
+def frechet_distance(first, second):
+    """‖μ₁ - μ₂‖² + tr(Σ₁ + Σ₂ - 2 (Σ₁ Σ₂)^½) of the normal distributions of two sets of features, (N, C) and (M, C).
+
+    (Heusel et al. 2017, arXiv 1706.08500, equation 6: with Inception's features it is the FID.) The eigenvalues of
+    Σ₁ Σ₂ are those of the symmetric Σ₁^½ Σ₂ Σ₁^½.
+    """
+    means = first.mean(axis=0) - second.mean(axis=0)
+    one, two = (np.cov(x, rowvar=False, bias=True) for x in (first, second))
+    values, vectors = np.linalg.eigh(one)
+    root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
+    mixed = np.sqrt(np.linalg.eigvalsh(root @ two @ root).clip(0)).sum()
+    return max(0.0, float(means @ means + np.trace(one) + np.trace(two) - 2 * mixed))
+
+
 def rebuild(vae, pictures, progress=False):
     """Pictures (N, H, W, 3) uint8, encoded to the posterior's mean and decoded -> (N, H, W, 3) float32 in [0, 1]."""
     at_once = max(1, PIXELS // (pictures.shape[1] * pictures.shape[2]))
@@ -123,7 +166,8 @@ def nearest(queries, pictures, count):
 def evaluate(pipeline, train, test, count=None, seed=0, steps=50, guidance_scale=None, progress=True):
     """Measure a pipeline on a data set's two splits -> {name: figure}, of those in LINES; shares in [0, 1].
 
-    Reconstruction: PSNR and SSIM of the test pictures through the autoencoder (SSIM where they are 11 pixels or more).
+    Reconstruction: PSNR of the test pictures through the autoencoder and, where they are 11 pixels or more, SSIM, LPIPS
+    and the Fréchet distance between them and the rebuilt, the last two by the network of load_perceptual.
     Shapes: the share of the pictures drawn for the test captions that minild.data.judge finds to follow them.
     Other sets: pictures are drawn for the captions of random train pictures; how often the nearest of all the set's
     distinct pictures, and one of the five nearest (where there are more than five), has the caption asked for.
@@ -137,6 +181,9 @@ def evaluate(pipeline, train, test, count=None, seed=0, steps=50, guidance_scale
     figures = {"rebuilt": len(pictures), "psnr": _mean(psnr, rebuilt, pictures)}
     if min(pictures.shape[1:3]) >= WINDOW:
         figures["ssim"] = _mean(ssim, rebuilt, pictures)
+        model = load_perceptual()
+        figures["lpips"] = float(lpips(rebuilt, pictures, model).mean())
+        figures["frechet"] = frechet_distance(features(rebuilt, model), features(pictures, model))
     if guidance_scale is None:
         guidance_scale = pipeline.guidance_scale
     settings = {"steps": steps, "guidance_scale": guidance_scale, "seed": seed}

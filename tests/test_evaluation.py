@@ -12,7 +12,18 @@ from minild import data, evaluation
 from minild.data.emoji import Emoji
 from minild.data.pictures import gather
 from minild.data.shapes import Shapes
-from minild.evaluation import evaluate, format_report, nearest, psnr, rebuild, ssim
+from minild.evaluation import (
+    evaluate,
+    features,
+    format_report,
+    frechet_distance,
+    load_perceptual,
+    lpips,
+    nearest,
+    psnr,
+    rebuild,
+    ssim,
+)
 
 
 class FakePipeline:
@@ -63,6 +74,40 @@ def test_ssim_is_its_definition(rng):
         expected[n] += light * (2 * ab + 9e-4) / (aa + bb + 9e-4) / (4 * 2 * 3)
     assert ssim(x, y) == pytest.approx(expected, rel=1e-9)
     assert 0.2 < expected.min() < expected.max() < 0.95
+
+
+def test_frechet_distance_of_normals_is_the_closed_form(rng):
+    """Of independent features it is Σ (μ₁ - μ₂)² + (σ₁ - σ₂)²; and turning both sets together changes nothing."""
+    whole = np.linalg.qr(rng.standard_normal((40, 4)))[0] * np.sqrt(40)
+    centred = whole - whole.mean(axis=0)
+    independent = centred @ np.linalg.inv(np.linalg.cholesky(np.cov(centred, rowvar=False, bias=True))).T
+    first = independent * [1, 2, 0.5, 0] + [0, 1, 0, 2]  # the last feature is dead
+    second = independent[::-1] * [3, 2, 0.1, 0] + [1, 1, 0, 5]
+    expected = (1 + 9) + (4 + 0.16)
+    assert frechet_distance(first, second) == pytest.approx(expected, rel=1e-6)
+    turn = np.linalg.qr(rng.standard_normal((4, 4)))[0]
+    assert frechet_distance(first @ turn, second @ turn) == pytest.approx(expected, rel=1e-6)
+    assert frechet_distance(first, first) == pytest.approx(0, abs=1e-6)
+
+
+def test_the_perceptual_distance_sees_what_pixels_do_not():
+    """A picture moved by a pixel is, pixel by pixel, farther off than a blurred one; to the eye it is nearer."""
+    pictures = Emoji(size=64).pictures[100:400:20] / 255
+    moved = np.roll(pictures, 1, axis=2)
+    blurred = sum(np.roll(pictures, (i, j), (1, 2)) for i in range(-2, 3) for j in range(-2, 3)) / 25
+    model = load_perceptual()
+    assert psnr(moved, pictures).mean() < psnr(blurred, pictures).mean()
+    assert lpips(moved, pictures, model).mean() < lpips(blurred, pictures, model).mean()
+    assert (lpips(pictures, pictures, model) == 0).all()
+
+
+def test_features_are_the_means_of_the_coarsest_maps(monkeypatch):
+    pictures, model = Emoji(size=32).pictures[:5], load_perceptual()
+    whole = features(pictures, model)
+    expected = model.features((pictures / 127.5 - 1).astype("f"))[-1].mean(axis=(1, 2))
+    np.testing.assert_allclose(whole, expected, rtol=1e-4, atol=1e-4)
+    monkeypatch.setattr(evaluation, "PIXELS", 2 * 32 * 32)
+    np.testing.assert_allclose(features(pictures, model), whole, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("measure", [psnr, ssim])

@@ -31,7 +31,7 @@ ROOMS = {
     "pipelines": [
         "models", "diffusion", "tokenizer", "data", "pretrained", "weights", "engine", "backend", "random", "errors",
     ],
-    "evaluation": ["data", "backend"],
+    "evaluation": ["models", "data", "backend"],
     "training": [
         "pipelines", "evaluation", "models", "diffusion", "nn", "tokenizer", "data", "pretrained", "engine", "ops",
         "backend", "random", "errors",

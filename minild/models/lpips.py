@@ -48,12 +48,16 @@ class LPIPS(Model):
             return f"heads.{part[3:]}.weight"
         return None if part == "classifier" else f"vgg.{name}" if part == "features" else super()._our_key(name)
 
+    def features(self, x):
+        """A picture's feature maps, of every level (see VGG), x (N, H, W, 3) in [-1, 1]."""
+        return self.vgg(_normalised(x))
+
     def forward(self, x, y):
         """Pictures x and y (N, H, W, 3) in [-1, 1] -> d (N,). Raises ValueError where their shapes differ."""
         if x.shape != y.shape:
             raise ValueError(f"y: expected the shape of x, {x.shape}, got {y.shape}")
         levels, vgg = self.vgg.forward(_normalised(x))
-        others = self.vgg(_normalised(y))
+        others = self.features(y)
         d, caches = 0, []
         for head, features, other in zip(self.heads, levels, others):
             unit, norm = run(unit_norm, features)

@@ -25,6 +25,10 @@ class Preset:
     text_width, text_layers  of the text encoder
     pictures               how many pictures are drawn, for a data set that can draw any number; None for all there are
     guidance_scale         recorded as the model's own
+    perceptual_weight      of LPIPS, by minild's own network, in stage one; 0 without
+    adversarial_weight     of the patch-adversarial loss in stage one, before λ; 0 without
+    adversarial_start      the share of stage one after which it begins
+    discriminator_width    channels after the discriminator's first convolution
     """
 
     minutes: float
@@ -41,6 +45,10 @@ class Preset:
     text_layers: int = 2
     pictures: int | None = None
     kl_weight: float = 1e-4
+    perceptual_weight: float = 0.0
+    adversarial_weight: float = 0.0
+    adversarial_start: float = 0.25
+    discriminator_width: int = 32
     first_caption: float = 0.85
     noisy_end: float = 1.0
     guidance_scale: float = 3.5

@@ -14,16 +14,18 @@ from safetensors import SafetensorError
 
 from minild import data, pretrained
 from minild.backend import get_device
+from minild.data.location import data_path
 from minild.data.pictures import gather, tell_skipped
 from minild.diffusion.schedule import NoiseSchedule
 from minild.engine.cores import core_count
 from minild.engine.memory import keep_freed_memory
 from minild.errors import UserError
 from minild.evaluation import rebuild
-from minild.models import AutoencoderKL, CLIPTextModel, UNet2DConditionModel
+from minild.models import LPIPS, AutoencoderKL, CLIPTextModel, PatchDiscriminator, UNet2DConditionModel
 from minild.pipelines import Pipeline
 from minild.random import standard_normal
 from minild.tokenizer import CLIPTokenizer
+from minild.training.adversarial import AdversarialObjective, AdversarialPair
 from minild.training.autoencoder import AutoencoderObjective, encode_pictures, prepare
 from minild.training.budget import Budget
 from minild.training.checkpoint import load_training_state, training_state
@@ -164,8 +166,8 @@ class Run:
             self.vae.to(self.device)
             side = state["size"] // self.vae.downsampling
             latent_shape = (side, side, preset.latent_channels)
-            objective = AutoencoderObjective(self.pictures, latent_shape, preset.kl_weight)
-            self._run_stage(self.vae, objective, preset.autoencoder, self._draw_rebuilt)
+            model, objective = self._first_stage(latent_shape)
+            self._run_stage(model, objective, preset.autoencoder, self._draw_rebuilt)
             self.means, self.deviations = encode_pictures(self.vae, self.pictures)
             generators = [np.random.default_rng((state["seed"], i)) for i in range(len(self.means))]
             z = self.means + self.deviations * standard_normal(generators, latent_shape)
@@ -177,6 +179,20 @@ class Run:
             self.means, self.deviations = encode_pictures(self.vae, self.pictures)
         # All that comes before stage two, reading and encoding too, counts as stage one's time.
         state["elapsed"][STAGES[0]] = time.monotonic() - self.started - state["elapsed"][STAGES[1]]
+
+    def _first_stage(self, latent_shape):
+        """What stage one trains, the autoencoder alone or against a discriminator, and the objective."""
+        preset = self.preset
+        settings = {"kl_weight": preset.kl_weight}
+        if preset.perceptual_weight:
+            perceptual = LPIPS.from_pretrained(data_path("pretrained", "perceptual"), device=self.device)
+            settings |= {"perceptual": perceptual, "perceptual_weight": preset.perceptual_weight}
+        if not preset.adversarial_weight:
+            return self.vae, AutoencoderObjective(self.pictures, latent_shape, **settings)
+        discriminator = PatchDiscriminator.from_config({"width": preset.discriminator_width}, self.state["seed"] + 3)
+        settings |= {"weight": preset.adversarial_weight, "start": preset.adversarial_start}
+        pair = AdversarialPair(self.vae, discriminator.to(self.device))
+        return pair, AdversarialObjective(self.pictures, latent_shape, **settings)
 
     def train_diffusion(self):
         """Stage two: train U-Net and text encoder as one on the latents, and write the whole pipeline."""

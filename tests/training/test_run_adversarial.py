@@ -1,0 +1,40 @@
+"""A whole training whose first stage has the perceptual and the adversarial loss."""
+
+import dataclasses
+import json
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from minild import training
+from minild.pipelines import load
+from minild.training.presets import PRESETS, StagePreset
+
+PRESET = dataclasses.replace(
+    PRESETS["shapes"],
+    autoencoder=StagePreset(learning_rate=3e-3, batch_size=8),
+    diffusion=StagePreset(learning_rate=1e-3, batch_size=8),
+    channels=(8, 8, 16),
+    unet_channels=(16, 16),
+    text_width=32,
+    text_layers=1,
+    pictures=64,
+)
+BOTH = {"perceptual_weight": 0.5, "adversarial_weight": 0.5, "adversarial_start": 0.0, "discriminator_width": 4}
+
+
+def test_both_losses_train_the_autoencoder_that_is_saved(tmp_path):
+    metrics = {}
+    for name, settings in {"plain": {}, "both": BOTH}.items():
+        preset = dataclasses.replace(PRESET, **settings)
+        training.train("shapes", tmp_path / name, steps=12, seed=4, preset=preset)
+        lines = (tmp_path / name / "training" / "metrics.jsonl").read_text().splitlines()
+        metrics[name] = json.loads(lines[0])
+        assert metrics[name]["stage"] == "autoencoder"
+    added = metrics["both"].keys() - metrics["plain"].keys()
+    assert added == {"perceptual", "discriminator", "real", "generated"}
+    assert metrics["both"]["perceptual"] > 0 and metrics["both"]["discriminator"] > 0
+    plain, both = (load_file(tmp_path / name / "vae" / "diffusion_pytorch_model.safetensors") for name in metrics)
+    assert plain.keys() == both.keys()
+    assert any(np.abs(plain[key] - both[key]).max() > 1e-3 for key in plain)
+    assert load(tmp_path / "both").text_to_image("a red circle", steps=1).shape == (1, 32, 32, 3)
