@@ -8,7 +8,6 @@ from minild.backend import get_array_module
 from minild.engine import run
 from minild.nn.module import Module
 from minild.ops.loss import hinge, logistic
-from minild.training.autoencoder import AutoencoderObjective
 
 LARGEST_ADAPTIVE = 1e4
 LOSSES = {"hinge": hinge, "vanilla": logistic}
@@ -47,8 +46,8 @@ def adaptive_weight(rebuilding, adversarial):
     return xp.minimum(first / (second + 1e-4), LARGEST_ADAPTIVE)
 
 
-class AdversarialObjective(AutoencoderObjective):
-    """What rebuilds the picture, and weight · λ · L_adv for the autoencoder, L_adv = -mean D(x̂);
+class AdversarialObjective:
+    """What `rebuilding`, an AutoencoderObjective, says, and weight · λ · L_adv for the autoencoder, L_adv = -mean D(x̂);
     (L(D(x), real) + L(D(x̂), generated)) / 2 for the discriminator, L being "hinge" or "vanilla".
 
     Both from one forward, and both steps are taken at once: the gradient of the one never reaches the other's weights.
@@ -58,19 +57,18 @@ class AdversarialObjective(AutoencoderObjective):
     pictures apart they are one; where it always can, they are beyond ±1 and its loss is 0.
     """
 
-    def __init__(self, *arguments, weight=0.5, start=0.25, loss="hinge", **settings):
-        super().__init__(*arguments, **settings)
-        self.weight, self.start, self.judge = weight, start, LOSSES[loss]
+    def __init__(self, rebuilding, weight=0.5, start=0.25, loss="hinge"):
+        self.rebuilding, self.weight, self.start, self.judge = rebuilding, weight, start, LOSSES[loss]
 
     def batch(self, rng, size, progress):
-        """Beside pictures and noise, the weight of the adversarial loss, (size,)."""
+        """Beside what `rebuilding` asks for, the weight of the adversarial loss, (size,)."""
         weights = np.full(size, self.weight if progress >= self.start else 0, np.float32)
-        return *super().batch(rng, size, progress), weights
+        return *self.rebuilding.batch(rng, size, progress), weights
 
     def forward(self, pair, batch):
         """-> {name: loss} on the device, cache. `loss` is the autoencoder's without the adversarial term."""
         *batch, weights = batch
-        losses, own = super().forward(pair.autoencoder, batch)
+        losses, own = self.rebuilding.forward(pair.autoencoder, batch)
         weight = float(weights[0])
         if not weight:
             return losses | dict.fromkeys(("discriminator", "real", "generated"), 0.0), AdversarialCache(own, pair, 0.0)
@@ -85,7 +83,7 @@ class AdversarialObjective(AutoencoderObjective):
     def backward(self, dloss, cache):
         """Adds dloss times each loss's gradient into the gradients of its own model."""
         pair, own = cache.pair, cache.autoencoder
-        dy = self.rebuilt_gradient(dloss, own)
+        dy = self.rebuilding.rebuilt_gradient(dloss, own)
         if cache.weight:
             adversarial = self._adversarial_gradient(dloss, cache)
             last = pair.autoencoder.last_weight_gradient
@@ -93,7 +91,7 @@ class AdversarialObjective(AutoencoderObjective):
             dy = dy + cache.weight * scale * adversarial
             pair.discriminator.backward(cache.generated_loss.backward(dloss / 2), cache.generated)
             pair.discriminator.backward(cache.real_loss.backward(dloss / 2), cache.real)
-        pair.autoencoder.backward((dy, self.kl_gradient(dloss, own)), own.autoencoder)
+        self.rebuilding.backward_from(dy, dloss, own)
 
     def _adversarial_gradient(self, dloss, cache):
         """dloss times the gradient of L_adv in x̂, which leaves the discriminator's own gradients as they are."""

@@ -74,7 +74,7 @@ class AutoencoderObjective:
 
     def backward(self, dloss, cache):
         """Adds dloss times the gradient of the loss into the autoencoder's gradients."""
-        cache.model.backward((self.rebuilt_gradient(dloss, cache), self.kl_gradient(dloss, cache)), cache.autoencoder)
+        self.backward_from(self.rebuilt_gradient(dloss, cache), dloss, cache)
 
     def rebuilt_gradient(self, dloss, cache):
         """dx̂ like x̂: dloss times the gradient of all that compares x̂ with x."""
@@ -84,9 +84,9 @@ class AutoencoderObjective:
             dy += self.perceptual.backward(get_array_module(dy).full(N, share, dy.dtype), cache.perceptual)
         return dy
 
-    def kl_gradient(self, dloss, cache):
-        """(dmean, dlogvar) of the posterior."""
-        return cache.kl.backward(dloss * self.kl_weight)
+    def backward_from(self, dy, dloss, cache):
+        """The rest of backward, from dy = dx̂ on; the KL term's gradient joins it at the posterior."""
+        cache.model.backward((dy, cache.kl.backward(dloss * self.kl_weight)), cache.autoencoder)
 
 
 def encode_pictures(autoencoder, pictures, batch=64):

@@ -187,12 +187,12 @@ class Run:
         if preset.perceptual_weight:
             perceptual = LPIPS.from_pretrained(data_path("pretrained", "perceptual"), device=self.device)
             settings |= {"perceptual": perceptual, "perceptual_weight": preset.perceptual_weight}
+        objective = AutoencoderObjective(self.pictures, latent_shape, **settings)
         if not preset.adversarial_weight:
-            return self.vae, AutoencoderObjective(self.pictures, latent_shape, **settings)
+            return self.vae, objective
         discriminator = PatchDiscriminator.from_config({"width": preset.discriminator_width}, self.state["seed"] + 3)
-        settings |= {"weight": preset.adversarial_weight, "start": preset.adversarial_start}
         pair = AdversarialPair(self.vae, discriminator.to(self.device))
-        return pair, AdversarialObjective(self.pictures, latent_shape, **settings)
+        return pair, AdversarialObjective(objective, preset.adversarial_weight, preset.adversarial_start)
 
     def train_diffusion(self):
         """Stage two: train U-Net and text encoder as one on the latents, and write the whole pipeline."""

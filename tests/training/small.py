@@ -47,8 +47,8 @@ def adversarial_objective(count=7, **settings):
     """As autoencoder_objective, with a perceptual distance and a discriminator from the start."""
     perceptual = drawn(LPIPS.from_config({"widths": [4, 5], "depths": [1, 1]}))
     pictures = np.random.default_rng(5).integers(0, 256, (count, 8, 6, 3), np.uint8)
-    settings = {"perceptual": perceptual, "perceptual_weight": 0.6, "start": 0.0} | settings
-    return AdversarialObjective(pictures, (4, 3, 2), 0.3, **settings)
+    rebuilding = AutoencoderObjective(pictures, (4, 3, 2), 0.3, perceptual, 0.6)
+    return AdversarialObjective(rebuilding, **{"start": 0.0} | settings)
 
 
 def diffusion_objective(count=7, **settings):

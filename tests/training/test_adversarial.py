@@ -25,7 +25,7 @@ def losses_by_formula(model, objective, batch):
     x = (pictures / 127.5 - 1).astype("f")
     posterior = model.autoencoder.encode(x)
     y = model.autoencoder.decode(posterior.mean + np.exp(posterior.logvar / 2) * noise)
-    return x, y, objective.perceptual(y, x).mean()
+    return x, y, objective.rebuilding.perceptual(y, x).mean()
 
 
 def test_the_losses_are_their_formulas(rng):
@@ -47,7 +47,7 @@ def test_each_gradient_is_the_slope_of_its_own_models_loss(rng, monkeypatch, los
     monkeypatch.setattr(stage_one, "to_signed", lambda pictures: pictures / 127.5 - 1)  # float64
     monkeypatch.setattr(adversarial, "adaptive_weight", lambda rebuilding, judged: 1.7)
     model, objective = pair("float64"), adversarial_objective(loss=loss, weight=0.5)
-    objective.perceptual.astype("float64")
+    objective.rebuilding.perceptual.astype("float64")
     pictures, noise, weights = objective.batch(rng, 2, 0.0)
     batch = pictures, noise.astype(float), weights
     objective.backward(0.7, objective.forward(model, batch)[1])
@@ -107,7 +107,7 @@ def test_the_gradient_is_scaled_by_the_adaptive_weight(rng, monkeypatch):
 
 def test_a_training_of_the_pair_moves_both_in_their_own_direction(rng):
     model, objective = pair(), adversarial_objective(weight=0.1)
-    objective.pictures = objective.pictures[:4]
+    objective.rebuilding.pictures = objective.rebuilding.pictures[:4]
     preset = StagePreset(learning_rate=2e-3, batch_size=4)
     with Replicas(model, objective, 2) as replicas:
         steps = list(training_steps(model, objective, preset, Budget(None, 120, 0, 0), rng, gradient=replicas.gradient))
