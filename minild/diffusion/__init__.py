@@ -25,7 +25,12 @@ from minild.diffusion.guidance import guided
 from minild.diffusion.heun import heun
 from minild.diffusion.lcm import lcm
 from minild.diffusion.lms import lms
-from minild.diffusion.loss import epsilon_loss, epsilon_loss_backward
+from minild.diffusion.loss import (
+    denoising_loss,
+    denoising_loss_backward,
+    epsilon_loss,
+    epsilon_loss_backward,
+)
 from minild.diffusion.pndm import pndm
 from minild.diffusion.schedule import NoiseSchedule, add_noise, predict_clean
 from minild.diffusion.unipc import unipc
@@ -46,4 +51,7 @@ SAMPLERS = {
     "lcm": lcm,
 }
 
-__all__ = ["SAMPLERS", "NoiseSchedule", "add_noise", "epsilon_loss", "epsilon_loss_backward", "guided", "predict_clean"]
+__all__ = [
+    "SAMPLERS", "NoiseSchedule", "add_noise", "denoising_loss", "denoising_loss_backward", "epsilon_loss",
+    "epsilon_loss_backward", "guided", "predict_clean",
+]  # fmt: skip

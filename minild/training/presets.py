@@ -25,6 +25,8 @@ class Preset:
     text_width, text_layers  of the text encoder
     pictures               how many pictures are drawn, for a data set that can draw any number; None for all there are
     guidance_scale         recorded as the model's own
+    min_snr, offset_noise  of the loss of stage two, see latent_diffusion.DiffusionObjective
+    schedule               fields of scheduler_config.json: "prediction_type" says what the U-Net learns to tell
     perceptual_weight      of LPIPS, by minild's own network, in stage one; 0 without
     adversarial_weight     of the patch-adversarial loss in stage one, before λ; 0 without
     adversarial_start      the share of stage one after which it begins
@@ -51,8 +53,10 @@ class Preset:
     discriminator_width: int = 32
     first_caption: float = 0.85
     noisy_end: float = 1.0
+    min_snr: float | None = None
+    offset_noise: float = 0.0
     guidance_scale: float = 3.5
-    schedule: dict = field(default_factory=dict)  # fields of scheduler_config.json
+    schedule: dict = field(default_factory=dict)
 
     def autoencoder_config(self, size):
         """config.json of the AutoencoderKL for pictures of size x size pixels."""

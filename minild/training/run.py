@@ -212,6 +212,8 @@ class Run:
             self.schedule,
             preset.first_caption,
             preset.noisy_end,
+            min_snr=preset.min_snr,
+            offset_noise=preset.offset_noise,
         )
         self._run_stage(denoiser, objective, preset.diffusion, self._draw_samples)
         self._save_pipeline()

@@ -51,12 +51,13 @@ def adversarial_objective(count=7, **settings):
     return AdversarialObjective(rebuilding, **{"start": 0.0} | settings)
 
 
-def diffusion_objective(count=7, **settings):
+def diffusion_objective(count=7, schedule=None, **settings):
     """Latents 4 x 6 x 3, two captions of five tokens for each."""
     rng = np.random.default_rng(6)
     means, deviations = rng.standard_normal((2, count, *LATENT), np.float32)
     token_ids = rng.integers(0, 11, (count, 2, 5))
-    return DiffusionObjective(means, abs(deviations) / 5, 0.8, token_ids, np.arange(5), NoiseSchedule(), **settings)
+    latents = means, abs(deviations) / 5, 0.8
+    return DiffusionObjective(*latents, token_ids, np.arange(5), schedule or NoiseSchedule(), **settings)
 
 
 CASES = {"autoencoder": (autoencoder, autoencoder_objective), "diffusion": (denoiser, diffusion_objective)}

@@ -182,6 +182,23 @@ def test_latents_are_drawn_anew_from_their_posterior():
     assert np.mean(own[:, 0, 0] * own[:, 0, 1]) / 0.36 == pytest.approx(0, abs=0.03)
 
 
+def test_offset_noise_is_one_number_for_a_channel():
+    objective = diffusion_objective(offset_noise=0.5)
+    _, noise, *_ = objective.batch(np.random.default_rng(3), 4000, 0.5)
+    means = noise.mean(axis=(1, 2))
+    assert noise.var() == pytest.approx(1 + 0.25, rel=0.03)
+    assert means.var() == pytest.approx(0.25 + 1 / 24, rel=0.05)  # of 24 pixels
+    assert np.corrcoef(means.T)[0, 1] == pytest.approx(0, abs=0.05)
+
+
+@pytest.mark.parametrize("prediction", ["v_prediction", "sample"])
+def test_the_gradient_of_another_prediction_is_the_slope_of_its_loss(rng, prediction):
+    objective = diffusion_objective(min_snr=5.0, schedule=NoiseSchedule({"prediction_type": prediction}))
+    *arrays, ids = objective.batch(rng, 2, 0.0)
+    batch = *(array.astype(np.float64) for array in arrays), ids
+    require_slopes(denoiser("float64"), objective, batch, rng)
+
+
 def test_a_batch_is_its_generators():
     objective = diffusion_objective()
     first, second = (objective.batch(np.random.default_rng(9), 4, 0.1) for _ in range(2))
