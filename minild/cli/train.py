@@ -14,7 +14,7 @@ FOLDERS = (
 def add(commands):
     summary = "train a pipeline: the autoencoder, then the diffusion model"
     command = options.add_command(commands, "train", run, summary, f"{FOLDERS} Prints the name of the folder it wrote.")
-    dataset = "a data set of minild's, or a folder of captioned pictures; perceptual trains the network of that distance"
+    dataset = "a data set of minild's, or a folder of captioned pictures; perceptual: the perceptual distance's network"
     command.add_argument("dataset", type=options.name, metavar="shapes|emoji|FOLDER|perceptual", help=dataset)
     output = "the folder to write"
     command.add_argument("--output", type=options.path, required=True, metavar="DIR", help=output)
