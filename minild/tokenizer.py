@@ -22,6 +22,9 @@ SPECIAL = {"bos_token": BOS, "eos_token": EOS, "pad_token": EOS, "unk_token": EO
 LENGTH = 77  # CLIP's own, for a folder that states no limit
 SPACES = re.compile(r"[^\S\x1c-\x1f]+")  # white space to Unicode, which does not count U+001C to U+001F as such
 CONTRACTION = re.compile("'(?:s|t|re|ve|m|ll|d)")
+LETTERS_IN_SHAPES = (  # in circles and squares
+    ("\u24b6", "\u24e9"), ("\U0001f130", "\U0001f149"), ("\U0001f150", "\U0001f169"), ("\U0001f170", "\U0001f189"),
+)  # fmt: skip
 NAME = re.compile(r"(<\|)(startoftext|endoftext)(\|>)")  # of a special token, where it is none: in capitals, say
 
 
@@ -58,9 +61,9 @@ def kind(character):
 
 def is_word_character(character):
     """Whether a character is one of a word to Unicode: a letter, mark, digit, connector or joiner, no other number."""
-    code, category = ord(character), unicodedata.category(character)
-    circled = 0x24B6 <= code <= 0x24E9 or (0x1F130 <= code <= 0x1F189 and category == "So")
-    return category[0] in "LM" or category in ("Nd", "Nl", "Pc") or code in (0x200C, 0x200D) or circled
+    category = unicodedata.category(character)
+    in_shapes = any(first <= character <= last for first, last in LETTERS_IN_SHAPES)
+    return category[0] in "LM" or category in ("Nd", "Nl", "Pc") or character in "\u200c\u200d" or in_shapes
 
 
 def split_words(text):
@@ -155,11 +158,13 @@ class CLIPTokenizer:
         )
         self.rank = {pair: i for i, pair in enumerate(merges)}
         self.in_given, self.in_clean = {}, {}  # what to look for in a text as given, and once it is clean
-        for token in sorted(self.added.values(), key=lambda token: self.vocabulary[token.content]):
-            if token.normalized:
-                self.in_clean.setdefault(clean(token.content), token)
-            else:
-                self.in_given[token.content] = token
+        for content, token in self.added.items():
+            if not token.normalized:
+                self.in_given[content] = token
+                continue
+            other = self.in_clean.setdefault(clean(content), token)
+            if other != token:
+                raise ValueError(f"the added tokens {other.content!r} and {content!r} read the same in lower case")
         self.known = {}  # word -> its tokens, since captions repeat their words
 
     def __len__(self):
@@ -239,6 +244,19 @@ class CLIPTokenizer:
                     symbols = [symbol for word in split_words(inner) for symbol in self._word_tokens(word)]
                     pieces += [(symbol, self.learnt.get(symbol, self.unk_token_id)) for symbol in symbols]
         return pieces
+
+    def expand(self, text):
+        """The text with each learnt token of several vectors, <a> that has <a>_1 and so on beside it, followed by them.
+
+        It is what diffusers does with a prompt before it is encoded (textual inversion, arXiv 2208.01618).
+        """
+        for token in dict.fromkeys(self.tokens(text)):
+            if token in self.added:
+                several = [token]
+                while f"{token}_{len(several)}" in self.added:
+                    several.append(f"{token}_{len(several)}")
+                text = text.replace(token, " ".join(several))
+        return text
 
     def encode(self, texts):
         """A text or a list of N texts -> ids (N, max_length) int64: BOS, tokens, EOS, then padding.

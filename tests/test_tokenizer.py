@@ -191,6 +191,19 @@ def test_a_single_word_stands_alone_and_a_special_one_is_found_as_given(tokenize
     assert "<A>" in ours.tokens("x<A>y") and "<A>" not in ours.tokens("x<a>y")
 
 
+def test_two_added_tokens_that_read_the_same_are_refused(tokenizer):
+    added = [AddedToken("<Cat>", normalized=True), AddedToken("<cat>", normalized=True)]
+    with pytest.raises(ValueError, match="the added tokens '<Cat>' and '<cat>' read the same in lower case"):
+        CLIPTokenizer(tokenizer.vocabulary, tokenizer.merges, added=added)
+
+
+def test_a_token_of_several_vectors_is_followed_by_the_others(tokenizer):
+    added = [AddedToken(f"<cat>{end}") for end in ("", "_1", "_2", "_4")] + [AddedToken("<dog>")]
+    ours = CLIPTokenizer(tokenizer.vocabulary, tokenizer.merges, added=added)
+    assert ours.expand("a <cat>, a <dog>") == "a <cat> <cat>_1 <cat>_2, a <dog>"
+    assert ours.expand("red") == "red"
+
+
 @pytest.mark.parametrize("processor, fits", [
     ({"type": "RobertaProcessing", "cls": ["<|startoftext|>", 1], "sep": ["<|endoftext|>", 2]}, True),
     ({"type": "RobertaProcessing", "cls": ["<s>", 1], "sep": ["<|endoftext|>", 2]}, False),

@@ -58,7 +58,7 @@ def run(arguments):
     guidance = pipeline.guidance_scale if arguments.guidance is None else arguments.guidance
     _tell_unused(arguments, guidance)
     for text in dict.fromkeys([*prompts, arguments.negative_prompt]):
-        if dropped := pipeline.tokenizer.dropped(text):
+        if dropped := pipeline.tokenizer.dropped(pipeline.tokenizer.expand(text)):
             note(f"a prompt is longer than the {pipeline.tokenizer.max_length} tokens that fit: {_lost(dropped)}")
 
     def draw(which, own):

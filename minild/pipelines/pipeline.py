@@ -68,10 +68,11 @@ class Pipeline:
     def encode_prompts(self, prompts, clip_skip=0):
         """A list of N texts -> context (N, L, D), by all but the last `clip_skip` layers of the text encoder.
 
-        Each distinct text passes once, and alone, so that no other changes its rounding.
+        Each distinct text passes once, and alone, so that no other changes its rounding. A learnt token of several
+        vectors stands for all of them.
         """
         distinct = list(dict.fromkeys(prompts))
-        ids = to_device(self.tokenizer.encode(distinct), self.device)
+        ids = to_device(self.tokenizer.encode([self.tokenizer.expand(text) for text in distinct]), self.device)
         contexts = {text: self.text_encoder(ids[i : i + 1], clip_skip) for i, text in enumerate(distinct)}
         return get_array_module(ids).concatenate([contexts[text] for text in prompts])
 

@@ -51,16 +51,16 @@ def deep(tmp_path_factory):
     return folder
 
 
-def both_draw(folder, reference, side, rng, count=1, negative_prompt=("", ""), **settings):
+def both_draw(folder, reference, side, rng, count=1, negative_prompt=("", ""), prompts=PROMPTS, **settings):
     """(ours, theirs): `count` pictures of each prompt in [0, 1], (N, H, W, 3), from latents (h, w) = side; 8 steps."""
     ours = pipelines.load(folder)
     f, c = ours.vae.downsampling, ours.vae.config["latent_channels"]
-    latents = rng.standard_normal((count * len(PROMPTS), *side, c), np.float32)
+    latents = rng.standard_normal((count * len(prompts), *side, c), np.float32)
     settings = {"guidance_scale": 7.5, **settings}
-    several, negatives = ([text for text in texts for _ in range(count)] for texts in (PROMPTS, negative_prompt))
+    several, negatives = ([text for text in texts for _ in range(count)] for texts in (prompts, negative_prompt))
     mine = ours.text_to_image(several, negatives, 8, sampler="ddim", latents=latents, **settings)
     theirs = reference(
-        PROMPTS,
+        list(prompts),
         negative_prompt=list(negative_prompt),
         num_images_per_prompt=count,
         num_inference_steps=8,
@@ -152,3 +152,20 @@ def test_we_open_what_the_reference_writes(tiny, tmp_path, rng):
     assert_same_pictures(*both_draw(tmp_path, reference, (4, 4), rng))
     drawn = [pipelines.load(each).text_to_image("a star", steps=3) for each in (tiny, tmp_path)]
     np.testing.assert_array_equal(*drawn)
+
+
+@pytest.mark.parametrize("spare", [0, 5])
+def test_learnt_tokens_draw_the_references_picture(tiny, tmp_path, rng, spare):
+    """Textual inversion: one token of two vectors, one of a single, in a table that may have rows to spare."""
+    reference = open_reference(tiny)
+    reference.tokenizer.add_tokens(["<cat-toy>", "<cat-toy>_1", "<style>"])
+    reference.text_encoder.resize_token_embeddings(len(reference.tokenizer) + spare, mean_resizing=False)
+    with torch.no_grad():
+        reference.text_encoder.get_input_embeddings().weight[-3 - spare :].normal_(generator=torch.manual_seed(2))
+    reference.save_pretrained(tmp_path / "theirs")
+    words = {"prompts": ("a <cat-toy> above a circle", "a my<cat-toy>!"), "negative_prompt": ("<STYLE>", "a <style>")}
+    assert_same_pictures(*both_draw(tmp_path / "theirs", reference, (8, 12), rng, **words))
+    ours = pipelines.load(tmp_path / "theirs")
+    assert np.abs(ours.encode_prompts(["a <cat-toy>"]) - ours.encode_prompts(["a cat toy"])).max() > 0.1
+    ours.save_pretrained(tmp_path / "ours")
+    assert_same_pictures(*both_draw(tmp_path / "ours", open_reference(tmp_path / "ours"), (8, 12), rng, **words))

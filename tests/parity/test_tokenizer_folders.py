@@ -28,7 +28,7 @@ def random_folder(rng, folder, tokenizer):
     vocabulary, merges = tokenizer.vocabulary, tokenizer.merges
     flags = {name: bool(rng.random() < 0.3) for name in ("lstrip", "rstrip", "single_word")}
     contents = rng.choice(CONTENTS, rng.integers(0, 6), replace=False).tolist()
-    # Of two that are one when normalized, transformers finds now this one, now that, from one loading to the next.
+    # Of two that are one when normalized, transformers finds now this one, now that: we refuse them.
     contents = list({clean(content): content for content in contents}.values())
     ids, following = {}, len(vocabulary)
     for content in contents:
