@@ -5,7 +5,8 @@ from pathlib import Path
 
 MODEL_HELP = "a pipeline folder, or emoji or shapes for those that come with minild"
 SAMPLER_NAMES = (
-    "ddpm, ddim, ddim-inverse, pndm, lms, euler, euler-a, heun, dpmpp-2m, dpmpp-2m-karras, dpmpp-2m-sde, unipc or lcm"
+    "ddpm, ddim, ddim-inverse, pndm, lms, euler, euler-a, heun, dpm2, dpm2-a, dpmpp-2m, dpmpp-2m-karras, "
+    "dpmpp-2m-sde, dpmpp-3m, dpmpp-3m-sde, dpm-solver, dpm-solver-sde, dpm-singlestep, deis, unipc or lcm"
 )
 LARGEST_SIDE = 2048  # pixels; beyond a multiple of its training size a model repeats itself, at a cost of side⁴
 

@@ -17,8 +17,19 @@ z = √ᾱ z_0 + √(1 - ᾱ) ε, so that any of them can be decoded. The last a
 from minild.diffusion.ddim import ddim
 from minild.diffusion.ddim_inverse import ddim_inverse
 from minild.diffusion.ddpm import ddpm
-from minild.diffusion.dpm_solver import dpmpp_2m, dpmpp_2m_karras
-from minild.diffusion.dpm_solver_sde import dpmpp_2m_sde
+from minild.diffusion.deis import deis
+from minild.diffusion.dpm2 import dpm2
+from minild.diffusion.dpm2_ancestral import dpm2_ancestral
+from minild.diffusion.dpm_singlestep import dpm_singlestep
+from minild.diffusion.dpm_solver import (
+    dpm_multistep,
+    dpm_solver,
+    dpm_solver_sde,
+    dpmpp_2m_karras,
+    dpmpp_2m_sde,
+    dpmpp_3m,
+    dpmpp_3m_sde,
+)
 from minild.diffusion.euler import euler
 from minild.diffusion.euler_ancestral import euler_ancestral
 from minild.diffusion.guidance import guided
@@ -44,9 +55,17 @@ SAMPLERS = {
     "euler": euler,
     "euler-a": euler_ancestral,
     "heun": heun,
-    "dpmpp-2m": dpmpp_2m,
+    "dpm2": dpm2,
+    "dpm2-a": dpm2_ancestral,
+    "dpmpp-2m": dpm_multistep,
     "dpmpp-2m-karras": dpmpp_2m_karras,
     "dpmpp-2m-sde": dpmpp_2m_sde,
+    "dpmpp-3m": dpmpp_3m,
+    "dpmpp-3m-sde": dpmpp_3m_sde,
+    "dpm-solver": dpm_solver,
+    "dpm-solver-sde": dpm_solver_sde,
+    "dpm-singlestep": dpm_singlestep,
+    "deis": deis,
     "unipc": unipc,
     "lcm": lcm,
 }

@@ -63,7 +63,16 @@ def linspace_timesteps(steps, train_steps, offset=None):
 SPACINGS = {"leading": leading_timesteps, "trailing": trailing_timesteps, "linspace": linspace_timesteps}
 
 ALL = "every sampler"  # that has no entry of its own
-DPM = ("dpmpp-2m", "dpmpp-2m-karras", "dpmpp-2m-sde")
+DPM = (
+    "dpmpp-2m",
+    "dpmpp-2m-karras",
+    "dpmpp-2m-sde",
+    "dpmpp-3m",
+    "dpmpp-3m-sde",
+    "dpm-solver",
+    "dpm-solver-sde",
+    "dpm-singlestep",
+)
 
 # The fields of a scheduler_config.json of which not every value is supported: {field: {sampler: values}}. Of a field
 # that only some samplers have, the others take any value. A field that is not here says what it says to all of them, or
@@ -73,17 +82,15 @@ SUPPORTED = {
     # what the schedule and most samplers do
     "beta_schedule": {ALL: tuple(BETA_SCHEDULES)},
     "timestep_spacing": {ALL: tuple(SPACINGS), "ddim-inverse": ("leading", "trailing")},
-    "prediction_type": {ALL: ("epsilon", "v_prediction", "sample")},
+    "prediction_type": {
+        ALL: ("epsilon", "v_prediction", "sample"),
+        **dict.fromkeys(("dpm2", "dpm2-a"), ("epsilon", "v_prediction")),
+    },
     "final_sigmas_type": {ALL: ("zero", "sigma_min")},
     # what some samplers do
-    "algorithm_type": dict.fromkeys(DPM, ("dpmsolver++", "sde-dpmsolver++")),
-    "solver_order": {**dict.fromkeys(DPM, (2,)), "unipc": (1, 2, 3)},
-    # The reference turns another family's solver_type into its own, where a configuration is taken over.
-    "solver_type": {
-        **dict.fromkeys(DPM, ("midpoint", "logrho", "bh1", "bh2")),
-        "unipc": ("bh1", "bh2", "midpoint", "heun", "logrho"),
-    },
-    "euler_at_final": dict.fromkeys(DPM, (False,)),
+    "algorithm_type": {"dpm-singlestep": ("dpmsolver++", "sde-dpmsolver++", "dpmsolver"), "deis": ("deis",)},
+    "solver_order": dict.fromkeys((*DPM, "deis", "unipc"), (1, 2, 3)),
+    "solver_type": {**dict.fromkeys(DPM, ("midpoint", "heun")), "deis": ("logrho",), "unipc": ("bh1", "bh2")},
     # what none does
     "thresholding": {ALL: (False, None)},
     # Solvers pass over which of the fixed variances it is.

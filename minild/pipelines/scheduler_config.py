@@ -22,26 +22,19 @@ BASE = {
 ZERO_SNR = {"rescale_betas_zero_snr": False}
 THRESHOLDING = {"thresholding": False}
 KARRAS = {"use_karras_sigmas": False, "use_exponential_sigmas": False, "use_beta_sigmas": False}
-SOLVER = {
-    "timestep_spacing": "linspace",
-    **KARRAS,
-    **ZERO_SNR,
-    **THRESHOLDING,
-    "use_flow_sigmas": False,
+SECOND_ORDER = BASE | KARRAS | {"timestep_spacing": "linspace", "beta_start": 0.00085, "beta_end": 0.012}
+SOLVER = {"timestep_spacing": "linspace", **KARRAS, **THRESHOLDING, "use_flow_sigmas": False, "solver_order": 2}
+DPM = {
     "final_sigmas_type": "zero",
-    "solver_order": 2,
-}
-DPM_SOLVER = BASE | SOLVER | {
     "algorithm_type": "dpmsolver++",
     "solver_type": "midpoint",
-    "lower_order_final": True,
-    "euler_at_final": False,
-    "use_lu_lambdas": False,
     "lambda_min_clipped": -math.inf,
     "variance_type": None,
 }
 EULER = {"interpolation_type": "linear", "timestep_type": "discrete", "sigma_min": None, "sigma_max": None}
 UNIPC = {
+    **ZERO_SNR,
+    "final_sigmas_type": "zero",
     "solver_type": "bh2",
     "lower_order_final": True,
     "predict_x0": True,
@@ -60,7 +53,16 @@ class Reference(NamedTuple):
     kind: str
     fields: dict  # those that the class knows and heeds, and what it takes where a file lacks them
     settings: tuple = ()  # those that are keywords of our sampler
-    fixed: dict = {}  # what our sampler's name says, whatever the file does
+    fixed: dict = {}  # the values that our sampler's name allows; the first of them where a file has none
+
+
+def dpm_multistep(algorithm_type, **fixed):
+    return Reference(
+        "DPMSolverMultistepScheduler",
+        BASE | SOLVER | DPM | {**ZERO_SNR, "lower_order_final": True, "euler_at_final": False, "use_lu_lambdas": False},
+        ("solver_order", "solver_type", "lower_order_final", "euler_at_final"),
+        {"algorithm_type": (algorithm_type,), **fixed},
+    )
 
 
 REFERENCES = {
@@ -87,27 +89,25 @@ REFERENCES = {
         BASE | KARRAS | ZERO_SNR | EULER | {"timestep_spacing": "linspace", "final_sigmas_type": "zero"},
     ),
     "euler-a": Reference("EulerAncestralDiscreteScheduler", BASE | ZERO_SNR | {"timestep_spacing": "linspace"}),
-    "heun": Reference(
-        "HeunDiscreteScheduler",
-        BASE | KARRAS | {"timestep_spacing": "linspace", "beta_start": 0.00085, "beta_end": 0.012},
+    "heun": Reference("HeunDiscreteScheduler", SECOND_ORDER),
+    "dpm2": Reference("KDPM2DiscreteScheduler", SECOND_ORDER),
+    "dpm2-a": Reference("KDPM2AncestralDiscreteScheduler", SECOND_ORDER),
+    "dpmpp-2m": dpm_multistep("dpmsolver++", solver_order=(2, 1), use_karras_sigmas=(False, None)),
+    "dpmpp-2m-karras": dpm_multistep("dpmsolver++", solver_order=(2, 1), use_karras_sigmas=(True,)),
+    "dpmpp-2m-sde": dpm_multistep("sde-dpmsolver++", solver_order=(2, 1)),
+    "dpmpp-3m": dpm_multistep("dpmsolver++", solver_order=(3,)),
+    "dpmpp-3m-sde": dpm_multistep("sde-dpmsolver++", solver_order=(3,)),
+    "dpm-solver": dpm_multistep("dpmsolver", final_sigmas_type=("sigma_min",)),
+    "dpm-solver-sde": dpm_multistep("sde-dpmsolver", final_sigmas_type=("sigma_min",), solver_order=(2, 1)),
+    "dpm-singlestep": Reference(
+        "DPMSolverSinglestepScheduler",
+        BASE | SOLVER | DPM | {"lower_order_final": False},
+        ("algorithm_type", "solver_order", "solver_type", "lower_order_final"),
     ),
-    "dpmpp-2m": Reference(
-        "DPMSolverMultistepScheduler",
-        DPM_SOLVER,
-        ("lower_order_final",),
-        {"algorithm_type": "dpmsolver++", "use_karras_sigmas": False},
-    ),
-    "dpmpp-2m-karras": Reference(
-        "DPMSolverMultistepScheduler",
-        DPM_SOLVER,
-        ("lower_order_final",),
-        {"algorithm_type": "dpmsolver++", "use_karras_sigmas": True},
-    ),
-    "dpmpp-2m-sde": Reference(
-        "DPMSolverMultistepScheduler",
-        DPM_SOLVER,
-        ("lower_order_final",),
-        {"algorithm_type": "sde-dpmsolver++"},
+    "deis": Reference(
+        "DEISMultistepScheduler",
+        BASE | SOLVER | {"algorithm_type": "deis", "solver_type": "logrho", "lower_order_final": True},
+        ("solver_order", "lower_order_final"),
     ),
     "unipc": Reference(
         "UniPCMultistepScheduler",
@@ -202,16 +202,16 @@ def _kind_of(given):
 
 def _sampler_of(config, folder):
     kind = _kind_of(config)
-    if kind == "DPMSolverMultistepScheduler":
-        algorithm = config.get("algorithm_type", "dpmsolver++")
-        require_supported({"algorithm_type": algorithm}, folder, "dpmpp-2m")
-        if algorithm == "sde-dpmsolver++":
-            return "dpmpp-2m-sde"
-        return "dpmpp-2m-karras" if config.get("use_karras_sigmas") else "dpmpp-2m"
-    for sampler, reference in REFERENCES.items():
-        if reference.kind == kind:
-            return sampler
-    raise UserError(f"{folder}: _class_name = {kind!r} is not supported")
+    alike = [sampler for sampler, reference in REFERENCES.items() if reference.kind == kind]
+    if not alike:
+        raise UserError(f"{folder}: _class_name = {kind!r} is not supported")
+    faults = {sampler: _not_allowed(config, sampler) for sampler in alike}
+    nearest = min(reversed(alike), key=lambda sampler: len(faults[sampler]))
+    if faults[nearest]:
+        field, value = next(iter(faults[nearest].items()))
+        known = {repr(value) for sampler in alike for value in REFERENCES[sampler].fixed.get(field, ())}
+        raise UserError(f"{folder}: {field} = {value!r} is not supported, use {' or '.join(sorted(known))}")
+    return nearest
 
 
 def sampler_schedule(given, sampler):
@@ -227,14 +227,27 @@ def sampler_schedule(given, sampler):
 
 
 def _fields(given, sampler):
+    fixed = REFERENCES[sampler].fixed
+    named = {field: fixed[field][0] for field in _not_allowed(given, sampler)}
+    # As the reference's pipelines have it, whatever an old file says: Stable Diffusion was never meant otherwise.
+    return _taken_over(given, sampler) | named | {"steps_offset": 1}
+
+
+def _not_allowed(given, sampler):
+    """{field: value} of what a folder states, or its class has by default, that goes against the sampler's name."""
+    fields = _taken_over(given, sampler)
+    return {field: fields[field] for field, values in REFERENCES[sampler].fixed.items() if fields[field] not in values}
+
+
+def _taken_over(given, sampler):
+    """The fields of the sampler's class as from_config has them."""
     reference = REFERENCES[sampler]
     stated = {k: v for k, v in given.items() if k in reference.fields}
     for kind in (_kind_of(given), reference.kind):  # the folder's own class has it first
         taken_for = TAKEN_FOR.get(kind, {})
         for field in stated.keys() & {"solver_type", "algorithm_type"}:
             stated[field] = taken_for.get(stated[field], stated[field])
-    # As the reference's pipelines have it, whatever an old file says: Stable Diffusion was never meant otherwise.
-    return reference.fields | stated | reference.fixed | {"steps_offset": 1}
+    return reference.fields | stated
 
 
 def scheduler_class(sampler):

@@ -10,7 +10,8 @@ from minild.diffusion.sigmas import training_sigmas
 from minild.errors import UserError
 from minild.random import image_generators
 
-DRAWING = ("ddpm", "euler-a", "dpmpp-2m-sde", "lcm")  # random numbers at every step
+# These take random numbers at every step.
+DRAWING = ("ddpm", "euler-a", "dpm2-a", "dpmpp-2m-sde", "dpmpp-3m-sde", "dpm-solver-sde", "lcm")
 DETERMINISTIC = [name for name in SAMPLERS if name not in DRAWING]
 STEPS = 12
 
@@ -44,7 +45,7 @@ def shares(z, clean, noise):
 @pytest.mark.parametrize("name", DETERMINISTIC)
 def test_of_an_exact_model_all_latents_are_the_picture_and_the_noise(rng, name, prediction):
     """√ᾱ z_0 + √(1 - ᾱ) ε at every step, and ᾱ rises from step to step."""
-    if prediction == "v_prediction" and name in ("pndm", "dpmpp-2m-karras", "ddim-inverse"):
+    if prediction == "v_prediction" and name in ("pndm", "dpm2", "dpmpp-2m-karras", "ddim-inverse"):
         pytest.skip("asks for v at a timestep that is not quite the latents' own")
     schedule = NoiseSchedule({"prediction_type": prediction})
     clean, noise = rng.standard_normal((2, 1, 6, 5, 3))
@@ -76,11 +77,12 @@ def test_latents_of_unit_variance_data_have_unit_variance_at_every_step(rng, nam
 
     u = rng.standard_normal((2, 60, 60, 1))
     variances = [z.var() for z in SAMPLERS[name](predict, u, schedule, 50, image_generators(0, 2))]
-    np.testing.assert_allclose(variances, 1, atol=0.11)  # of 50 steps
+    # Of 50 steps; see tests/diffusion/test_samplers.py for the noise that stays with order three.
+    np.testing.assert_allclose(variances, 1, atol=0.35 if name == "dpmpp-3m-sde" else 0.11)
 
 
 @pytest.mark.parametrize("final", ["zero", "sigma_min"])
-@pytest.mark.parametrize("name", ["lms", "euler", "heun"])
+@pytest.mark.parametrize("name", ["lms", "euler", "heun", "dpm2"])
 def test_the_last_of_those_in_sigma_is_the_sample_as_it_is(rng, name, final):
     """x = z_0 + σ ε, for an exact model, at the final σ: not divided by √(σ² + 1)."""
     schedule = NoiseSchedule({"final_sigmas_type": final})

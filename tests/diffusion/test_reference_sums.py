@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from minild.diffusion import SAMPLERS, NoiseSchedule
-from minild.diffusion.sigmas import sigma_steps, solver_steps
+from minild.diffusion.dpm_singlestep import singlestep_orders
+from minild.diffusion.dpm_solver import multistep_orders
+from minild.diffusion.sigmas import sigma_steps, solver_steps, training_sigmas
 from minild.errors import UserError
 
 LINEAR = {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02, "steps_offset": 0}
@@ -46,6 +48,25 @@ SUMS = [
     ("dpmpp-2m-karras", LINSPACE, {}, 226.1858),
     ("unipc", LINSPACE, {}, 186.7620),
     ("unipc", LINSPACE, {"solver_order": 3}, 187.5004),
+    ("dpm2", LONG, {}, 218.2555),
+    ("dpm2", LONG | V, {}, 107.8789),
+    ("dpm2", LONG | {"use_karras_sigmas": True}, {}, 223.2702),
+    ("deis", LINSPACE, {}, 183.6766),
+    ("deis", LINSPACE | V, {}, 69.9438),
+    ("deis", LINSPACE, {"solver_order": 3}, 185.5794),
+    ("deis", LINSPACE | {"use_karras_sigmas": True}, {"solver_order": 1}, 160.3086),
+    ("dpmpp-2m", LINSPACE, {"solver_order": 1}, 169.9294),
+    ("dpmpp-2m", LINSPACE, {"solver_type": "heun"}, 186.7469),
+    ("dpmpp-3m", LINSPACE, {}, 187.5937),
+    ("dpmpp-3m", SIGMA_MIN, {"euler_at_final": True, "lower_order_final": False}, 190.6293),
+    ("dpm-solver", LINSPACE, {}, 184.9213),
+    ("dpm-solver", LINSPACE, {"solver_order": 3}, 186.0469),
+    ("dpm-solver", LINSPACE, {"solver_type": "heun", "lower_order_final": False}, 203.6040),
+    ("dpm-singlestep", {}, {}, 174.9405),
+    ("dpm-singlestep", SIGMA_MIN, {"lower_order_final": True}, 177.3440),
+    ("dpm-singlestep", SIGMA_MIN, {"solver_order": 3}, 189.0942),
+    ("dpm-singlestep", {}, {"solver_order": 3, "solver_type": "heun"}, 187.8248),
+    ("dpm-singlestep", SIGMA_MIN, {"algorithm_type": "dpmsolver"}, 290.9802),
 ]
 
 
@@ -118,6 +139,56 @@ def test_heun_calls_the_model_twice_in_all_steps_but_the_last():
     assert (len(timesteps), count) == (19, 10)
 
 
+def test_dpm2_calls_the_model_half_way_in_all_steps_but_the_last():
+    """Half the way in log σ; with ancestral noise to σ_down = σ_next² / σ, which is as far as σ_next."""
+    every = np.log(training_sigmas(NoiseSchedule()))
+    for name, share in (("dpm2", 0.5), ("dpm2-a", 1)):
+        timesteps, count = visited(name, 10)
+        assert timesteps[::2] == list(range(901, 0, -100)) and (len(timesteps), count) == (19, 10)
+        logs = np.interp(timesteps, np.arange(1000), every)
+        np.testing.assert_allclose(logs[1::2], logs[:-1:2] + share * (logs[2::2] - logs[:-1:2]))
+
+
+def test_of_karras_levels_dpm2_rounds_the_timesteps_but_not_those_between():
+    timesteps, _ = visited("dpm2", 8, {"use_karras_sigmas": True})
+    assert all(t == round(t) for t in timesteps[::2]) and all(t != round(t) for t in timesteps[1::2])
+
+
+def test_one_step_of_deis_on_karras_levels_goes_nowhere():
+    """There is one level, the highest, and the last is the level before it."""
+    (z,) = SAMPLERS["deis"](dummy_model, start(), NoiseSchedule({"use_karras_sigmas": True}), 1)
+    np.testing.assert_allclose(z, start(), rtol=1e-6)
+
+
+def test_singlestep_spaces_linearly_whatever_the_schedule_says():
+    for spacing in ("leading", "trailing", "linspace"):
+        assert visited("dpm-singlestep", 4, {"timestep_spacing": spacing})[0] == [999, 749, 500, 250]
+
+
+@pytest.mark.parametrize(
+    ("steps", "order", "falls", "last", "expected"),
+    [
+        (5, 2, False, 0.0, [1, 2, 1, 2, 1]),
+        (6, 2, False, 0.0, [1, 2, 1, 2, 1, 1]),
+        (6, 2, False, 0.1, [1, 2, 1, 2, 1, 2]),
+        (6, 2, True, 0.1, [1, 2, 1, 2, 1, 1]),
+        (6, 3, True, 0.1, [1, 2, 3, 1, 2, 1]),
+        (7, 3, True, 0.1, [1, 2, 3, 1, 2, 3, 1]),
+        (8, 3, True, 0.1, [1, 2, 3, 1, 2, 3, 1, 2]),
+        (8, 3, False, 0.0, [1, 2, 3, 1, 2, 3, 1, 1]),
+    ],
+)
+def test_orders_of_singlestep(steps, order, falls, last, expected):
+    assert singlestep_orders(steps, order, falls, [1.0, last]) == expected
+
+
+def test_orders_of_multistep():
+    assert multistep_orders(6, 3, True) == [1, 2, 3, 3, 2, 1]
+    assert multistep_orders(6, 3, False) == [1, 2, 3, 3, 3, 3]
+    assert multistep_orders(2, 3, True) == [1, 1]
+    assert multistep_orders(15, 2, True) == [1, *[2] * 14]
+
+
 def test_thirty_leading_steps_begin_at_958():
     for sampler in ("ddpm", "ddim", "euler", "euler-a", "lms"):
         timesteps, count = visited(sampler, 30)
@@ -132,7 +203,7 @@ def test_linspace_keeps_fractions_for_eulers_kin_alone():
 def test_the_solvers_place_one_step_more_and_drop_it():
     assert visited("unipc", 9)[0] == list(range(901, 1, -100))
     assert visited("dpmpp-2m", 10, {"timestep_spacing": "trailing"})[0] == list(range(999, 0, -100))
-    for sampler in ("dpmpp-2m", "dpmpp-2m-sde", "unipc"):
+    for sampler in ("dpmpp-2m", "dpmpp-2m-sde", "dpm-singlestep", "deis", "unipc"):
         with pytest.raises(UserError, match="steps: expected 1 to 999, got 1000"):
             visited(sampler, 1000)
 

@@ -118,7 +118,7 @@ def test_a_setting_that_is_not_supported_is_refused(field, value):
 
 def test_a_sampler_has_values_of_its_own_or_those_of_all():
     assert {name for samplers in SUPPORTED.values() for name in samplers} <= {ALL, *SAMPLERS}
-    for sampler, wrong, right in (("unipc", 4, 3), ("dpmpp-2m", 3, 2)):
+    for sampler, wrong, right in (("unipc", 4, 3), ("deis", 0, 1), ("dpmpp-2m", 4, 2)):
         with pytest.raises(UserError, match=f"^here: solver_order = {wrong} is not supported, use "):
             require_supported({"solver_order": wrong}, "here", sampler)
         require_supported({"solver_order": right, "timestep_spacing": "linspace"}, "here", sampler)

@@ -81,5 +81,5 @@ def test_no_noise_leads_to_a_higher_level(rng):
     schedule = NoiseSchedule(ZERO_SNR | {"timestep_spacing": "linspace", "prediction_type": "v_prediction"})
     latents = rng.standard_normal((1, 2, 2, 1), np.float32)
     for name in ("euler-a", "dpmpp-2m-sde"):
-        with pytest.raises(UserError, match=f"sampler {name}: its noise levels rise"):
+        with pytest.raises(UserError, match="its noise levels rise"):
             list(SAMPLERS[name](lambda z, t: z, latents, schedule, 900, image_generators(1, 1)))

@@ -13,7 +13,10 @@ from minild.pipelines.scheduler_config import REFERENCES, read_scheduler, sample
 from minild.random import image_generators, standard_normal
 from parity.reference import StableDiffusionPipeline, channels_first, channels_last, diffusers, torch
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the reference's own
+pytestmark = [  # the reference's own
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*algorithm_type:FutureWarning"),
+]
 
 STABLE_DIFFUSION = {
     "_class_name": "PNDMScheduler",
@@ -30,11 +33,19 @@ STABLE_DIFFUSION = {
 FIXED = {  # what a name says beyond its class
     "dpmpp-2m-karras": {"use_karras_sigmas": True},
     "dpmpp-2m-sde": {"algorithm_type": "sde-dpmsolver++"},
+    "dpmpp-3m": {"solver_order": 3},
+    "dpmpp-3m-sde": {"solver_order": 3, "algorithm_type": "sde-dpmsolver++"},
+    "dpm-solver": {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"},
+    "dpm-solver-sde": {"algorithm_type": "sde-dpmsolver", "final_sigmas_type": "sigma_min"},
 }
 SHAPE = (2, 4, 6, 3)  # N, h, w, c
 STEPS = 20
 ZERO_SNR = [name for name, reference in REFERENCES.items() if "rescale_betas_zero_snr" in reference.fields]
-KARRAS = ["lms", "euler", "heun", "dpmpp-2m-sde", "unipc"]
+KARRAS = [
+    "lms", "euler", "heun", "dpm2", "dpm2-a", "dpmpp-2m-sde", "dpmpp-3m", "dpm-solver", "dpm-singlestep", "deis",
+    "unipc",
+]
+NO_SAMPLE = ("pndm", "euler-a", "dpm2", "dpm2-a")  # of prediction_type, in the reference
 
 
 def reference_class(name):
@@ -115,7 +126,7 @@ def test_in_stable_diffusions_folder(name, tmp_path, monkeypatch):
 )
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_every_spacing_and_prediction(name, spacing, prediction, tmp_path, monkeypatch):
-    if (name, spacing) == ("ddim-inverse", "linspace") or (name in ("pndm", "euler-a") and prediction == "sample"):
+    if (name, spacing) == ("ddim-inverse", "linspace") or (name in NO_SAMPLE and prediction == "sample"):
         pytest.skip("the reference refuses it")
     fields = {"timestep_spacing": spacing, "prediction_type": prediction}
     assert_same(STABLE_DIFFUSION | fields, name, tmp_path, monkeypatch)
@@ -142,17 +153,52 @@ def test_karras_levels(name, spacing, tmp_path, monkeypatch):
     assert_same(STABLE_DIFFUSION | fields, name, tmp_path, monkeypatch)
 
 
-@pytest.mark.parametrize("name", ["euler", "dpmpp-2m", "dpmpp-2m-karras", "dpmpp-2m-sde", "unipc"])
+@pytest.mark.parametrize("name", ["euler", "dpmpp-2m", "dpmpp-2m-karras", "dpmpp-2m-sde", "dpm-singlestep", "unipc"])
 @pytest.mark.parametrize("steps", [10, 20])
 def test_a_final_level_above_zero(name, steps, tmp_path, monkeypatch):
     fields = {"_class_name": "DPMSolverMultistepScheduler", "final_sigmas_type": "sigma_min"}
     assert_same(STABLE_DIFFUSION | fields, name, tmp_path, monkeypatch, steps)
 
 
-@pytest.mark.parametrize("steps", [3, 8, 20])
-def test_unipc_of_order_three(steps, tmp_path, monkeypatch):
-    fields = {"_class_name": "UniPCMultistepScheduler", "solver_order": 3}
-    assert_same(STABLE_DIFFUSION | fields, "unipc", tmp_path, monkeypatch, steps)
+@pytest.mark.parametrize("steps", [1, 2, 3, 8, 20])
+@pytest.mark.parametrize("order", [1, 2, 3])
+@pytest.mark.parametrize("name", ["dpm-solver", "dpm-singlestep", "deis", "unipc"])
+def test_every_order(name, order, steps, tmp_path, monkeypatch):
+    fields = {"_class_name": REFERENCES[name].kind, "solver_order": order}
+    if name == "dpm-solver":
+        fields |= FIXED[name]
+    assert_same(STABLE_DIFFUSION | fields, name, tmp_path, monkeypatch, steps)
+
+
+DPM = {"midpoint": {}, "heun": {"solver_type": "heun"}, "falls": {"lower_order_final": True}}
+MULTISTEP, SINGLESTEP = (REFERENCES[name].kind for name in ("dpmpp-2m", "dpm-singlestep"))
+
+
+@pytest.mark.parametrize("steps", [9, 20])
+@pytest.mark.parametrize("options", DPM)
+@pytest.mark.parametrize(
+    ("kind", "order", "algorithm", "name"),
+    [
+        (MULTISTEP, 1, "dpmsolver++", "dpmpp-2m"),
+        (MULTISTEP, 3, "dpmsolver++", "dpmpp-3m"),
+        (MULTISTEP, 2, "sde-dpmsolver++", "dpmpp-2m-sde"),
+        (MULTISTEP, 3, "sde-dpmsolver++", "dpmpp-3m-sde"),
+        (MULTISTEP, 2, "dpmsolver", "dpm-solver"),
+        (MULTISTEP, 1, "sde-dpmsolver", "dpm-solver-sde"),
+        (SINGLESTEP, 2, "dpmsolver", "dpm-singlestep"),
+        (SINGLESTEP, 2, "sde-dpmsolver++", "dpm-singlestep"),
+    ],
+)
+def test_a_folder_of_every_dpm_solver(kind, order, algorithm, name, options, steps, tmp_path, monkeypatch):
+    """It chooses the sampler, which draws as the reference does; and so does the folder that it writes."""
+    fields = {"_class_name": kind, "solver_order": order, "algorithm_type": algorithm, "lower_order_final": False}
+    fields |= DPM[options] | {"final_sigmas_type": "sigma_min"}
+    assert_same(STABLE_DIFFUSION | fields, name, tmp_path, monkeypatch, steps, tolerance=5e-4)
+    schedule, own = read_scheduler(tmp_path)
+    assert own == name
+    write_scheduler(tmp_path, schedule, own)
+    config = json.loads((tmp_path / "scheduler_config.json").read_text())
+    assert_same(config, name, tmp_path, monkeypatch, steps, tolerance=5e-4)
 
 
 @pytest.mark.parametrize("spacing", ["leading", "trailing"])

@@ -48,8 +48,14 @@ STEPS = [1, 2, 3, 4, 5, 7, 10, 12, 16, 20]
 SHAPE = (1, 2, 2, 1)
 ROUNDING = 3e-7  # of float32 in a step, a few of them
 COARSE = {"KDPM2AncestralDiscreteScheduler"}  # σ_down of levels in the thousands as a difference of float32 squares
-FOREIGN = {"SASolverScheduler", "TCDScheduler", "DEISMultistepScheduler", "DPMSolverSinglestepScheduler"}
+FOREIGN = {"SASolverScheduler", "TCDScheduler"}
 KINDS = sorted({reference.kind for reference in REFERENCES.values()} | FOREIGN)
+
+
+def named(reference, config):
+    """The fields that the name of a sampler says, where the config goes against it."""
+    known = reference.fields | config
+    return {field: values[0] for field, values in reference.fixed.items() if known[field] not in values}
 
 
 class Combination(NamedTuple):
@@ -63,8 +69,9 @@ class Combination(NamedTuple):
 
     def get(self, field):
         """What the sampler makes of the field."""
-        known = REFERENCES[self.name].fields | self.config | REFERENCES[self.name].fixed
-        return known[field] if field in REFERENCES[self.name].fields else None
+        reference = REFERENCES[self.name]
+        known = reference.fields | self.config
+        return (known | named(reference, known))[field] if field in reference.fields else None
 
 
 class Drawn(NamedTuple):
@@ -136,8 +143,8 @@ def theirs(case, latents, monkeypatch):
         own = in_a_pipeline(getattr(diffusers, case.config["_class_name"]).from_config(case.config))
     except (NotImplementedError, ValueError) as error:
         raise FolderRefused(error) from None
-    reference = REFERENCES[case.name]
-    scheduler = in_float64(in_a_pipeline(reference_class(case.name).from_config(own.config, **reference.fixed)))
+    said = named(REFERENCES[case.name], own.config)
+    scheduler = in_float64(in_a_pipeline(reference_class(case.name).from_config(own.config, **said)))
     sample, timesteps = their_samples(scheduler, latents, image_generators(1, len(latents)), case.steps, monkeypatch)
     if not np.isfinite(sample).all():
         raise FloatingPointError("the sample is not finite")
@@ -286,4 +293,4 @@ def test_most_combinations_compare_numbers(outcomes):
     largest = max(errors["same"] for _, errors, _ in outcomes.values())
     print(f"\n{told}\nlargest error of the same {largest:.2g}")
     assert total["same"] + total["same, as far as float32 tells"] >= ENOUGH, told
-    assert total["a half is rounded the other way"] < 5, told
+    assert total["a half is rounded the other way"] < 12, told

@@ -36,6 +36,7 @@ CLASSES = {
     "EulerAncestralDiscreteScheduler": of_levels,
     "HeunDiscreteScheduler": of_levels,
     "DPMSolverMultistepScheduler": of_solvers,
+    "DEISMultistepScheduler": of_solvers,
     "UniPCMultistepScheduler": of_solvers,
 }
 

@@ -23,7 +23,8 @@ STABLE_DIFFUSION = {
     "trained_betas": None,
     "clip_sample": False,
 }
-DPM = "DPMSolverMultistepScheduler"
+DPM, SINGLESTEP = "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler"
+SIGMA_MIN = {"final_sigmas_type": "sigma_min"}
 
 
 def read(folder, **fields):
@@ -46,6 +47,13 @@ def test_every_sampler_has_a_reference_and_is_named_by_the_command_line():
         ({"_class_name": DPM}, "dpmpp-2m"),
         ({"_class_name": DPM, "use_karras_sigmas": True}, "dpmpp-2m-karras"),
         ({"_class_name": DPM, "use_karras_sigmas": True, "algorithm_type": "sde-dpmsolver++"}, "dpmpp-2m-sde"),
+        ({"_class_name": DPM, "solver_order": 1}, "dpmpp-2m"),
+        ({"_class_name": DPM, "solver_order": 3}, "dpmpp-3m"),
+        ({"_class_name": DPM, "solver_order": 3, "use_karras_sigmas": True}, "dpmpp-3m"),
+        ({"_class_name": DPM, "solver_order": 3, "algorithm_type": "sde-dpmsolver++"}, "dpmpp-3m-sde"),
+        ({"_class_name": DPM, "solver_order": 3, "algorithm_type": "dpmsolver", **SIGMA_MIN}, "dpm-solver"),
+        ({"_class_name": DPM, "solver_order": 1, "algorithm_type": "sde-dpmsolver", **SIGMA_MIN}, "dpm-solver-sde"),
+        ({"_class_name": SINGLESTEP, "solver_order": 3, "algorithm_type": "dpmsolver", **SIGMA_MIN}, "dpm-singlestep"),
     ],
 )
 def test_the_class_chooses_the_sampler(tmp_path, fields, sampler):
@@ -83,7 +91,25 @@ def test_the_name_goes_before_the_files_levels(tmp_path):
     schedule, _ = read(tmp_path, _class_name="UniPCMultistepScheduler", use_karras_sigmas=True, solver_type="bh2")
     karras = {name: sampler_schedule(schedule.given, name)[0].config["use_karras_sigmas"] for name in SAMPLERS}
     assert {name for name, k in karras.items() if k} == {
-        "lms", "euler", "heun", "unipc", "dpmpp-2m-karras", "dpmpp-2m-sde",
+        "lms", "euler", "heun", "dpm2", "dpm2-a", "deis", "unipc", "dpmpp-2m-karras", "dpmpp-2m-sde", "dpmpp-3m",
+        "dpmpp-3m-sde", "dpm-solver", "dpm-solver-sde", "dpm-singlestep",
+    }
+
+
+def test_the_order_in_a_name_goes_before_the_files(tmp_path):
+    """That of a solver without one in its name is the file's; order 1 is "2m", whose first step it is."""
+    orders = {}
+    for stated in (1, 2, 3):
+        schedule, _ = read(tmp_path, _class_name="UniPCMultistepScheduler", solver_order=stated)
+        for name in SAMPLERS:
+            settings = sampler_schedule(schedule.given, name)[1]
+            if "solver_order" in settings:
+                orders.setdefault(name, []).append(settings["solver_order"])
+    two, three, any_order = [1, 2, 2], [3, 3, 3], [1, 2, 3]
+    assert orders == {
+        "dpmpp-2m": two, "dpmpp-2m-karras": two, "dpmpp-2m-sde": two, "dpmpp-3m": three, "dpmpp-3m-sde": three,
+        "dpm-solver": any_order, "dpm-solver-sde": two, "dpm-singlestep": any_order, "deis": any_order,
+        "unipc": any_order,
     }
 
 
@@ -123,10 +149,24 @@ def test_what_is_written_is_read_again_and_states_no_more(tmp_path, name):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"_class_name": "KDPM2DiscreteScheduler"}, "_class_name = 'KDPM2DiscreteScheduler' is not supported"),
-        ({"_class_name": DPM, "algorithm_type": "dpmsolver"}, "algorithm_type = 'dpmsolver' is not supported"),
-        ({"_class_name": DPM, "solver_order": 3}, "sampler dpmpp-2m: solver_order = 3 is not supported, use 2"),
-        ({"_class_name": DPM, "solver_type": "heun"}, "solver_type = 'heun' is not supported"),
+        ({"_class_name": "SASolverScheduler"}, "_class_name = 'SASolverScheduler' is not supported"),
+        ({"_class_name": DPM, "algorithm_type": "magic"}, "algorithm_type = 'magic' is not supported, use 'dpmsolver'"),
+        (
+            {"_class_name": DPM, "algorithm_type": "dpmsolver"},
+            "final_sigmas_type = 'zero' is not supported, use 'sigma_min'",
+        ),
+        (
+            {"_class_name": DPM, "algorithm_type": "sde-dpmsolver", "solver_order": 3, **SIGMA_MIN},
+            "solver_order = 3 is not supported, use 1 or 2",
+        ),
+        ({"_class_name": DPM, "solver_order": 4}, "solver_order = 4 is not supported, use 1 or 2 or 3"),
+        ({"_class_name": DPM, "solver_type": "magic"}, "solver_type = 'magic' is not supported"),
+        (
+            {"_class_name": SINGLESTEP, "algorithm_type": "sde-dpmsolver"},
+            "sampler dpm-singlestep: algorithm_type = 'sde-dpmsolver' is not supported, use 'dpmsolver++' or",
+        ),
+        ({"_class_name": "DEISMultistepScheduler", "solver_order": 4}, "sampler deis: solver_order = 4 is not sup"),
+        ({"_class_name": "KDPM2DiscreteScheduler", "prediction_type": "sample"}, "prediction_type = 'sample' is not s"),
         ({"_class_name": "UniPCMultistepScheduler", "solver_type": "magic"}, "solver_type = 'magic' is not supported"),
         ({"_class_name": "UniPCMultistepScheduler", "shift_terminal": 0.1}, "shift_terminal = 0.1 is not supported"),
         ({"_class_name": "EulerDiscreteScheduler", "interpolation_type": "log_linear"}, "interpolation_type = 'log_l"),
