@@ -113,45 +113,60 @@ def read_weights(path):
     return {key: np.array(array) for key, array in open_safetensors(path).items()}
 
 
-def open_weights(folder, name):
+def open_weights(folder, name, variant=None):
     """(the Weights in a model's folder, whose file is called `name`, "model.safetensors" say; phrases to tell).
 
-    Whole, or in shards with an index. Where nothing has that plain name, a variant's, as save_pretrained(...,
-    variant="bf16") writes it: of several precisions the one with most bits. UserError names what is missing, pickled
-    weights, and variants that need not hold the same weights.
+    Whole, or in shards with an index. `variant` asks for those that save_pretrained(..., variant="bf16") writes. None
+    takes the plain name; where nothing has it, a variant: of several precisions the one with most bits. UserError names
+    what is missing, pickled weights, and variants that need not hold the same weights.
     """
-    folder = Path(folder)
-    files = _variants(folder, name.removesuffix(".safetensors"))
+    folder, files = Path(folder), weight_files(folder, name)
+    if variant is not None and variant not in files:
+        raise UserError(f"{folder} has no variant {variant!r} of its weights, only {_listed(files) or 'none at all'}")
     if not files:
         for path in sorted(folder.glob("*")):
             if path.suffix in PICKLES:
                 refuse_pickle(path)
         raise UserError(f"cannot read {folder / name}: no such file")
-    several = "" not in files and len(files) > 1
-    if several and not files.keys() <= set(PRECISIONS):
-        raise UserError(f"{folder} holds the variants {', '.join(files)} and no {name}: rename the one to use to that")
-    variant = "" if "" in files else min(files, key=lambda v: PRECISIONS.index(v) if v in PRECISIONS else 0)
-    told = [f"of the variants {', '.join(files)} took {variant}"] if several else []
-    path = files[variant]
+    chosen = _choose(files, folder, name) if variant is None else variant
+    among = f"of the variants {_listed(files)} took" if len(files) > 1 else "took the variant"
+    told = [] if chosen in (variant, "") or (len(files) == 1 and chosen in PRECISIONS) else [f"{among} {chosen}"]
+    path = files[chosen]
     return open_safetensors(path) if path.suffix == ".safetensors" else _open_shards(path), told
 
 
-def _variants(folder, stem):
-    """{variant: file of the whole weights, or index of shards}; the variant of a plain name is "".
+def _choose(files, folder, name):
+    """The variant to take where none is asked for."""
+    if "" in files or len(files) == 1:
+        return min(files)
+    if files.keys() <= set(PRECISIONS):
+        return min(files, key=PRECISIONS.index)
+    raise UserError(f"{folder} holds the variants {_listed(files)} and no {name}: say which to use (--variant)")
 
-    stem.safetensors, stem.bf16.safetensors; and stem.safetensors.index.json, stem.safetensors.index.bf16.json or, as
-    written by others, stem.bf16.safetensors.index.json.
+
+def _listed(files):
+    return ", ".join(variant or "the plain one" for variant in sorted(files))
+
+
+def weight_files(folder, name):
+    """{variant: file of the whole weights, or index of shards} in a model's folder; that of the plain name is "".
+
+    With the stem of `name`: stem.safetensors, stem.bf16.safetensors; and the index as the reference writes it, as it
+    wrote it earlier, and as others do.
     """
-    stem, files = re.escape(stem), {}
-    for pattern in (
-        rf"{stem}(?:|\.([^.]+))\.safetensors\.index\.json",
-        rf"{stem}\.safetensors\.index\.([^.]+)\.json",
-        rf"{stem}(?:|\.([^.]+))\.safetensors",  # last: what is whole goes before shards
-    ):
-        for path in sorted(folder.glob("*")):
-            found = re.fullmatch(pattern, path.name)
-            if found and not SHARD.search(path.name):
-                files[found[1] or ""] = path
+    stem, files = re.escape(name.removesuffix(".safetensors")), {}
+    whole = [rf"{stem}(?:|\.(.+))\.safetensors"]
+    index = [
+        rf"{stem}\.safetensors\.index\.json()",
+        rf"{stem}\.safetensors\.index\.(.+)\.json",
+        rf"{stem}\.safetensors\.(.+)\.index\.json",
+        rf"{stem}\.(.+)\.safetensors\.index\.json",
+    ]
+    names = [path.name for path in sorted(Path(folder).glob("*")) if path.is_file() and not SHARD.search(path.name)]
+    # Where both lie there, transformers, whose stem this is, reads what is whole, and diffusers the shards.
+    for form in whole + index if stem == "model" else index + whole:
+        for found in filter(None, (re.fullmatch(form, name) for name in names)):
+            files.setdefault(found[1] or "", Path(folder) / found[0])
     return files
 
 

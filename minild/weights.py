@@ -33,17 +33,21 @@ DTYPES = {
     "BOOL": "?",
     "BF16": "<u2",  # read as its bits, then seen as what it is
 }
+BITS = {kind: 8 * np.dtype(name).itemsize for kind, name in DTYPES.items()}
+BITS |= {"C64": 64, "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4}  # those that cannot be read have a size all the same
+BITS |= dict.fromkeys(("F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8)
 PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 GIT_LFS = b"version https://git-lfs"
 
 
 class Tensor(NamedTuple):
-    """Where a tensor lies: `offset` bytes into the file at `path`. `kind` is a key of DTYPES, or cannot be read."""
+    """Where a tensor lies: `size` bytes, `offset` into the file at `path`. `kind`: a key of DTYPES, or unreadable."""
 
     path: Any
     kind: str
     shape: tuple
     offset: int
+    size: int
 
     def read(self):
         """The tensor as a read-only array that is mapped: its memory is the file's, and goes when the array does."""
@@ -122,10 +126,11 @@ def _tensors(path, header, size):
     data, spans, tensors = 8 + len(header), [], {}
     for key, entry in entries.items():
         kind, shape, begin, end = _fields(key, entry, size)
-        if kind in DTYPES and (end - begin) != math.prod(shape) * np.dtype(DTYPES[kind]).itemsize:
+        bits, count = 8 * (end - begin), math.prod(shape)
+        if bits != count * BITS[kind] if kind in BITS else bits < count:
             raise ValueError(f"{key!r} of shape {shape} and dtype {kind} does not take {end - begin:,} bytes")
         spans.append((begin, end))
-        tensors[key] = Tensor(path, kind, tuple(shape), data + begin)
+        tensors[key] = Tensor(path, kind, tuple(shape), data + begin, end - begin)
     reached = 0
     for begin, end in sorted(spans):
         if begin != reached:
@@ -145,7 +150,8 @@ def _fields(key, entry, size):
         raise ValueError(f"{key!r} lacks a dtype, a shape or data_offsets") from None
     if not isinstance(kind, str):
         raise ValueError(f"{key!r} has the dtype {kind!r}, which is no name")
-    if len(shape) > MAX_DIMENSIONS or any(type(n) is not int or not 0 <= n <= size for n in numbers) or end < begin:
+    most = 8 * size  # bits; offsets are held to bytes where the tensors are seen to fill the file
+    if len(shape) > MAX_DIMENSIONS or any(type(n) is not int or not 0 <= n <= most for n in numbers) or end < begin:
         raise ValueError(f"{key!r} has a shape or data_offsets that cannot be")
     return kind, shape, begin, end
 

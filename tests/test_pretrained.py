@@ -281,7 +281,8 @@ def test_a_broken_config_is_named(saved, text, message):
 
 @pytest.mark.parametrize(("model_class", "config", "fields", "message"), [
     (AutoencoderKL, AUTOENCODER, {"act_fn": "relu"}, "act_fn = 'relu' is not supported, use 'silu'"),
-    (AutoencoderKL, AUTOENCODER, {"use_quant_conv": False}, "use_quant_conv = False is not supported"),
+    (AutoencoderKL, AUTOENCODER, {"latent_channels": None}, "latent_channels = None is not supported, use one number"),
+    (AutoencoderKL, AUTOENCODER, {"quantization_config": {"load_in_8bit": True}}, "quantization_config = {"),
     (AutoencoderKL, AUTOENCODER, {"down_block_types": ["AttnDownEncoderBlock2D"] * 2}, "down_block_types"),
     (AutoencoderKL, AUTOENCODER, {"up_block_types": ["UpDecoderBlock2D"]}, "up_block_types"),
     (UNet2DConditionModel, UNET, {"conv_in_kernel": 5}, "conv_in_kernel = 5 is not supported, use 3"),
@@ -291,7 +292,11 @@ def test_a_broken_config_is_named(saved, text, message):
     (UNet2DConditionModel, UNET, {"down_block_types": ["CrossAttnDownBlock2D", "SkipDownBlock2D"]}, "down_block_types"),
     (UNet2DConditionModel, UNET, {"up_block_types": ["UpBlock2D"]}, "up_block_types"),
     (CLIPTextModel, TEXT, {"hidden_act": "relu"}, "hidden_act"),
-    (CLIPTextModel, TEXT, {"is_encoder_decoder": True}, "is_encoder_decoder = True is not supported"),
+    (CLIPTextModel, TEXT, {"layer_norm_eps": "1e-5"}, "layer_norm_eps = '1e-5' is not supported, use one number"),
+    (CLIPTextModel, TEXT, {"initializer_factor": None}, "initializer_factor = None is not supported"),
+    (CLIPTextModel, TEXT, {"quantization_config": {"quant_method": "bitsandbytes"}}, "quantization_config = {"),
+    (UNet2DConditionModel, UNET, {"quantization_config": {"quant_method": "torchao"}}, "quantization_config = {"),
+    (UNet2DConditionModel, UNET, {"norm_eps": None}, "norm_eps = None is not supported, use one number"),
 ])
 def test_a_config_that_is_not_supported_is_refused(tmp_path, model_class, config, fields, message):
     with pytest.raises(UserError, match=message):
@@ -382,13 +387,14 @@ def test_a_variant_is_read_where_there_is_no_plain_name(saved, variant):
     model, folder = saved
     as_variant(folder, "diffusion_pytorch_model.{}.safetensors", variant)
     again = AutoencoderKL.from_pretrained(folder)
-    assert again.passed_over == []
+    assert again.passed_over == ([f"took the variant {variant}"] if variant in ("non_ema", "ema", "mine") else [])
     np.testing.assert_array_equal(again.state_dict()["quant_conv.bias"], model.state_dict()["quant_conv.bias"])
 
 
 @pytest.mark.parametrize("index", [
     "diffusion_pytorch_model.safetensors.index.json",
     "diffusion_pytorch_model.safetensors.index.{}.json",
+    "diffusion_pytorch_model.safetensors.{}.index.json",
     "diffusion_pytorch_model.{}.safetensors.index.json",
 ])
 @pytest.mark.parametrize("variant", ["bf16", "non_ema"])
@@ -423,3 +429,7 @@ def test_of_several_variants_the_plain_one_is_read_or_that_with_most_bits(saved)
         bias()
     (folder / "diffusion_pytorch_model.non_ema.safetensors").rename(folder / "diffusion_pytorch_model.fp32.safetensors")
     assert bias() == (9, ["of the variants fp16, fp32 took fp32"])
+    again = AutoencoderKL.from_pretrained(folder, variant="fp16")
+    assert again.passed_over == [] and again.state_dict()["quant_conv.bias"][0] != 9
+    with pytest.raises(UserError, match="has no variant 'bf16' of its weights, only fp16, fp32"):
+        AutoencoderKL.from_pretrained(folder, variant="bf16")

@@ -116,6 +116,9 @@ LIES = {
     "more dimensions than any array": entry(shape=[1] * 100_000 + [6]),
     "another dtype's size": entry(dtype="F64"),
     "a dtype that is a list": entry(dtype=["F32"]),
+    "an eight-bit dtype of another size": entry(dtype="F8_E4M3"),
+    "a dtype of half bytes of another size": entry(dtype="F4", shape=[47]),
+    "more numbers than bits, of a dtype to come": entry(dtype="X1", shape=[193]),
     "an end before the start": entry(data_offsets=[24, 0]),
     "a negative start": entry(data_offsets=[-24, 0]),
     "beyond the file": entry(data_offsets=[10**6, 10**6 + 24]),
@@ -192,7 +195,10 @@ def test_mutated_headers_are_refused_or_harmless_within_little_memory(tmp_path, 
     assert peak < 1_000_000
 
 
-UNREADABLE = [("F8_E4M3", [24]), ("C64", [3]), ("F4", [48]), ("F8_E8M0", [4, 6]), ("X1", [])]
+UNREADABLE = [
+    ("F8_E4M3", [24]), ("F8_E5M2", [2, 12]), ("F8_E8M0", [4, 6]), ("F8_E4M3FNUZ", [24]), ("F8_E5M2FNUZ", [24]),
+    ("C64", [3]), ("F4", [48]), ("F6_E2M3", [32]), ("F6_E3M2", [4, 8]), ("X1", []), ("X1", [192]), ("I4", [48]),
+]
 
 
 @pytest.mark.parametrize("kind, shape", UNREADABLE)
@@ -211,6 +217,22 @@ def test_a_dtype_that_cannot_be_read_stops_nobody_who_does_not_ask_for_it(tmp_pa
     (tmp_path / "a.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + data + b"more")
     with pytest.raises(UserError, match="is not a whole safetensors file"):  # its place is looked at all the same
         open_safetensors(tmp_path / "a.safetensors")
+
+
+def test_half_bytes_may_be_more_than_the_bytes_of_the_file(tmp_path):
+    fields = {"x": {"dtype": "F4", "shape": [9998], "data_offsets": [0, 4999]}}
+    path = write(tmp_path / "a.safetensors", fields, bytes(4999))
+    assert open_safetensors(path).tensors["x"].size == 4999
+
+
+def test_a_weight_need_not_lie_at_a_multiple_of_its_size(tmp_path):
+    """Behind three bytes of another dtype."""
+    fields = {
+        "beside": {"dtype": "F8_E5M2", "shape": [3], "data_offsets": [0, 3]},
+        "wanted": {"dtype": "F64", "shape": [], "data_offsets": [3, 11]},
+    }
+    path = write(tmp_path / "a.safetensors", fields, b"\1\2\3" + np.float64(0.1).tobytes())
+    assert open_safetensors(path)["wanted"] == 0.1
 
 
 @pytest.mark.parametrize("ending", [*PICKLES, ".CKPT"])

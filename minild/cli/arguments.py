@@ -69,6 +69,11 @@ def add_model(command):
     command.add_argument("--model", type=name, metavar="DIR", help=f"{MODEL_HELP} (default: emoji)")
 
 
+def add_variant(command):
+    variant = "weights to read where a model has several: fp16 or non_ema, say (default: those that have no such name)"
+    command.add_argument("--variant", type=name, metavar="NAME", help=variant)
+
+
 def add_steps(command, what):
     command.add_argument("--steps", type=at_least(1, int), default=50, help=f"{what} (default: 50)")
 

@@ -20,6 +20,7 @@ def add(commands):
     command.add_argument("--json", type=options.path, metavar="FILE", help="write the figures to this file, too")
     options.add_device(command)
     options.add_dtype(command)
+    options.add_variant(command)
     options.add_own_ops(command)
 
 
@@ -33,7 +34,7 @@ def run(arguments):
     if arguments.json:
         output.require_writable(arguments.json)
     own = read_own_ops(arguments.own_ops)
-    pipeline = load(arguments.model, arguments.dtype, arguments.device)
+    pipeline = load(arguments.model, arguments.dtype, arguments.device, arguments.variant)
     for line in pipeline.passed_over:
         note(line)
     dataset = arguments.dataset or pipeline.record.get("dataset")

@@ -10,9 +10,10 @@ def add(commands):
     command.add_argument(
         "model", nargs="?", type=options.name, metavar="DIR", help=f"{options.MODEL_HELP} (default: emoji)"
     )
+    options.add_variant(command)
 
 
 def run(arguments):
     from minild.pipelines.info import describe
 
-    answer(*describe(arguments.model))
+    answer(*describe(arguments.model, arguments.variant))

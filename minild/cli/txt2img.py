@@ -37,6 +37,7 @@ def add(commands):
     command.add_argument("--latents", type=options.path, metavar="FILE.npy", help=latents)
     options.add_device(command)
     options.add_dtype(command)
+    options.add_variant(command)
     options.add_own_ops(command)
 
 
@@ -52,7 +53,7 @@ def run(arguments):
         output.require_writable(path)
     own = read_own_ops(arguments.own_ops)
 
-    pipeline = load(arguments.model, arguments.dtype, arguments.device)
+    pipeline = load(arguments.model, arguments.dtype, arguments.device, arguments.variant)
     for line in pipeline.passed_over:
         note(line)
     guidance = pipeline.guidance_scale if arguments.guidance is None else arguments.guidance
@@ -149,6 +150,8 @@ def _settings(arguments, pipeline, guidance):
         "sampler": arguments.sampler or pipeline.sampler,
         "dtype": arguments.dtype,
     }
+    if arguments.variant:
+        settings["variant"] = arguments.variant
     if arguments.clip_skip:
         settings["clip_skip"] = arguments.clip_skip
     if arguments.guidance_rescale:

@@ -2,11 +2,11 @@
 
 from minild.models.model import Model, require_block_types
 from minild.nn.autoencoder_blocks import Decoder, Encoder
-from minild.nn.layers import Conv2d
+from minild.nn.layers import IDENTITY, Conv2d
 
 
 class Autoencoder(Model):
-    """Encoder, quant_conv, (the latent,) post_quant_conv, decoder; the two convolutions are 1 x 1."""
+    """Encoder, quant_conv, (the latent,) post_quant_conv, decoder; the two are 1 x 1 convolutions, or left out."""
 
     defaults = {
         "in_channels": 3,
@@ -20,7 +20,7 @@ class Autoencoder(Model):
         "scaling_factor": 0.18215,
         "mid_block_add_attention": True,
     }
-    only = {"act_fn": ["silu", "swish"]}
+    only = {"act_fn": ["silu", "swish"], "quantization_config": [None]}
     inert = frozenset({"force_upcast"})
     old_keys = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
 
@@ -43,8 +43,11 @@ class Autoencoder(Model):
         depth = {"layers": layers, "groups": groups, "mid_attention": attention}
         self.encoder = Encoder(config["in_channels"], encoded, channels, **depth)
         self.decoder = Decoder(c, config["out_channels"], channels, **depth)
-        self.quant_conv = Conv2d(encoded, quantized, kernel_size=1, padding=0)
-        self.post_quant_conv = Conv2d(latent, c, kernel_size=1, padding=0)
+        self.quant_conv = self.post_quant_conv = IDENTITY
+        if config.get("use_quant_conv", True):
+            self.quant_conv = Conv2d(encoded, quantized, kernel_size=1, padding=0)
+        if config.get("use_post_quant_conv", True):
+            self.post_quant_conv = Conv2d(latent, c, kernel_size=1, padding=0)
         self.downsampling = 2 ** (len(channels) - 1)
 
     def last_weight_gradient(self, dreconstruction, cache):

@@ -43,14 +43,8 @@ def reparameterize_backward(dz, cache):
 class AutoencoderKL(Autoencoder):
     """Picture x (N, H, W, 3) in [-1, 1] <-> latent z (N, H/f, W/f, c), f = 2^(blocks - 1)."""
 
-    defaults = Autoencoder.defaults | {"latent_channels": 4}
-    only = Autoencoder.only | {
-        "shift_factor": [None],
-        "latents_mean": [None],
-        "latents_std": [None],
-        "use_quant_conv": [True],
-        "use_post_quant_conv": [True],
-    }
+    defaults = Autoencoder.defaults | {"latent_channels": 4, "use_quant_conv": True, "use_post_quant_conv": True}
+    unused = frozenset({"latents_mean", "latents_std", "shift_factor"})  # of the latents in Stable Diffusion XL and 3
 
     def __init__(self, config):
         c = config["latent_channels"]

@@ -143,10 +143,11 @@ class CLIPTextModel(Model):
         "eos_token_id": 49407,
         "pad_token_id": 1,
     }
-    only = {"is_encoder_decoder": [False]}
+    free = frozenset({"bos_token_id", "eos_token_id", "pad_token_id"})
+    only = {"quantization_config": [None]}
     inert = frozenset(
-        "architectures attention_dropout chunk_size_feed_forward dropout dtype id2label "
-        "initializer_range label2id model_type output_attentions output_hidden_states problem_type projection_dim "
+        "architectures attention_dropout chunk_size_feed_forward dropout dtype id2label initializer_range "
+        "is_encoder_decoder label2id model_type output_attentions output_hidden_states problem_type projection_dim "
         "return_dict torch_dtype transformers_version".split()
     )
     weights_name = "model.safetensors"
@@ -157,7 +158,7 @@ class CLIPTextModel(Model):
     def _own_config(cls, config):
         """Of a whole CLIP, those of its text encoder."""
         text = config.get("text_config")
-        return text if config.get("model_type") == "clip" and isinstance(text, dict) else config
+        return text if isinstance(text, dict) else config
 
     @classmethod
     def complete_config(cls, config):

@@ -9,29 +9,37 @@ from minild.backend import compute_dtype, device_of
 from minild.errors import UserError
 from minild.nn.module import Module
 
+NUMBERS = (int, float, list, tuple)  # some fields take one for each level
+NAMES_SHOWN = 3
+
 
 class Model(Module):
-    """A subclass states its config in three tables.
+    """A subclass states its config in five tables.
 
     defaults: the fields it acts on, with the reference's default values.
+    free:     those among them that may hold anything, for nothing is computed of them.
     only:     fields of the reference for which it supports one value, or the values of a tuple's list.
     inert:    fields that change nothing here (they speak of training or of the reference itself).
+    unused:   fields that change nothing in Stable Diffusion, but would in another family: they are told.
 
-    Two more say how the keys in a file differ from ours: old_keys, what parts of a key were once called, and
-    ignored_keys, which hold no parameter.
+    Three more say how the keys in a file differ from ours: old_keys, what parts of a key were once called;
+    ignored_keys, which hold no parameter; and other_models, words in keys of weights that would change the result.
 
     What a folder holds beside the model is passed over as the reference does: fields of config.json that its class does
-    not know either, and weights of a part that the model does not have (`vision_model.*`, say). `passed_over`, a list
-    of phrases, tells of it.
+    not know either, and weights of a part that the model does not have (`vision_model.*`, say), except those of
+    other_models. `passed_over`, a list of phrases, tells of it.
     """
 
     defaults: dict
+    free: frozenset = frozenset()
     only: dict
     inert: frozenset = frozenset()
+    unused: frozenset = frozenset()
     weights_name = "diffusion_pytorch_model.safetensors"
     key_prefix = ""  # what the keys in the file carry before ours
     old_keys: dict = {}
     ignored_keys: frozenset = frozenset()
+    other_models: tuple = ("lora", "processor", "adapter")
     passed_over: tuple = ()
 
     @classmethod
@@ -40,6 +48,9 @@ class Model(Module):
         complete = dict(cls.defaults)
         for field, value in config.items():
             if field in cls.defaults:
+                counts = type(cls.defaults[field]) in (int, float) and field not in cls.free
+                if counts and not isinstance(value, NUMBERS):
+                    raise UserError(f"{cls.__name__}: {field} = {value!r} is not supported, use one number")
                 complete[field] = value
             elif field in cls.only:
                 supported = cls.only[field]
@@ -51,7 +62,8 @@ class Model(Module):
 
     @classmethod
     def _knows(cls, field):
-        return field in cls.defaults or field in cls.only or field in cls.inert or field.startswith("_")
+        tables = cls.defaults, cls.only, cls.inert, cls.unused
+        return field.startswith("_") or any(field in table for table in tables)
 
     @classmethod
     def from_config(cls, config, seed=0):
@@ -59,34 +71,43 @@ class Model(Module):
         return cls(cls.complete_config(config)).initialise(np.random.default_rng(seed))
 
     @classmethod
-    def from_pretrained(cls, folder, dtype="float32", device="cpu"):
-        """The model in `folder` (config.json and weights). UserError names what is missing or does not fit."""
+    def from_pretrained(cls, folder, dtype="float32", device="cpu", variant=None):
+        """The model in `folder` (config.json and weights). UserError names what is missing or does not fit.
+
+        `variant` is that of the weights, "non_ema" say; None takes those that have none (see pretrained.open_weights).
+        """
         folder = Path(folder)
-        config, weights, passed_over = cls.open_pretrained(folder)
+        config, weights, passed_over = cls.open_pretrained(folder, variant)
         model = cls.from_weights(config, weights, folder, dtype, device)
         model.passed_over = passed_over
         return model
 
     @classmethod
-    def open_pretrained(cls, folder):
+    def open_pretrained(cls, folder, variant=None):
         """-> (complete config, Weights, phrases on what was passed over) of a folder; no weight is read yet."""
         given = cls._own_config(pretrained.read_json(folder / "config.json"))
         kind = given.get("_class_name", cls.__name__)
         if kind != cls.__name__:
             raise UserError(f"{folder} holds a model of the class {kind!r}, which is not supported: use {cls.__name__}")
-        fields = [field for field in given if not cls._knows(field)]
-        # before the weights, for it says more of a model of another family
-        config = cls.complete_config({field: value for field, value in given.items() if field not in fields})
-        weights, told = pretrained.open_weights(folder, cls.weights_name)
+        known = {field: value for field, value in given.items() if cls._knows(field)}
+        config = cls.complete_config(known)  # before the weights, for it says more of a model of another family
+        fields = [field for field in given if field not in known or (field in cls.unused and given[field] is not None)]
+        weights, told = pretrained.open_weights(folder, cls.weights_name, variant)
+        own, beside = cls.own_weights(config, weights)
+        told += extras_phrase(fields, "field of config.json", "fields of config.json")
+        return config, own, told + extras_phrase(beside, "weight", "weights")
+
+    @classmethod
+    def own_weights(cls, config, weights):
+        """-> (the Weights without those that are passed over, the keys of these), of Weights under a file's keys."""
         parts = {name.partition(".")[0] for name, _ in cls(config).named_parameters()}
 
-        def is_foreign(key):
+        def is_beside(key):
             ours = cls._our_key(key)
-            return ours is not None and ours.partition(".")[0] not in parts
+            known = ours is None or ours.partition(".")[0] in parts
+            return not known and not any(word in key for word in cls.other_models)
 
-        foreign = [key for key in weights if is_foreign(key)]
-        passed_over = told + _phrase("field of config.json", fields) + _phrase("weight", foreign)
-        return config, weights.renamed(lambda key: None if is_foreign(key) else key), passed_over
+        return weights.renamed(lambda key: None if is_beside(key) else key), [key for key in weights if is_beside(key)]
 
     @classmethod
     def _own_config(cls, config):
@@ -160,9 +181,11 @@ def require_block_types(title, config, field, supported):
         raise UserError(f"{title}: {field} = {types!r} is not supported, use {count} of {', '.join(supported)}")
 
 
-def _phrase(noun, names, shown=3):
-    """["passed over 5 weights: a, b, c, ..."], or [] for no names."""
+def extras_phrase(names, one, many):
+    """["passed over 5 weights: a, b, c, ..."], or [] for no names. `one` and `many` say what they are."""
     if not names:
         return []
-    plural = noun.replace(noun.split()[0], noun.split()[0] + "s", 1) if len(names) > 1 else noun
-    return [f"passed over {len(names)} {plural}: {', '.join(names[:shown])}{', ...' if len(names) > shown else ''}"]
+    shown = [ascii(name)[1:-1][:60] for name in names[:NAMES_SHOWN]]  # whatever is in them, it is one short line
+    if len(names) > NAMES_SHOWN:
+        shown.append("...")
+    return [f"passed over {len(names):,} {one if len(names) == 1 else many}: {', '.join(shown)}"]

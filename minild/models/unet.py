@@ -15,7 +15,10 @@ from minild.ops.embedding import timestep_embedding
 from minild.ops.validate import require_rank, require_shape
 
 MID_BLOCKS = ("UNetMidBlock2DCrossAttn", None)
-ALIKE = ("cross_attention_dim", "only_cross_attention", "transformer_layers_per_block")
+ALIKE = (
+    "cross_attention_dim", "only_cross_attention", "reverse_transformer_layers_per_block",
+    "transformer_layers_per_block",
+)
 
 
 def per_level(config, field):
@@ -67,25 +70,26 @@ class UNet2DConditionModel(Model):
         "time_embedding_dim": None,
     }
     only = {
-        "center_input_sample": [False],
+        "center_input_sample": [False, None],
         "only_cross_attention": [False],
         "downsample_padding": [1],
         "mid_block_scale_factor": [1],
         "act_fn": ["silu", "swish"],
         "transformer_layers_per_block": [1],
         "num_attention_heads": [None],
-        "dual_cross_attention": [False],
+        "dual_cross_attention": [False, None],
         "resnet_time_scale_shift": ["default"],
         "time_embedding_type": ["positional"],
         "conv_in_kernel": [3],
         "conv_out_kernel": [3],
-        "attention_type": ["default"],
-        "class_embeddings_concat": [False],
+        "attention_type": ["default", None],
+        "class_embeddings_concat": [False, None],
+        "reverse_transformer_layers_per_block": [None, 1],
     } | {
         field: [None]
         for field in (
-            "reverse_transformer_layers_per_block encoder_hid_dim encoder_hid_dim_type class_embed_type "
-            "addition_embed_type num_class_embeds time_embedding_act_fn timestep_post_act time_cond_proj_dim"
+            "encoder_hid_dim encoder_hid_dim_type class_embed_type addition_embed_type num_class_embeds "
+            "time_embedding_act_fn timestep_post_act time_cond_proj_dim quantization_config"
         ).split()
     }
     inert = frozenset(
@@ -95,6 +99,10 @@ class UNet2DConditionModel(Model):
             "resnet_skip_time_act resnet_out_scale_factor mid_block_only_cross_attention cross_attention_norm "
             "addition_embed_type_num_heads addition_time_embed_dim projection_class_embeddings_input_dim"
         ).split()
+    )
+    other_models = (
+        *Model.other_models, "add_embedding", "class_embedding", "encoder_hid_proj", "label_emb", "position_net",
+        "time_proj",
     )
 
     @classmethod

@@ -173,6 +173,19 @@ class Stateless(Module):
         return cache.backward(dy)
 
 
+class Identity(Module):
+    """y = x: what a config leaves out."""
+
+    def forward(self, x):
+        """x -> y, which is x; the backward needs nothing of it."""
+        return x, None
+
+    def backward(self, dy, cache):
+        """dy -> dx, which is dy."""
+        return dy
+
+
+IDENTITY = Identity()
 SILU = Stateless(silu)
 RELU, LEAKY_RELU = Stateless(relu), Stateless(leaky_relu)
 MAX_POOL = Stateless(max_pool2d)

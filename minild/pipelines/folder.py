@@ -72,31 +72,34 @@ def read_record(folder):
     return pretrained.read_json(folder / RECORD) if (folder / RECORD).is_file() else {}
 
 
-def read_pipeline(folder, dtype, device):
+def read_pipeline(folder, dtype, device, variant):
     """{part: what Pipeline takes for it} of a folder or a file. UserError as pipelines.load says."""
     if dtype not in DTYPES:
         raise UserError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
     get_device(device)
     if folder is not None and Path(folder).is_file():
         folder = Path(folder)
+        require_no_variant(folder, variant)
         with usable(folder):
             parts = read_single_file(folder, dtype, device)
     else:
         folder = find_folder(folder)
-        parts = _read_folder(folder, dtype, device)
+        parts = _read_folder(folder, dtype, device, variant)
     faults = misfits(parts)
     if faults:
         raise UserError(f"{folder}: its parts do not fit: {'; '.join(faults)}")
     return parts
 
 
-def _read_folder(folder, dtype, device):
+def _read_folder(folder, dtype, device, variant):
     """read_pipeline of a folder; nothing says yet that the parts fit."""
     index = read_index(folder)
-    parts = {"record": read_record(folder)}
+    variants = part_variants(folder, variant)
+    parts = {"record": read_record(folder), "passed_over": []}
     for part, model in MODELS.items():
         with usable(folder / part):
-            parts[part] = model.from_pretrained(folder / part, dtype, device)
+            parts[part] = model.from_pretrained(folder / part, dtype, device, variants[part])
+        parts["passed_over"] += [f"{part}: {phrase}" for phrase in parts[part].passed_over]
     with usable(folder / "tokenizer"):
         parts["tokenizer"] = CLIPTokenizer.from_pretrained(folder / "tokenizer")
     with usable(folder / "scheduler"):
@@ -104,6 +107,24 @@ def _read_folder(folder, dtype, device):
     if scheduler.schedule is None:
         raise UserError(f"{folder}: {scheduler.refusal}, nor any other")
     return parts | scheduler._asdict()
+
+
+def part_variants(folder, variant):
+    """{part: the variant to read of its weights}: the one asked for where the part has it, else None.
+
+    UserError if no part has it.
+    """
+    found = {part: pretrained.weight_files(folder / part, model.weights_name) for part, model in MODELS.items()}
+    if variant is not None and not any(variant in files for files in found.values()):
+        known = sorted({name for files in found.values() for name in files if name})
+        raise UserError(f"{folder} has no variant {variant!r} of any weights, only {', '.join(known) or 'plain ones'}")
+    return {part: variant if variant in files else None for part, files in found.items()}
+
+
+def require_no_variant(path, variant):
+    """UserError for a variant of a single file."""
+    if variant is not None:
+        raise UserError(f"{path} is a single file, which has no variants: leave out the variant {variant!r}")
 
 
 @contextlib.contextmanager

@@ -3,11 +3,19 @@
 import math
 from pathlib import Path
 
-import numpy as np
-
 from minild import pretrained
 from minild.diffusion import NoiseSchedule
-from minild.pipelines.folder import INDEX, MODELS, STATE, find_folder, read_index, read_record, usable
+from minild.pipelines.folder import (
+    INDEX,
+    MODELS,
+    STATE,
+    find_folder,
+    part_variants,
+    read_index,
+    read_record,
+    require_no_variant,
+    usable,
+)
 from minild.pipelines.scheduler_config import DEFAULT_SAMPLER, Scheduler, open_scheduler, usable_samplers
 from minild.pipelines.single_file import CONFIGS, open_single_file
 from minild.tokenizer import CLIPTokenizer
@@ -17,20 +25,26 @@ DTYPE_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bf
 
 
 def weights_summary(weights):
-    """(number of parameters, names of their dtypes, bytes) of Weights; whole numbers, as of positions, are none."""
-    tensors = [tensor for tensor in weights.tensors.values() if tensor.kind in DTYPE_NAMES]
-    dtypes = sorted({tensor.kind for tensor in tensors}, key=list(DTYPE_NAMES).index)
-    size = sum(math.prod(tensor.shape) * np.dtype(DTYPES[tensor.kind]).itemsize for tensor in tensors)
-    return sum(math.prod(tensor.shape) for tensor in tensors), [DTYPE_NAMES[kind] for kind in dtypes], size
+    """(number of parameters, names of their dtypes, bytes) of Weights; whole numbers, as of positions, are none.
+
+    A dtype that cannot be read goes by the name that the file gives it.
+    """
+    tensors = [tensor for tensor in weights.tensors.values() if tensor.kind in DTYPE_NAMES or tensor.kind not in DTYPES]
+    kinds = {tensor.kind for tensor in tensors}
+    dtypes = [name for kind, name in DTYPE_NAMES.items() if kind in kinds]
+    dtypes += [f"{kind!a} (cannot be read)" for kind in sorted(kinds - DTYPES.keys())]
+    return sum(math.prod(tensor.shape) for tensor in tensors), dtypes, sum(tensor.size for tensor in tensors)
 
 
-def describe(name=None):
+def describe(name=None, variant=None):
     """Lines of text on the pipeline `name` (see find_folder, load): its training, parts, sizes and schedule.
 
-    Of a training that was stopped before it wrote a pipeline: how far it came, and how to go on.
+    `variant` is that of the weights, as load takes it. Of a training that was stopped before it wrote a pipeline: how
+    far it came, and how to go on.
     """
     path = Path(name or "")
     if name is not None and path.is_file():
+        require_no_variant(path, variant)
         with usable(path):
             return _describe_file(path)
     if name is not None and (path / STATE).is_file() and not (path / INDEX).is_file():
@@ -39,12 +53,12 @@ def describe(name=None):
     folder = find_folder(name)
     index = read_index(folder)
     with usable(folder):
-        return _describe_folder(folder, index)
+        return _describe_folder(folder, index, part_variants(folder, variant))
 
 
-def _describe_folder(folder, index):
+def _describe_folder(folder, index, variants):
     head = [f"folder        {folder}", *_training(read_record(folder))]
-    opened = {part: model.open_pretrained(folder / part) for part, model in MODELS.items()}
+    opened = {part: model.open_pretrained(folder / part, variants[part]) for part, model in MODELS.items()}
     configs, weights, told = ({part: three[i] for part, three in opened.items()} for i in range(3))
     head += [f"{part:<14}{phrase}" for part, phrases in told.items() for phrase in phrases]
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
@@ -53,8 +67,9 @@ def _describe_folder(folder, index):
 
 
 def _describe_file(path):
-    weights, tokenizer = open_single_file(path)
-    return [f"file          {path}", *_parts(weights, CONFIGS, tokenizer, Scheduler(NoiseSchedule(), DEFAULT_SAMPLER))]
+    weights, tokenizer, told = open_single_file(path)
+    head = [f"file          {path}", *(f"              {phrase}" for phrase in told)]
+    return [*head, *_parts(weights, CONFIGS, tokenizer, Scheduler(NoiseSchedule(), DEFAULT_SAMPLER))]
 
 
 def _describe_unfinished(folder):

@@ -22,13 +22,25 @@ class Pipeline:
     sampler                   the name of the sampler used where none is asked for; None if the folder's own is one
                               that is not supported: then one is to be asked for
     refusal                   why there is no sampler, in words
+    passed_over               lines on what the folder holds and the models do not need, such as fields that only
+                              training reads
     """
 
     def __init__(
-        self, vae, text_encoder, tokenizer, unet, schedule, record=None, sampler=DEFAULT_SAMPLER, refusal=None
+        self,
+        vae,
+        text_encoder,
+        tokenizer,
+        unet,
+        schedule,
+        record=None,
+        sampler=DEFAULT_SAMPLER,
+        refusal=None,
+        passed_over=(),
     ):
         self.vae, self.text_encoder, self.tokenizer, self.unet = vae, text_encoder, tokenizer, unet
         self.schedule, self.record, self.sampler, self.refusal = schedule, record or {}, sampler, refusal
+        self.passed_over = passed_over
 
     def __repr__(self):
         parts = ("vae", "text_encoder", "unet")
@@ -44,12 +56,6 @@ class Pipeline:
     def device(self):
         """The name of the device where it computes."""
         return self.unet.device
-
-    @property
-    def passed_over(self):
-        """Lines on what the folder holds and the models do not need, such as fields that only training reads."""
-        models = {"vae": self.vae, "text_encoder": self.text_encoder, "unet": self.unet}
-        return [f"{part}: {phrase}" for part, model in models.items() for phrase in model.passed_over]
 
     @property
     def guidance_scale(self):
@@ -149,12 +155,13 @@ class Pipeline:
         write_pipeline(self, folder, dtype)
 
 
-def load(folder=None, dtype="float32", device="cpu"):
+def load(folder=None, dtype="float32", device="cpu", variant=None):
     """The Pipeline in a folder (see find_folder), computing in `dtype` on the device of that name.
 
-    `folder` may also be a file that holds all of Stable Diffusion 1.x under its original keys. UserError, in one
-    line, for whatever is missing, broken or does not fit. The process then keeps freed memory for itself.
+    `variant`, "non_ema" say, takes the weights of that name where a model has them. `folder` may also be a file that
+    holds all of Stable Diffusion 1.x under its original keys. UserError, in one line, for whatever is missing, broken
+    or does not fit. The process then keeps freed memory for itself.
     """
-    pipeline = Pipeline(**read_pipeline(folder, dtype, device))
+    pipeline = Pipeline(**read_pipeline(folder, dtype, device, variant))
     keep_freed_memory()  # every step of a sampler asks for the same arrays again
     return pipeline

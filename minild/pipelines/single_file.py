@@ -6,6 +6,7 @@ Such a file holds no config and no tokenizer. The configs are Stable Diffusion's
 from minild.diffusion import NoiseSchedule
 from minild.errors import UserError
 from minild.models import AutoencoderKL, CLIPTextModel, UNet2DConditionModel
+from minild.models.model import extras_phrase
 from minild.tokenizer import CLIPTokenizer
 from minild.weights import open_safetensors
 
@@ -37,13 +38,6 @@ PREFIXES = {
     "text_encoder": "cond_stage_model.transformer.",
     "unet": "model.diffusion_model.",
 }
-# What a text encoder or an autoencoder may be saved with, and which only training needs, or CLIP as a whole.
-BESIDE = (
-    "first_stage_model.loss.",
-    "first_stage_model.model_ema.",
-    *(f"{PREFIXES['text_encoder']}{part}" for part in ("vision_model.", "visual_projection.", "text_projection.")),
-    f"{PREFIXES['text_encoder']}logit_scale",
-)
 OTHER_FAMILIES = {
     "conditioner.embedders.": "Stable Diffusion XL",
     "cond_stage_model.model.": "Stable Diffusion 2",
@@ -119,10 +113,10 @@ NAMES = {"vae": vae_names(), "text_encoder": {}, "unet": unet_names()}  # the te
 def our_key(part, key):
     """Our name of a key of the whole file for the model `part`; None if it is none of that model's weights.
 
-    A key of the model that no table knows stays as it is, to be refused by its name.
+    A key that no table knows stays as it is: it is of what training alone needs, or refused by its name.
     """
     prefix, names = PREFIXES[part], NAMES[part]
-    if not key.startswith(prefix) or key.startswith(BESIDE):
+    if not key.startswith(prefix):
         return None
     key = key.removeprefix(prefix)
     start = key
@@ -132,7 +126,7 @@ def our_key(part, key):
 
 
 def open_single_file(path):
-    """({part: the Weights of that model, under our keys}, the CLIPTokenizer beside) of such a file.
+    """({part: the Weights of that model, under our keys}, the CLIPTokenizer beside, phrases to tell) of such a file.
 
     UserError for a file of another family, one that is not whole, or no tokenizer.
     """
@@ -146,14 +140,18 @@ def open_single_file(path):
     folder = path.parent / "tokenizer"
     if not folder.is_dir():
         raise UserError(f"{path} needs a tokenizer: put Stable Diffusion's folder `tokenizer` beside it, as {folder}")
-    parts = {part: weights.renamed(lambda key, part=part: our_key(part, key)) for part in MODELS}
-    return parts, CLIPTokenizer.from_pretrained(folder)
+    parts, beside = {}, [key for key in weights if not key.startswith(tuple(PREFIXES.values()))]
+    for part, model in MODELS.items():
+        mine = weights.renamed(lambda key, part=part: our_key(part, key))
+        parts[part], more = model.own_weights(model.complete_config(CONFIGS[part]), mine)
+        beside += [PREFIXES[part] + key for key in more]
+    return parts, CLIPTokenizer.from_pretrained(folder), extras_phrase(beside, "weight", "weights")
 
 
 def read_single_file(path, dtype, device):
     """{part: what Pipeline takes for it} of such a file. UserError as open_single_file, and for weights of no fit."""
-    weights, tokenizer = open_single_file(path)
-    parts = {"tokenizer": tokenizer, "schedule": NoiseSchedule()}
+    weights, tokenizer, passed_over = open_single_file(path)
+    parts = {"tokenizer": tokenizer, "schedule": NoiseSchedule(), "passed_over": passed_over}
     for part, model in MODELS.items():
         parts[part] = model.from_weights(CONFIGS[part], weights[part], path, dtype, device)
     return parts

@@ -35,8 +35,9 @@ class WholeAutoencoder(Module):
         return self.model.backward((dy[0], dy[1:]), cache)
 
 
-def test_autoencoder(rng):
-    model = WholeAutoencoder(AutoencoderKL.from_config(AUTOENCODER))
+@pytest.mark.parametrize("fields", [{}, {"use_quant_conv": False}, {"use_post_quant_conv": False}])
+def test_autoencoder(rng, fields):
+    model = WholeAutoencoder(AutoencoderKL.from_config(AUTOENCODER | fields))
     check_module(model, autoencoder_inputs(rng), differentiable=["x"], samples=5)
 
 

@@ -32,7 +32,7 @@ def test_a_field_that_the_reference_lets_be_a_list(field, value, means):
     ("transformer_layers_per_block", [1, 2], r"\[1, 2\] is not supported, use 1"),
     ("layers_per_block", [2, 1, 1], r"\[2, 1, 1\] is not supported, use one number, or 2"),
     ("attention_head_dim", [4], r"\[4\] is not supported, use one number, or 2"),
-    ("attention_head_dim", None, "None is not supported, use one number, or 2"),
+    ("attention_head_dim", None, "None is not supported, use one number"),
     ("num_attention_heads", 2, "2 is not supported, use None"),
     ("center_input_sample", True, "True is not supported, use False"),
     ("mid_block_scale_factor", 2, "2 is not supported, use 1"),

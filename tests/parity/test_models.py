@@ -25,6 +25,7 @@ DEEP_AUTOENCODER = AUTOENCODER | {
     "latent_channels": 3,
 }
 NO_ATTENTION = AUTOENCODER | {"mid_block_add_attention": False}
+NO_QUANT_CONV = AUTOENCODER | {"use_quant_conv": False, "use_post_quant_conv": False}
 FOUR_LEVELS = UNET | {  # Stable Diffusion 1's own plan, narrow
     "block_out_channels": [16, 16, 32, 32],
     "layers_per_block": 2,
@@ -122,7 +123,9 @@ def test_doubled_and_cut_is_the_nearest_neighbour():
 @WRITERS
 @DTYPES
 @pytest.mark.parametrize(
-    "config", [AUTOENCODER, NO_ATTENTION, DEEP_AUTOENCODER], ids=["two levels", "no attention", "three levels"]
+    "config",
+    [AUTOENCODER, NO_ATTENTION, NO_QUANT_CONV, DEEP_AUTOENCODER],
+    ids=["two levels", "no attention", "no quant_conv", "three levels"],
 )
 def test_autoencoder(tmp_path, rng, config, dtype, writer):
     ours, theirs = pair("AutoencoderKL", config, writer, tmp_path, rng)

@@ -38,6 +38,15 @@ def assert_same_weights(pipe, expected, dtype="float32"):
             np.testing.assert_array_equal(array, theirs[name].astype(dtype))
 
 
+ONE = np.zeros(1, np.float32)
+
+
+def change(path, **entries):
+    """The file's tensors with some put in; None takes one out."""
+    state = load_file(path) | entries
+    save_file({key: array for key, array in state.items() if array is not None}, path)
+
+
 KEYS = {  # as files of Stable Diffusion 1 have them
     "model.diffusion_model.time_embed.2.bias": "time_embedding.linear_2.bias",
     "model.diffusion_model.input_blocks.0.0.weight": "conv_in.weight",
@@ -83,12 +92,36 @@ def test_original_keys(old, new):
     assert single_file.our_key(parts[0], old) == new
 
 
-def test_what_belongs_to_no_model_is_left_out():
-    rest = ("logit_scale", "text_projection.weight", "vision_model.embeddings.position_ids")
-    clip = [f"cond_stage_model.transformer.{key}" for key in rest]
-    training = ["betas", "model_ema.decay", "first_stage_model.loss.logvar", "first_stage_model.model_ema.decay"]
-    for key in ("model_ema.diffusion_modelout2bias", *training, *clip):
-        assert [single_file.our_key(part, key) for part in MODELS] == [None] * 3
+def test_what_belongs_to_no_model_is_told_and_left_out(narrow, file):
+    """The schedule's numbers, the optimiser's, moving averages, a loss with networks of its own, the whole of CLIP."""
+    beside = [
+        "betas", "sqrt_alphas_cumprod", "model_ema.diffusion_modelout2bias", "model_ema.num_updates", "state.0.exp_avg",
+        "first_stage_model.loss.discriminator.main.0.weight", "first_stage_model.loss.perceptual_loss.lin0.weight",
+        "first_stage_model.model_ema.decay", "first_stage_model.model_ema.encoderconv_inweight",
+        "cond_stage_model.logit_scale", "cond_stage_model.transformer.logit_scale",
+        "cond_stage_model.transformer.text_projection.weight", "cond_stage_model.transformer.visual_projection.weight",
+        "cond_stage_model.transformer.vision_model.embeddings.position_ids",
+    ]
+    narrow_sd1.write(narrow, file, **{key: ONE for key in beside})
+    pipe = pipelines.load(file)
+    assert_same_weights(pipe, narrow)
+    held = len(beside) + len(narrow_sd1.TRAINING) - 1  # the positions are known, and no parameter
+    assert len(pipe.passed_over) == 1 and pipe.passed_over[0].startswith(f"passed over {held} weights: ")
+    change(file, **{f"key{i}": ONE for i in range(1000)})
+    told = pipelines.load(file).passed_over[0]
+    assert told.startswith(f"passed over {held + 1000:,} weights: ") and len(told) < 200
+
+
+@pytest.mark.parametrize("key", [
+    "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn1.to_q.lora_up.weight",
+    "model.diffusion_model.lora_unet_mid.alpha",
+    "first_stage_model.decoder.temporal.weight",
+    "cond_stage_model.transformer.text_model.encoder.layers.0.adapter.weight",
+])
+def test_what_would_change_the_result_is_no_such_weight(file, key):
+    change(file, **{key: ONE})
+    with pytest.raises(UserError, match=r"unknown .*(lora|temporal|adapter)"):
+        pipelines.load(file)
 
 
 def test_the_configs_are_stable_diffusions():
@@ -117,19 +150,10 @@ def test_a_single_file_becomes_a_folder(narrow, file, tmp_path):
     assert_same_weights(pipelines.load(tmp_path / "folder"), narrow)
 
 
-def change(path, **entries):
-    """The file's tensors with some put in; None takes one out."""
-    state = load_file(path) | entries
-    save_file({key: array for key, array in state.items() if array is not None}, path)
-
-
 def test_a_single_file_without_a_tokenizer_says_what_to_put_where(file):
     (file.parent / "tokenizer").rename(file.parent / "elsewhere")
     with pytest.raises(UserError, match=r"put Stable Diffusion's folder `tokenizer` beside it, as .*tokenizer$"):
         pipelines.load(file)
-
-
-ONE = np.zeros(1, np.float32)
 
 
 @pytest.mark.parametrize(("entries", "message"), [
@@ -181,6 +205,47 @@ def test_a_folder_of_half_precision_variants(pipe, folder):
         path.rename(path.with_suffix(".fp16.safetensors"))
     assert_same_weights(pipelines.load(folder), pipe, "float16")
     assert f"{pipe.unet.parameter_count():,} parameters, float16" in "\n".join(describe(folder))
+
+
+def test_a_variant_that_is_asked_for_is_read_where_a_model_has_it(pipe, folder):
+    """As the reference's pipelines: the U-Net's, and the plain weights of what has no such variant."""
+    unet = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    state = load_file(unet)
+    state["conv_in.bias"] += 1
+    save_file(state, unet.with_suffix(".non_ema.safetensors"))
+    plain, variant = (pipelines.load(folder, variant=name) for name in (None, "non_ema"))
+    assert_same_weights(plain, pipe)
+    assert plain.passed_over == variant.passed_over == []
+    for part in ("vae", "text_encoder"):
+        for name, array in getattr(pipe, part).state_dict().items():
+            np.testing.assert_array_equal(getattr(variant, part).state_dict()[name], array)
+    np.testing.assert_array_equal(variant.unet.state_dict()["conv_in.bias"], state["conv_in.bias"])
+    unet.unlink()
+    assert pipelines.load(folder).passed_over == ["unet: took the variant non_ema"]
+    assert "unet          took the variant non_ema" in describe(folder)
+    for call in (pipelines.load, describe):
+        with pytest.raises(UserError, match=r"has no variant '\.\./fp16' of any weights, only non_ema$"):
+            call(folder, variant="../fp16")
+
+
+def test_a_single_file_has_no_variants(file):
+    for call in (pipelines.load, describe):
+        with pytest.raises(UserError, match="is a single file, which has no variants"):
+            call(file, variant="fp16")
+
+
+def test_info_tells_of_weights_that_cannot_be_read(folder):
+    path = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    whole = path.read_bytes()
+    length = int.from_bytes(whole[:8], "little")
+    header = json.loads(whole[8 : 8 + length])
+    name, entry = next((k, e) for k, e in header.items() if k != "__metadata__" and len(e["shape"]) == 4)
+    header[name] = entry | {"dtype": "F8_E4M3", "shape": [4 * entry["shape"][0], *entry["shape"][1:]]}
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + whole[8 + length :])
+    assert "parameters, float32 and 'F8_E4M3' (cannot be read), " in "\n".join(describe(folder))
+    with pytest.raises(UserError, match=rf"{name} has the dtype 'F8_E4M3', which is not"):
+        pipelines.load(folder)
 
 
 def edit(path, **fields):

@@ -185,7 +185,7 @@ DAMAGES = {
         "unknown decoder.stray",
     ),
     "a field that changes the result": (_config("unet", class_embed_type="timestep"), "class_embed_type = 'timestep'"),
-    "a field of the wrong type": (_config("text_encoder", num_hidden_layers="two"), "text_encoder cannot be used"),
+    "a field of the wrong type": (_config("text_encoder", num_hidden_layers="two"), "num_hidden_layers = 'two' is not"),
     "another prediction": (
         _config("scheduler", "scheduler_config.json", prediction_type="flow_prediction"),
         "prediction_type = 'flow_prediction'",
