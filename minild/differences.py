@@ -122,7 +122,7 @@ class Loss:
     def kink(self, index):
         """(slope to the left, slope to the right) at an element where they differ however small the step; else None.
 
-        Of a smooth forward they come as much nearer as the step is smaller.
+        For a smooth forward the gap between them shrinks in proportion to the step.
         """
         gaps = []
         for s in (1, 0.1):
@@ -130,11 +130,11 @@ class Loss:
             gaps.append(abs(right - left))
         return (left, right) if gaps[1] > max(0.5 * gaps[0], 1e-9) else None
 
-    def is_single(self):
-        """Whether y goes in steps as coarse as those of float32: it does not move where float64 would.
+    def is_float32(self):
+        """Whether y was computed in float32.
 
-        Told by a move of a hundredth of float32's spacing: in float32 nothing comes of it, or far too much. Only those
-        numbers of y can tell that float64 would not round the move away.
+        The input moves by a hundredth of float32's spacing: in float64 y moves in proportion, in float32 not at all, or
+        far too much. Elements of y whose move float64 itself would lose are left aside.
         """
         signs = np.random.default_rng(0).choice([-1.0, 1.0], self.value.shape)
         points = [np.asarray(self.value * (1 + t * signs)) for t in (0, 0.01 * SINGLE, 1e4 * SINGLE)]

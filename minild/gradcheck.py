@@ -195,7 +195,7 @@ class _Meter:
             self.largest = max(self.largest, float(np.max(error)))
             return
         shape = loss.value.shape
-        self._excuse(where, loss, chosen[wrong], a[wrong], scale)
+        self._blame_forward(where, loss, chosen[wrong], a[wrong], scale)
         worst = int(np.argmax(np.where(np.isnan(error), np.inf, error)))
         hint = explain(a, numeric, shape, self.sizes)
         raise GradientError(
@@ -203,9 +203,9 @@ class _Meter:
             f"{numeric[worst]:.10g}, relative error {error[worst]:.2g} > {self.tolerance:.2g}. Hint: {hint}"
         )
 
-    def _excuse(self, where, loss, places, analytic, scale):
+    def _blame_forward(self, where, loss, places, analytic, scale):
         """GradientError that blames the forward, if it is why the backward seems to be wrong at these places."""
-        if loss.is_single():
+        if loss.is_float32():
             raise GradientError(
                 f"{where}: the forward computes in float32, whatever its inputs are, too coarsely for differences: "
                 "let it keep float64"
@@ -252,6 +252,9 @@ def _float64(x):
 
 def _differentiable(inputs, names):
     if names is not None:
+        for name in names:
+            if name not in inputs:
+                raise GradientError(f"differentiable names {name!r}, which is not among the inputs")
         return list(names)
     return [k for k, x in inputs.items() if x is None or (isinstance(x, np.ndarray) and x.dtype.kind == "f")]
 
@@ -295,7 +298,7 @@ def _snapshot(value):
 def _require_unchanged(before, value, message):
     def same(a, b):
         if isinstance(a, list):
-            return isinstance(b, list) and len(a) == len(b) and all(same(*pair) for pair in zip(a, b))
+            return isinstance(b, list) and len(a) == len(b) and all(same(*both) for both in zip(a, b))
         if isinstance(a, np.ndarray):
             equal_nan = a.dtype.kind == "f"
             return isinstance(b, np.ndarray) and a.dtype == b.dtype and np.array_equal(a, b, equal_nan=equal_nan)

@@ -51,8 +51,8 @@ def read_tokenizer(folder):
     config_file, whole = folder / "tokenizer_config.json", folder / "tokenizer.json"
     config = _fields(config_file)
     document = _fields(whole)
-    source = whole if document else folder / "vocab.json"
-    if document:
+    source = whole if whole.exists() else folder / "vocab.json"
+    if whole.exists():
         vocabulary, merges = _read_model(whole, document)
     else:
         vocabulary, merges = read_json(source), read_merges(folder / "merges.txt")
@@ -71,7 +71,7 @@ def read_tokenizer(folder):
         _require_begin_and_end(whole, document, special)
     added = {token.content: token for _, token in sorted(stated.items())}
     ids = {token.content: i for i, token in stated.items()}
-    # Two special tokens may be one text; of what is said of it, the last that was not said before is what counts.
+    # Several special tokens may be one text, stated as text or object; the last distinct statement counts.
     for value in {repr(value): value for value in (*named.values(), *_listed(config))}.values():
         token = _token(config_file, "a special token", value)
         if token.content not in ids:
@@ -149,7 +149,7 @@ def _read_decoder(path, decoder):
 def _read_added(path, config):
     """added_tokens.json, {"<cat-toy>": 49408} -> {id: AddedToken}; normalized unless it is one of the special ones.
 
-    To transformers it is not, where only an object of the config's, with a "__type", says that it is.
+    A special token that the config states as an object with a "__type" does not count here, as in transformers.
     """
     tokens = _fields(path)
     values = [config[name] for name in NAMED if config.get(name) is not None] + _listed(config)

@@ -159,6 +159,11 @@ def test_a_steep_but_smooth_forward_has_no_kink():
         check(step, lambda dy, x: dy * 299 / np.cosh(300 * x) ** 2, {"x": np.array([0.0, 0.001, 0.01])})
 
 
+def test_a_name_that_is_no_input():
+    words = "differentiable names 'y', which is not among the inputs"
+    told(square, square_backward, {"x": np.ones(3)}, words, differentiable=["y"])
+
+
 def test_what_a_forward_must_return():
     x = {"x": np.ones(3)}
     told(lambda x: x, square_backward, x, "a forward returns the pair")

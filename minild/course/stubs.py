@@ -16,9 +16,10 @@ which is the library's. Then
 
     minild grade {file}
 
-tells which tasks are right and, of those that are not, how they are wrong. A task may call NumPy, whatever else you
-write here, and of minild what its text names; the rest of minild is withheld while it is graded. No task needs another:
-where one calls a function that is itself a task, it gets the library's. Leave the functions' names as they are.
+tells which tasks are right and, of those that are not, how they are wrong. Your function may use NumPy, whatever else
+you write here, and the parts of minild that its text names; the rest of minild is withheld while it is graded. No task
+needs another: where one calls a function that is itself a task, it gets the library's. Leave the functions' names as
+they are.
 """
 '''
 

@@ -34,7 +34,7 @@ AT_HAND = (
     "numpy.polynomial", "numpy.random", "numpy.rec", "numpy.testing", "numpy.typing",
     "minild.course.tasks", "minild.diffusion", "minild.gradcheck", "minild.models", "minild.nn.attention",
 )
-# Left to students, who check their own functions with it, but where it is what the task asks for.
+# Students may check their own functions with these, except where the checker is the task itself.
 CHECKERS = ("minild.gradcheck:check", "minild.gradcheck:check_module")
 
 
@@ -78,7 +78,7 @@ def _answer(request, source):
         if function is None:
             return wire.pack("not started", f"the file has no function {task.function_name}")
         if not callable(function):
-            return wire.pack("wrong", f"{task.function_name} is no function")
+            return wire.pack("wrong", f"{task.function_name} is not a function")
         arrays = []
         for i, (arguments, device) in enumerate(trials):
             arrays += [(f"{i}:{label}", array) for label, array in evaluate(task, function, arguments, device)]
@@ -139,9 +139,9 @@ def _load(source):
     try:
         code = compile(source, "submission", "exec", dont_inherit=True)
     except SyntaxError as error:
-        raise Misuse(f"the file is no Python: line {error.lineno}: {error.msg}") from None
+        raise Misuse(f"the file is not valid Python: line {error.lineno}: {error.msg}") from None
     except (ValueError, RecursionError, MemoryError) as error:  # a zero byte, brackets without end
-        raise Misuse(f"the file is no Python: {error}") from None
+        raise Misuse(f"the file is not valid Python: {error}") from None
     exec(code, vars(module))
     return module
 

@@ -31,7 +31,7 @@ PACKED = {".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zip"}
 
 UNREAD = f"captions are read from {', '.join(metadata.NAMES[:-1])} or {metadata.NAMES[-1]} alone"
 
-FOREIGN = "in no folder of a split, where others are"
+FOREIGN = "outside the folders of the splits"
 
 
 class Contents(NamedTuple):
@@ -130,7 +130,7 @@ def part_of(folder, contents, split):
     there = {split_of(path) for path in (*contents.pictures, *contents.metadata)} - {None}
     if there and "train" not in there:
         path = next(path for path in (*contents.pictures, *contents.metadata) if split_of(path))
-        raise UserError(f"{folder} holds no training pictures: by its name, {path} is of {split_of(path)}")
+        raise UserError(f"{folder} has no training pictures ({path} is of {split_of(path)}): add a folder train")
     wanted = "train"
     if split == "test":
         wanted = next((name for name in ("test", "validation") if name in there), "train")
@@ -159,7 +159,7 @@ def _split_function(folder, contents):
         splits = splits_of(path)
         if len(splits) > 1:
             told = " and ".join(sorted(splits))
-            raise UserError(f"{folder}: by {where}, {path} is of {told} at once: rename one of them")
+            raise UserError(f"{folder}: by {where}, {path} belongs to {told} at once: rename it")
         return next(iter(splits), None)
 
     if splits_of is _by_name:

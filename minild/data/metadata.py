@@ -73,7 +73,7 @@ def _json_fields(line, place):
 def _each_once(pairs):
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        raise ValueError("a name stands in it twice")
+        raise ValueError("a key appears twice in it")
     return fields
 
 
@@ -90,7 +90,7 @@ def _csv_rows(path):
                     raise UserError(f"{place} has {told}: put a caption with a comma in quotes")
                 fields = dict(zip(header, line))
                 if fields.get("text") in MISSING - {""}:
-                    raise UserError(f"{place}: the text {fields['text']!r} stands for a missing one: say more")
+                    raise UserError(f"{place}: the text {fields['text']!r} counts as missing: write a caption")
                 yield f"line {lines.line_num}", fields
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8: save it in that encoding") from None
@@ -118,9 +118,9 @@ def _require_columns(names, place):
     """UserError names the columns there are, where those that are wanted are not among them, or twice."""
     there = ", ".join(map(repr, names)) or "nothing"
     if not set(names) & set(FILE_COLUMNS):
-        raise UserError(f"{place} has no 'file_name': it has {there}; call the one with the pictures' paths so")
+        raise UserError(f"{place} has no 'file_name': it has {there}; rename the column of the pictures' paths to that")
     if "text" not in names:
-        raise UserError(f"{place} has no 'text': it has {there}; call the one with the captions so")
+        raise UserError(f"{place} has no 'text': it has {there}; rename the column of captions to that")
     for name in (*FILE_COLUMNS, "text"):
         if list(names).count(name) > 1:
             raise UserError(f"{place} has {name!r} more than once")

@@ -59,8 +59,8 @@ def test_a_task_does_not_hang_on_an_earlier_one():
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
-        ("def add_noise(z, noise:\n", "the file is no Python: line 1:"),
-        (b"\xff\xfe\x00\x00", "the file is no Python"),
+        ("def add_noise(z, noise:\n", "the file is not valid Python: line 1:"),
+        (b"\xff\xfe\x00\x00", "the file is not valid Python"),
         (body("while True: pass"), "an endless loop"),
         (body("return np.ones(1 << 34) * z.sum()"), "line 4: asks for too much memory"),
         (body("return [0] * (1 << 34)"), "asks for too much memory"),
@@ -78,7 +78,7 @@ def test_a_task_does_not_hang_on_an_earlier_one():
         (body("return 1 / 0"), "line 4: ZeroDivisionError: division by zero"),
         (body("return 0", "add_noise()"), "TypeError: add_noise() got an unexpected keyword argument"),
         (body("return add_noise(z, noise, signal_level, noise_level)"), "RecursionError"),
-        ("add_noise = 3\n", "add_noise is no function"),
+        ("add_noise = 3\n", "add_noise is not a function"),
         (body("class E(Exception):\n    def __str__(self): raise SystemExit\nraise E"), "E: ..."),
     ],
 )

@@ -93,7 +93,7 @@ def test_metadata_in_csv_and_of_all_splits(tmp_path):
 def test_a_row_for_a_file_of_two_splits_is_refused(tmp_path):
     save(tmp_path / "train" / "a.png")
     describe(tmp_path, ("train/a.png", "a cat"), ("train/test/b.png", "a dog"))
-    assert "train/test/b.png is of test and train at once" in refusal(tmp_path)
+    assert "train/test/b.png belongs to test and train at once" in refusal(tmp_path)
 
 
 def test_two_captions_of_a_picture_are_two_items(tmp_path):

@@ -70,14 +70,14 @@ def test_some_names_of_a_split_and_some_of_none(tmp_path):
 
 def test_two_splits_at_once(tmp_path):
     build(tmp_path, "train/1.png", "test/train/2.png")
-    assert "by its folders, test/train/2.png is of test and train at once" in refusal(tmp_path)
+    assert "by its folders, test/train/2.png belongs to test and train at once" in refusal(tmp_path)
     build(tmp_path / "names", "test-train.png")
-    assert "by its name, test-train.png is of test and train at once" in refusal(tmp_path / "names")
+    assert "by its name, test-train.png belongs to test and train at once" in refusal(tmp_path / "names")
 
 
 def test_no_training_pictures(tmp_path):
     build(tmp_path, "docs/1.png", "test/1.png")
-    assert "holds no training pictures: by its name, test/1.png is of test" in refusal(tmp_path)
+    assert "has no training pictures (test/1.png is of test): add a folder train" in refusal(tmp_path)
 
 
 def test_validation_is_the_test_where_there_is_no_other(tmp_path):

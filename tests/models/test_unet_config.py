@@ -1,10 +1,19 @@
 """UNet2DConditionModel.complete_config: lists that say one thing, and what is refused by name."""
 
+import numpy as np
 import pytest
 
 from minild.errors import UserError
 from minild.models import UNet2DConditionModel
 from models.tiny import UNET
+
+SWITCHES = ["center_input_sample", "class_embeddings_concat", "dual_cross_attention", "attention_type"]
+
+
+def test_null_for_a_switch_is_off(rng):
+    plain, ours = (UNet2DConditionModel.from_config(UNET | more) for more in ({}, dict.fromkeys(SWITCHES)))
+    inputs = rng.standard_normal((1, 4, 4, 3), np.float32), np.array([5.0]), rng.standard_normal((1, 3, 6), np.float32)
+    np.testing.assert_array_equal(ours(*inputs), plain(*inputs))
 
 
 @pytest.mark.parametrize(("field", "value", "means"), [
