@@ -69,7 +69,8 @@ class Weights(Mapping):
         """The tensor as an array. UserError for a dtype that cannot be read."""
         tensor = self.tensors[key]
         if tensor.kind not in DTYPES:
-            raise UserError(f"{tensor.path}: {key} has the dtype {tensor.kind!r}, which is not supported")
+            use = "store it as F32, F16 or BF16"
+            raise UserError(f"{tensor.path}: {key} has the dtype {tensor.kind!r}, which is not supported: {use}")
         return tensor.read()
 
     def __iter__(self):

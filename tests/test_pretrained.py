@@ -296,6 +296,7 @@ def test_a_broken_config_is_named(saved, text, message):
     (CLIPTextModel, TEXT, {"initializer_factor": None}, "initializer_factor = None is not supported"),
     (CLIPTextModel, TEXT, {"quantization_config": {"quant_method": "bitsandbytes"}}, "quantization_config = {"),
     (UNet2DConditionModel, UNET, {"quantization_config": {"quant_method": "torchao"}}, "quantization_config = {"),
+    (UNet2DConditionModel, UNET, {"norm_num_groups": True}, "norm_num_groups = True is not supported, use one number"),
     (UNet2DConditionModel, UNET, {"norm_eps": None}, "norm_eps = None is not supported, use one number"),
 ])
 def test_a_config_that_is_not_supported_is_refused(tmp_path, model_class, config, fields, message):
@@ -311,7 +312,8 @@ def test_a_config_that_is_not_supported_is_refused(tmp_path, model_class, config
 def test_fields_that_change_nothing_are_accepted(saved):
     model, folder = saved
     change_config(folder, _diffusers_version="0.40.0", force_upcast=True, act_fn="swish", latents_mean=None)
-    assert AutoencoderKL.from_pretrained(folder).config == model.config
+    again = AutoencoderKL.from_pretrained(folder)
+    assert again.config == model.config and again.passed_over == []
 
 
 def test_absent_fields_take_the_references_defaults(saved):

@@ -49,7 +49,7 @@ class Model(Module):
         for field, value in config.items():
             if field in cls.defaults:
                 counts = type(cls.defaults[field]) in (int, float) and field not in cls.free
-                if counts and not isinstance(value, NUMBERS):
+                if counts and (isinstance(value, bool) or not isinstance(value, NUMBERS)):
                     raise UserError(f"{cls.__name__}: {field} = {value!r} is not supported, use one number")
                 complete[field] = value
             elif field in cls.only:

@@ -25,6 +25,7 @@ def test_info_of_a_single_file(run, tmp_path, monkeypatch):
         assert f"{part:<14}{type(model).__name__}, {model.parameter_count():,} parameters, float16, " in out
     assert "pictures      64 x 64 pixels; latents 8 x 8 x 4, f = 8\n" in out
     assert "14 to a prompt\n" in out
+    assert "\n              passed over 3 weights: " in out  # of the schedule, the moving average and the loss
     (tmp_path / "tokenizer").rename(tmp_path / "elsewhere")
     assert "sd1.safetensors needs a tokenizer" in refused(run("info", "sd1.safetensors"))
     (tmp_path / "cut.safetensors").write_bytes((tmp_path / "sd1.safetensors").read_bytes()[:999])

@@ -117,6 +117,23 @@ def test_fields_of_no_effect_have_none_in_the_reference(written, tmp_path, name)
             assert told == ([f"passed over 1 field of config.json: {field}"] if field in ours.unused else [])
 
 
+@pytest.mark.parametrize(("field", "value"), [
+    ("center_input_sample", None),
+    ("dual_cross_attention", None),
+    ("class_embeddings_concat", None),
+    ("use_linear_projection", None),
+    ("attention_type", None),
+    ("reverse_transformer_layers_per_block", [1, 1]),
+    ("mid_block_scale_factor", 1.0),
+])
+def test_other_spellings_of_the_default(written, tmp_path, field, value):
+    name = "UNet2DConditionModel"
+    folder = changed(written, tmp_path / "a", name, {field: value})
+    assert assert_read_alike(folder, name).passed_over == []
+    theirs = [output(name, REFERENCES[name].from_pretrained(path)) for path in (folder, written[name])]
+    assert torch.equal(*theirs)
+
+
 EMA = {"decay": 0.9999, "inv_gamma": 1.0, "min_decay": 0.0, "optimization_step": 5, "power": 0.66,
        "update_after_step": 0, "use_ema_warmup": False}
 UNKNOWN_FIELDS = {
@@ -255,9 +272,9 @@ def test_the_file_names_that_the_reference_once_gave(written, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["UNet2DConditionModel", "CLIPTextModel"])
-def test_where_a_file_and_shards_lie_the_same_is_taken(written, tmp_path, rng, name):
+def test_where_a_file_and_shards_lie_the_same_is_taken(written, tmp_path, name):
     """diffusers takes the shards, transformers the file."""
-    shard(tmp_path, name, make_reference(name, CONFIGS[name], rng), None)
+    shard(tmp_path, name, make_reference(name, CONFIGS[name], np.random.default_rng(8)), None)
     shutil.copy(written[name] / getattr(models, name).weights_name, tmp_path)
     assert_read_alike(tmp_path, name)
 
