@@ -7,14 +7,14 @@ import shutil
 
 import numpy as np
 import pytest
-import transformers
 from models.tiny import AUTOENCODER, TEXT, UNET, VQ
-from safetensors.torch import load_file, save_file
 
 from minild import models
 from minild.errors import UserError
-from parity.reference import REFERENCES, diffusers, make_reference, torch
+from parity.reference import REFERENCES, diffusers, make_reference, torch, transformers
 
+safetensors_torch = pytest.importorskip("safetensors.torch")
+load_file, save_file = safetensors_torch.load_file, safetensors_torch.save_file
 CONFIGS = {"UNet2DConditionModel": UNET, "AutoencoderKL": AUTOENCODER, "VQModel": VQ, "CLIPTextModel": TEXT}
 pytestmark = pytest.mark.filterwarnings("ignore:This serialization format is now deprecated")
 
