@@ -210,6 +210,8 @@ class CLIPTokenizer:
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        for stale in ("tokenizer.json", "added_tokens.json"):  # of another tokenizer that was here: it would be read
+            (folder / stale).unlink(missing_ok=True)
         vocabulary = json.dumps(self.learnt, ensure_ascii=False)
         (folder / "vocab.json").write_text(vocabulary + "\n", encoding="utf-8")
         lines = ["#version: 0.2", *(f"{left} {right}" for left, right in self.merges)]
@@ -278,11 +280,12 @@ class CLIPTokenizer:
         return " ".join(word if word in self.added else _spell(word) for word in spelt.split(END) if word)
 
     def _word_tokens(self, word):
-        """The word's symbols, after merging the pair of lowest rank again and again until none has one."""
+        """The word's symbols, after merging the pair of lowest rank, the first of its kind, until none has a rank."""
         if word not in self.known:
             symbols = word_symbols(word)
-            while ranked := [pair for pair in pairwise(symbols) if pair in self.rank]:
-                symbols = merge_pair(symbols, min(ranked, key=self.rank.get))
+            while ranked := [(self.rank[pair], i) for i, pair in enumerate(pairwise(symbols)) if pair in self.rank]:
+                _, i = min(ranked)
+                symbols = (*symbols[:i], symbols[i] + symbols[i + 1], *symbols[i + 2 :])
             self.known[word] = symbols
         return self.known[word]
 

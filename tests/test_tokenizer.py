@@ -129,6 +129,13 @@ def test_saved_files_read_back(tokenizer, tmp_path):
     assert special["bos_token"] == "<|startoftext|>" and special["pad_token"] == "<|endoftext|>"
 
 
+def test_another_tokenizer_in_the_folder_is_replaced_whole(tokenizer, tmp_path):
+    for name in ("tokenizer.json", "added_tokens.json"):
+        (tmp_path / name).write_text('{"model": {"vocab": {"x": 0}, "merges": []}}')
+    tokenizer.save_pretrained(tmp_path)
+    assert CLIPTokenizer.from_pretrained(tmp_path).vocabulary == tokenizer.vocabulary
+
+
 def test_a_merge_of_number_signs_is_no_version_line(tmp_path):
     CLIPTokenizer.train(["##"]).save_pretrained(tmp_path)
     assert CLIPTokenizer.from_pretrained(tmp_path).merges == [("#", "#</w>")]

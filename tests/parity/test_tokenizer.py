@@ -1,6 +1,7 @@
 """The tokenizer against transformers': token for token, from the files of either."""
 
 import functools
+import random
 import sys
 import unicodedata
 
@@ -92,3 +93,19 @@ def test_a_padding_token_of_its_own_and_symbols_that_the_vocabulary_lacks(tmp_pa
     Reference(vocab=vocabulary, merges=merges, pad_token="!", model_max_length=16).save_pretrained(tmp_path)
     reference, ours = Reference.from_pretrained(tmp_path), CLIPTokenizer.from_pretrained(tmp_path)
     assert_same_ids(ours, reference, ["low a slow wow!", "!", "a! low", *texts])
+
+
+def test_merges_in_any_order(tmp_path):
+    """Of merges that no training learnt, the reference takes the lowest in rank, one place at a time."""
+    draw = random.Random(5)
+    for i in range(100):
+        tokens, merges = ["a", "b", "c", "a</w>", "b</w>", "c</w>"], {}
+        for _ in range(draw.randrange(1, 10)):
+            pair = draw.choice([token for token in tokens if "<" not in token]), draw.choice(tokens)
+            merges[pair] = None
+            tokens += [] if "".join(pair) in tokens else ["".join(pair)]
+        vocabulary = {token: i for i, token in enumerate([*tokens, "<|startoftext|>", "<|endoftext|>"])}
+        ours = CLIPTokenizer(vocabulary, draw.sample(list(merges), len(merges)), 24)
+        ours.save_pretrained(tmp_path / str(i))
+        texts = ["".join(draw.choices("abcd", k=draw.randrange(1, 14))) for _ in range(30)]
+        assert_same_ids(ours, Reference.from_pretrained(tmp_path / str(i)), texts)
