@@ -123,14 +123,15 @@ def open_weights(folder, name, variant=None):
     folder, files = Path(folder), weight_files(folder, name)
     if variant is not None and variant not in files:
         raise UserError(f"{folder} has no variant {variant!r} of its weights, only {_listed(files) or 'none at all'}")
+    pickles = [path for path in sorted(folder.glob("*")) if path.suffix in PICKLES]
     if not files:
-        for path in sorted(folder.glob("*")):
-            if path.suffix in PICKLES:
-                refuse_pickle(path)
+        for path in pickles[:1]:
+            refuse_pickle(path)
         raise UserError(f"cannot read {folder / name}: no such file")
     chosen = _choose(files, folder, name) if variant is None else variant
     among = f"of the variants {_listed(files)} took" if len(files) > 1 else "took the variant"
-    told = [] if chosen in (variant, "") or (len(files) == 1 and chosen in PRECISIONS) else [f"{among} {chosen}"]
+    alone = len(files) == 1 and not pickles  # in which the reference might read the plain ones
+    told = [] if chosen in (variant, "") or (alone and chosen in PRECISIONS) else [f"{among} {chosen}"]
     path = files[chosen]
     return open_safetensors(path) if path.suffix == ".safetensors" else _open_shards(path), told
 

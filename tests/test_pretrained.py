@@ -393,6 +393,14 @@ def test_a_variant_is_read_where_there_is_no_plain_name(saved, variant):
     np.testing.assert_array_equal(again.state_dict()["quant_conv.bias"], model.state_dict()["quant_conv.bias"])
 
 
+def test_a_variant_read_in_place_of_a_pickle_is_told(saved):
+    """The reference would open the pickle, of more bits it may be."""
+    _, folder = saved
+    as_variant(folder, "diffusion_pytorch_model.{}.safetensors", "fp16")
+    (folder / "diffusion_pytorch_model.bin").write_bytes(b"a pickle")
+    assert AutoencoderKL.from_pretrained(folder).passed_over == ["took the variant fp16"]
+
+
 @pytest.mark.parametrize("index", [
     "diffusion_pytorch_model.safetensors.index.json",
     "diffusion_pytorch_model.safetensors.index.{}.json",
