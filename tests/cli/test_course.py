@@ -42,7 +42,7 @@ def test_the_commands(run, tmp_path):
     rows = (tmp_path / "m.csv").read_text(encoding="utf-8").splitlines()
     assert rows[0] == "file,points,of,6.1,6.2,6.3,6.4,6.5,6.6,remarks"
     assert rows[1].startswith("handed in/anna/=chapter6.py,1,12,0,1,0,0,0,0,") and "6.1 wrong: betas: shape" in rows[1]
-    assert rows[2].startswith("handed in/bert.py,0,12,0,0,0,0,0,0,") and "no Python" in rows[2]
+    assert rows[2].startswith("handed in/bert.py,0,12,0,0,0,0,0,0,") and "not valid Python" in rows[2]
 
 
 def test_refusals(run, tmp_path):
