@@ -159,6 +159,41 @@ def test_a_steep_but_smooth_forward_has_no_kink():
         check(step, lambda dy, x: dy * 299 / np.cosh(300 * x) ** 2, {"x": np.array([0.0, 0.001, 0.01])})
 
 
+@pytest.mark.parametrize("op, slope, x", [
+    (lambda x: np.maximum(x, 0), lambda x: (x > 0) * 1.0, [1e-6, 1, -1]),  # a kink within the step
+    (lambda x: np.where(x > 0, x, np.expm1(x)), lambda x: np.where(x > 0, 1, np.exp(x)), [0.0, 1, -1]),
+    (lambda x: np.maximum(x, 0) ** 2, lambda x: 2 * np.maximum(x, 0), [0.0, 0.2, -3]),
+    (lambda x: 1 / x, lambda x: -1 / x**2, [1e-3, 2e-3]),
+    (np.sqrt, lambda x: 0.5 / np.sqrt(x), [1e-4, 1.0]),
+    (lambda x: np.sin(1e3 * x), lambda x: 1e3 * np.cos(1e3 * x), [0.3, -1.7, 0.01]),
+])
+def test_steep_curves_and_kinks_nearby_accuse_nobody(op, slope, x):
+    inputs = {"x": np.array(x, float)}
+    check(lambda x: (op(x), x), lambda dy, x: dy * slope(x), inputs)
+    for factor in (1.01, 2, 0.5):
+        with pytest.raises(GradientError, match="Hint"):
+            check(lambda x: (op(x), x), lambda dy, x, k=factor: k * dy * slope(x), inputs)
+
+
+def test_a_zero_gradient_that_rounding_may_hide_is_not_let_pass():
+    for claimed in (0.0, 1e-4):
+        told(lambda x: (x * 2 + 1e10, x), lambda dy, x, k=claimed: k * dy, {"x": np.ones(5)}, "cannot be judged")
+
+
+def test_float32_in_a_part_of_the_forward(rng):
+    inputs = {"x": rng.standard_normal((3, 4))}
+    def partly(x):
+        return np.exp(x.astype("f")).astype(float) + x, x
+
+    told(partly, lambda dy, x: dy * (np.exp(x) + 1), inputs, "the forward computes in float32")
+
+
+def test_what_is_not_differentiated_may_be_anything():
+    check(lambda x, shape: (x.reshape(shape), x), lambda dy, x: dy.reshape(x.shape),
+          {"x": np.ones(6), "shape": (2, 3)}, differentiable=["x"])
+    check(lambda x: ((x * 2, None), x), lambda dy, x: 2 * dy[0], {"x": np.ones(3)})
+
+
 def test_a_name_that_is_no_input():
     words = "differentiable names 'y', which is not among the inputs"
     told(square, square_backward, {"x": np.ones(3)}, words, differentiable=["y"])

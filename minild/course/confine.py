@@ -27,6 +27,8 @@ HARMLESS = (
     "object.__delattr__",
     "object.__getattr__",
     "object.__setattr__",
+    "os.putenv",
+    "os.unsetenv",
     "sys._getframe",
     "sys._getframemodulename",
     "sys.excepthook",
@@ -217,6 +219,6 @@ def hook(event, arguments):
     if event in {harmless} and (event != "object.__setattr__" or arguments[1] != "__code__"):
         return
     if event == "import":
-        raise ImportError(f"{{arguments[0]}} is not at hand: import numpy, minild, math and the like only")
+        raise ModuleNotFoundError(f"{{arguments[0]}} is not at hand: import numpy, minild, math and the like only")
     raise PermissionError(f"{{event}} is not allowed while a task is graded")
 """

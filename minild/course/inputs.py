@@ -130,8 +130,14 @@ def verdicts(function, arguments):
     """What a gradient checker says of each trial: whether it raises GradientError."""
 
     def raises(op, op_backward, inputs):
+        def forward(*arrays, **named):
+            return op(*arrays, **named)
+
+        def backward(dy, cache):  # the right ones and the wrong ones by one name
+            return op_backward(dy, cache)
+
         try:
-            largest = function(op, op_backward, {name: x.copy() for name, x in inputs.items()})
+            largest = function(forward, backward, {name: x.copy() for name, x in inputs.items()})
         except GradientError:
             return True
         return not (isinstance(largest, (float, np.floating)) and 0 <= largest <= 1e-6)

@@ -24,9 +24,10 @@ LONGEST = 500  # characters of an explanation
 AT_HAND = (
     "_strptime", "abc", "argparse", "array", "ast", "base64", "bisect", "calendar", "cmath", "codecs", "collections",
     "collections.abc", "colorsys", "contextlib", "copy", "csv", "dataclasses", "datetime", "decimal", "difflib", "dis",
-    "encodings.ascii", "encodings.cp437", "encodings.latin_1", "encodings.utf_16", "encodings.utf_8_sig", "enum",
-    "fractions", "functools", "gc", "glob", "graphlib", "hashlib", "heapq", "inspect", "io", "itertools", "json",
-    "keyword", "linecache", "logging", "math", "numbers", "operator", "os", "pathlib", "pickle", "platform", "pprint",
+    "encodings.ascii", "encodings.cp1251", "encodings.cp1252", "encodings.cp437", "encodings.gbk",
+    "encodings.iso8859_15", "encodings.latin_1", "encodings.utf_16", "encodings.utf_8_sig", "enum", "fractions",
+    "functools", "gc", "glob", "graphlib", "hashlib", "heapq", "inspect", "io", "itertools", "json", "keyword",
+    "linecache", "logging", "math", "numbers", "operator", "os", "pathlib", "pickle", "platform", "pprint",
     "pydoc", "queue", "random", "re", "reprlib", "secrets", "shutil", "statistics", "string", "struct", "sys",
     "tempfile", "textwrap", "threading", "time", "timeit", "tokenize", "traceback", "types", "typing", "unicodedata",
     "unittest", "unittest.mock", "uuid", "warnings", "weakref", "zlib",
@@ -135,6 +136,7 @@ def _plain(array, name, device):
 def _load(source):
     """The student's file as a module, its lines known to tracebacks."""
     module = types.ModuleType("submission")
+    module.__file__ = "submission"
     sys.modules["submission"] = module  # where dataclasses look for it
     try:
         code = compile(source, "submission", "exec", dont_inherit=True)

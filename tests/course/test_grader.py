@@ -70,7 +70,7 @@ def test_a_task_does_not_hang_on_an_earlier_one():
         (body("import os; os._exit(0)"), "the process ended before the function returned (exit status 0)"),
         (body("import sys; sys.exit('done')"), "tries to exit"),
         (body("print('right 1/1'); return z"), "z_t: worst at index"),
-        ("import torch\n" + RIGHT, "line 1: ImportError: torch is not at hand"),
+        ("import torch\n" + RIGHT, "line 1: ModuleNotFoundError: torch is not at hand"),
         ("import minild.nn.resnet\nimport scipy\n" + RIGHT, "scipy is not at hand"),
         (body("return z.tolist()"), "z_t: expected an array, got a list"),
         (body("return np.array([object()])"), "expected an array of numbers, got dtype object"),
@@ -193,7 +193,8 @@ CHEATS = {
         try: open('x')
         except PermissionError as error:
             frame = error.__traceback__.tb_next.tb_frame
-            frame.f_globals['hook'] = frame.f_globals['PermissionError'] = frame.f_globals['ImportError'] = print
+            frame.f_globals['hook'] = frame.f_globals['PermissionError'] = print
+            frame.f_globals['ModuleNotFoundError'] = print
         return open(np.__file__)"""),
 }
 
@@ -223,6 +224,24 @@ def test_the_solution_can_not_be_had_by_numeric_gradients():
         h, (x,) = 1e-5, cache
         return dy * (silu(x + h) - silu(x - h)) / (2 * h)""", "silu_backward(dy, cache)")
     assert mark("2.2", own)[0] == "wrong"
+
+
+@pytest.mark.parametrize("tell", [
+    "op_backward.__name__ == op.__name__ + '_backward'",
+    "op_backward in (linear_backward, silu_backward, softmax_backward)",
+    "'lambda' not in op_backward.__qualname__",
+])
+def test_a_checker_must_measure(tell):
+    """Right and wrong backwards look alike from outside."""
+    source = f"""
+from minild.gradcheck import GradientError
+from minild.ops.linear import linear_backward
+from minild.ops.activation import silu_backward, softmax_backward
+def check(op, op_backward, inputs, **settings):
+    if not ({tell}): raise GradientError('wrong')
+    return 0.0
+"""
+    assert mark("2.4", source)[0] == "wrong"
 
 
 def test_host_arrays_on_a_device_are_found():

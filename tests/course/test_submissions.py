@@ -245,6 +245,19 @@ def test_a_forward_keeps_what_it_likes(cache):
     assert "expected the pair (y, cache)" in mark("5.3", imports + cache + alone)[1]
 
 
+def test_what_programs_begin_with():
+    source = """# -*- coding: cp1252 -*-
+import os, pathlib
+os.environ["OMP_NUM_THREADS"] = "1"
+HERE = pathlib.Path(__file__).parent
+try:
+    import matplotlib.pyplot as plt
+except ModuleNotFoundError:
+    plt = None
+"""
+    assert mark("6.2", source + RIGHT) == ("right", "")
+
+
 def test_a_failing_self_check_is_told_with_its_line():
     source = "import numpy as np\nnp.testing.assert_allclose(np.ones(3), np.zeros(3))\n" + RIGHT
     status, hint = mark("6.2", source)

