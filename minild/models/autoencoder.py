@@ -1,6 +1,7 @@
 """What the autoencoders have in common (latent diffusion paper, section 3.1)."""
 
-from minild.models.model import Model, require_block_types
+from minild.errors import UserError
+from minild.models.model import Model, require_block_types, require_divisor
 from minild.nn.autoencoder_blocks import Decoder, Encoder
 from minild.nn.layers import IDENTITY, Conv2d
 
@@ -32,6 +33,9 @@ class Autoencoder(Model):
         complete = super().complete_config(types | config)
         for field in types:
             require_block_types(cls.__name__, complete, field, cls.defaults[field])
+        require_divisor(cls.__name__, "norm_num_groups", complete["norm_num_groups"], channels)
+        if not complete["scaling_factor"]:
+            raise UserError(f"{cls.__name__}: scaling_factor = 0 leaves nothing of a latent")
         return complete
 
     def __init__(self, config, encoded, quantized, latent):

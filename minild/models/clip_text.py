@@ -2,7 +2,7 @@
 
 from minild.engine import run
 from minild.errors import UserError
-from minild.models.model import Model
+from minild.models.model import Model, require_divisor
 from minild.nn.layers import ACTIVATIONS, Embedding, LayerNorm, Linear
 from minild.nn.module import Module, Parameter
 from minild.ops.attention import attention
@@ -167,6 +167,7 @@ class CLIPTextModel(Model):
         if complete["hidden_act"] not in ACTIVATIONS:
             known = ", ".join(ACTIVATIONS)
             raise UserError(f"{cls.__name__}: hidden_act = {complete['hidden_act']!r} is not supported, use {known}")
+        require_divisor(cls.__name__, "num_attention_heads", complete["num_attention_heads"], [complete["hidden_size"]])
         return complete
 
     def __init__(self, config):

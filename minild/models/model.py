@@ -181,6 +181,13 @@ def require_block_types(title, config, field, supported):
         raise UserError(f"{title}: {field} = {types!r} is not supported, use {count} of {', '.join(supported)}")
 
 
+def require_divisor(title, field, number, widths):
+    """UserError unless a field's number, of groups or of heads, divides every one of these widths."""
+    for width in widths:
+        if not isinstance(number, int) or number < 1 or width % number:
+            raise UserError(f"{title}: {field} = {number!r} does not divide the width {width}")
+
+
 def extras_phrase(names, one, many):
     """["passed over 5 weights: a, b, c, ..."], or [] for no names. `one` and `many` say what they are."""
     if not names:

@@ -7,7 +7,7 @@ import numpy as np
 
 from minild.engine import run
 from minild.errors import UserError
-from minild.models.model import Model, require_block_types
+from minild.models.model import Model, require_block_types, require_divisor
 from minild.nn.layers import SILU, Conv2d, GroupNorm, Linear
 from minild.nn.module import Module, add_gradients
 from minild.nn.unet_blocks import DOWN_BLOCKS, UP_BLOCKS, UNetMidBlock2DCrossAttn
@@ -25,6 +25,12 @@ def per_level(config, field):
     """The values of a field, one for each level: it may be one number for all of them."""
     value = config[field]
     return list(value) if isinstance(value, (list, tuple)) else [value] * len(config["block_out_channels"])
+
+
+def _is_size(value):
+    """Whether it is a side, two sides, or None."""
+    sides = value if isinstance(value, (list, tuple)) and len(value) == 2 else [value]
+    return value is None or all(type(side) is int and side >= 1 for side in sides)
 
 
 class TimestepEmbedding(Module):
@@ -126,6 +132,12 @@ class UNet2DConditionModel(Model):
         for field in ("cross_attention_dim", "norm_num_groups"):
             if not isinstance(complete[field], int):
                 raise cls._unsupported(complete, field, "one number")
+        widths, heads = complete["block_out_channels"], per_level(complete, "attention_head_dim")
+        require_divisor(cls.__name__, "norm_num_groups", complete["norm_num_groups"], widths)
+        for number, width in zip(heads, widths):
+            require_divisor(cls.__name__, "attention_head_dim", number, [width])
+        if not _is_size(complete["sample_size"]):
+            raise cls._unsupported(complete, "sample_size", "a number of 1 or more, two of them, or null")
         if complete["mid_block_type"] not in MID_BLOCKS:
             raise cls._unsupported(complete, "mid_block_type", f"{MID_BLOCKS[0]!r} or null")
         return complete
