@@ -16,6 +16,10 @@ class GradientError(AssertionError):
     """A backward that does not agree with its forward, that broke the rules of an op, or that cannot be judged."""
 
 
+def is_array(x):
+    return isinstance(x, np.ndarray) or (hasattr(x, "shape") and hasattr(x, "dtype"))
+
+
 def as_tuple(x):
     return tuple(x) if isinstance(x, (tuple, list)) else (x,)
 
@@ -36,15 +40,15 @@ def require_inputs(title, inputs, names):
     """
     for name, x in inputs.items():
         asked = name in names if names is not None else isinstance(x, (list, tuple, float, complex))
-        if asked and x is not None and not _is_array(x):
+        if asked and x is not None and not is_array(x):
             raise GradientError(f"{title}, {name}: the input is a {type(x).__name__}: give a NumPy array of floats")
-        if names is not None and name in names and _is_array(x) and x.dtype.kind != "f":
+        if names is not None and name in names and is_array(x) and x.dtype.kind != "f":
             raise GradientError(f"{title}, {name}: the input holds {x.dtype}, which has no gradient: give floats")
 
 
 def integers_among(inputs):
     """In words, what among the inputs has no gradient; "" for nothing."""
-    names = [name for name, x in inputs.items() if _is_array(x) and x.dtype.kind != "f"]
+    names = [name for name, x in inputs.items() if is_array(x) and x.dtype.kind != "f"]
     return f"; {' and '.join(names)} of integers {'has' if len(names) == 1 else 'have'} no gradient" if names else ""
 
 
@@ -60,7 +64,7 @@ def require_output(title, y):
     """GradientError unless y holds floats, in float64, and all of them are numbers."""
     parts = as_tuple(y)
     for part in parts:
-        if part is not None and not _is_array(part) and not isinstance(part, (float, int)):
+        if part is not None and not is_array(part) and not isinstance(part, (float, int)):
             raise GradientError(f"{title}: y is a {type(part).__name__}, where an array is expected")
     arrays = [part for part in hosts(y) if part is not None]
     floats = [x for x in arrays if x.dtype.kind in "fc"]
@@ -156,7 +160,3 @@ class Loss:
         direction = np.zeros(self.value.shape)
         direction.reshape(-1)[index] = 1
         return direction
-
-
-def _is_array(x):
-    return isinstance(x, np.ndarray) or (hasattr(x, "shape") and hasattr(x, "dtype"))

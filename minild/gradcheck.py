@@ -18,6 +18,7 @@ from minild.differences import (
     host,
     hosts,
     integers_among,
+    is_array,
     pair,
     require_inputs,
     require_repeatable,
@@ -290,10 +291,6 @@ def _gradient(title, name, parameter):
     return parameter.grad
 
 
-def _is_array(x):
-    return isinstance(x, np.ndarray) or (hasattr(x, "shape") and hasattr(x, "dtype"))
-
-
 def _random_like(y, rng, device):
     """dy: normal in y's shape; None for an output that holds no floats."""
     def one(part):
@@ -311,7 +308,7 @@ def _snapshot(value):
         return [_snapshot(v) for v in value.values()]
     if isinstance(value, (tuple, list)):
         return [_snapshot(v) for v in value]
-    return np.array(host(value)) if _is_array(value) else value
+    return np.array(host(value)) if is_array(value) else value
 
 
 def _require_unchanged(before, value, message):
