@@ -11,7 +11,7 @@ def add(commands):
     summary = "measure how good a pipeline is"
     command = options.add_command(commands, "evaluate", run, summary, "Prints the figures on the test set.")
     command.add_argument("model", type=options.name, metavar="DIR", help=options.MODEL_HELP)
-    dataset = "shapes, emoji or a folder (default: that of the training)"
+    dataset = "shapes, emoji, scenes or a folder (default: that of the training)"
     command.add_argument("--dataset", type=options.name, metavar="NAME", help=dataset)
     command.add_argument("--count", type=options.at_least(1, int), help="how many pictures to draw and judge")
     options.add_seed(command)

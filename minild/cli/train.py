@@ -15,14 +15,14 @@ def add(commands):
     summary = "train a pipeline: the autoencoder, then the diffusion model"
     command = options.add_command(commands, "train", run, summary, f"{FOLDERS} Prints the name of the folder it wrote.")
     dataset = "a data set of minild's, or a folder of captioned pictures; perceptual: the perceptual distance's network"
-    command.add_argument("dataset", type=options.name, metavar="shapes|emoji|FOLDER|perceptual", help=dataset)
+    command.add_argument("dataset", type=options.name, metavar="shapes|emoji|scenes|FOLDER|perceptual", help=dataset)
     output = "the folder to write"
     command.add_argument("--output", type=options.path, required=True, metavar="DIR", help=output)
     length = command.add_mutually_exclusive_group()
     length.add_argument("--minutes", type=options.at_least(0, float), help="stop both stages within this time")
     length.add_argument("--steps", type=options.at_least(1, int), help="stop each stage after this many steps")
     options.add_seed(command)
-    size = "of the pictures, in pixels, a multiple of 4, for shapes of 32 (default: 32; for perceptual 64)"
+    size = "of the pictures, in pixels, a multiple of f = 4 (default: 32; for scenes and perceptual 64)"
     command.add_argument("--size", type=options.at_least(1, int), help=size)
     command.add_argument("--resume", action="store_true", help="go on with the training that DIR holds")
     options.add_device(command)
@@ -45,8 +45,8 @@ def run(arguments):
             if arguments.dataset == "perceptual":
                 training.train_perceptual(arguments.output, size=arguments.size or 64, **length)
             else:
-                size = arguments.size or 32
-                training.train(arguments.dataset, arguments.output, size=size, resume=arguments.resume, **length)
+                size, resume = arguments.size, arguments.resume
+                training.train(arguments.dataset, arguments.output, size=size, resume=resume, **length)
     except KeyboardInterrupt:
         from minild.training.run import what_is_saved
 

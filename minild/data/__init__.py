@@ -1,4 +1,4 @@
-"""Captioned image sets: shapes (drawn), emoji (real), a folder of yours."""
+"""Captioned image sets: shapes and scenes (drawn), emoji (real), a folder of yours."""
 
 from pathlib import Path
 
@@ -6,10 +6,10 @@ from minild.errors import UserError
 
 
 def load(name_or_folder, split="train", size=32):
-    """The data set "shapes" or "emoji", or the pictures in a folder (minild.data.folder) -> a dataset d.
+    """The data set "shapes", "emoji" or "scenes", or the pictures in a folder (minild.data.folder) -> a dataset d.
 
     len(d); d[i] -> ((size, size, 3) uint8 picture, caption); d.captions(i) -> all its true captions; d.name.
-    split: "train" or "test". The two names go before folders called so. UserError for anything else.
+    split: "train" or "test". The names go before folders called so. UserError for anything else.
     """
     name = str(name_or_folder)
     if name == "shapes":
@@ -20,8 +20,12 @@ def load(name_or_folder, split="train", size=32):
         from minild.data.emoji import Emoji
 
         return Emoji(split, size)
+    if name == "scenes":
+        from minild.data.scenes import Scenes
+
+        return Scenes(split, size)
     if name and Path(name).is_dir():
         from minild.data.folder import ImageFolder
 
         return ImageFolder(name, split, size)
-    raise UserError(f"no data set {name!r}: use shapes, emoji or a folder of captioned pictures")
+    raise UserError(f"no data set {name!r}: use shapes, emoji, scenes or a folder of captioned pictures")

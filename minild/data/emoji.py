@@ -1,6 +1,7 @@
 """Emoji: the single-codepoint emoji of Unicode, as real pictures with their names.
 
-Built by data/emoji/build.py: sheets of 64 x 64 pictures and a metadata.jsonl with name, group and subgroup of each.
+Built by data/emoji/build.py: sheets of 64 x 64 pictures, of how much of each pixel the emoji covers, and a
+metadata.jsonl with name, group and subgroup of each.
 """
 
 import json
@@ -31,14 +32,14 @@ class Emoji:
         self.split, self.size = split, size
         try:
             lines = data_path("emoji", "metadata.jsonl").read_text(encoding="utf-8").splitlines()
-            sheets = [_cut(path) for path in sorted(data_path("emoji").glob("sheet-*.png"))]
+            pictures = read_sheets("sheet", "RGB")
         except OSError as error:
             raise UserError(f"the emoji set cannot be read ({error}); build it with data/emoji/build.py") from None
         self.entries = [json.loads(line) for line in lines]
         self.names = [entry["text"] for entry in self.entries]
-        pictures = np.concatenate(sheets)[: len(self.entries)] if sheets else np.empty((0, SIDE, SIDE, 3), np.uint8)
         if len(pictures) < len(self.entries):
             raise UserError("the emoji set is incomplete: sheets are missing; build it with data/emoji/build.py")
+        pictures = pictures[: len(self.entries)]
         k = SIDE // size
         averaged = pictures.reshape(-1, size, k, size, k, 3).mean(axis=(2, 4), dtype=np.float32)
         self.pictures = (averaged + 0.5).astype(np.uint8)
@@ -62,9 +63,23 @@ class Emoji:
         return (self.names[i],)
 
 
-def _cut(path):
-    """A sheet -> its pictures, row by row, (N, SIDE, SIDE, 3) uint8."""
-    with Image.open(path) as image:
-        sheet = np.asarray(image.convert("RGB"))
-    rows, columns = sheet.shape[0] // SIDE, sheet.shape[1] // SIDE
-    return sheet.reshape(rows, SIDE, columns, SIDE, 3).transpose(0, 2, 1, 3, 4).reshape(-1, SIDE, SIDE, 3)
+def read_sheets(name, mode):
+    """All sheets of a name -> their pictures, row by row, (N, SIDE, SIDE, channels of Pillow's mode) uint8."""
+    pictures = [np.empty((0, SIDE, SIDE, len(mode)), np.uint8)]
+    for path in sorted(data_path("emoji").glob(f"{name}-*.png")):
+        with Image.open(path) as image:
+            sheet = np.asarray(image.convert(mode))
+        rows, columns = sheet.shape[0] // SIDE, sheet.shape[1] // SIDE
+        cut = sheet.reshape(rows, SIDE, columns, SIDE, -1).transpose(0, 2, 1, 3, 4)
+        pictures.append(cut.reshape(-1, SIDE, SIDE, len(mode)))
+    return np.concatenate(pictures)
+
+
+def sprites():
+    """Every emoji by its name -> {name: (SIDE, SIDE, 4) float32}: colours times opacity, and the opacity, in [0, 1].
+
+    On a ground b it is drawn as colours + (1 - opacity) b.
+    """
+    on_white, opacity = (read_sheets(*kind).astype(np.float32) / 255 for kind in (("sheet", "RGB"), ("opacity", "L")))
+    colours = (on_white - (1 - opacity)).clip(0, 1)
+    return dict(zip(Emoji(size=SIDE).names, np.concatenate([colours, opacity], axis=-1)))

@@ -20,7 +20,8 @@ import functools
 
 import numpy as np
 
-from minild.data.shapes import BACKGROUNDS, BASE, COLOURS, GAP, RELATIONS, SHAPES, SHIFT, SIZES, SUB, parse, sprite
+from minild.data.relations import RELATIONS
+from minild.data.shapes import BACKGROUNDS, BASE, COLOURS, GAP, SHAPES, SHIFT, SIZES, SUB, parse, sprite
 
 ATTRIBUTES = ("background", "shapes", "colours", "relation", "all")
 _N = SUB * BASE  # quarter pixels across a picture
@@ -170,13 +171,19 @@ def compare(shown, asked):
 
 
 def report(pictures, captions, withheld=None):
-    """The share of pictures that follow their captions, by attribute -> {attribute: share in [0, 1]}.
+    """The share of pictures that follow their captions, by attribute (see shares).
 
-    pictures (N, 32, 32, 3); captions N strings; withheld, N booleans, adds "withheld": the share of those
-    that are followed fully.
+    pictures (N, 32, 32, 3); captions N strings.
     """
-    verdicts = [judge(picture, caption) for picture, caption in zip(pictures, captions, strict=True)]
-    shares = {name: float(np.mean([v[name] for v in verdicts])) for name in ATTRIBUTES}
+    return shares([judge(picture, caption) for picture, caption in zip(pictures, captions, strict=True)], withheld)
+
+
+def shares(verdicts, withheld=None):
+    """N verdicts, {attribute: bool} each -> {attribute: share in [0, 1]}.
+
+    withheld, N booleans, adds "withheld": the share of those that are followed fully.
+    """
+    found = {name: float(np.mean([v[name] for v in verdicts])) for name in verdicts[0]}
     if withheld is not None and any(withheld):
-        shares["withheld"] = float(np.mean([v["all"] for v, w in zip(verdicts, withheld, strict=True) if w]))
-    return shares
+        found["withheld"] = float(np.mean([v["all"] for v, w in zip(verdicts, withheld, strict=True) if w]))
+    return found

@@ -7,12 +7,14 @@ objects are drawn at (four times the picture's, then area-averaged), so each spr
 
 import functools
 import math
-import zlib
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from minild.data.drawn import DrawnScenes, pick
+from minild.data.drawn import held_out as is_held_out
+from minild.data.relations import INVERSE, RELATIONS, a, place
 from minild.errors import UserError
 
 SHAPES = ("circle", "square", "triangle", "star")
@@ -27,8 +29,6 @@ COLOURS = {
     "pink": (255, 105, 190),
 }
 BACKGROUNDS = {"white": (255, 255, 255), "grey": (128, 128, 128), "black": (0, 0, 0)}
-RELATIONS = ("above", "left of")  # the canonical two; each scene has a second caption with the inverse
-INVERSE = {"above": "below", "left of": "right of"}
 
 # These (shape, colour) pairs are never drawn in training, though each of their shapes and colours is.
 WITHHELD = (("circle", "purple"), ("square", "green"), ("triangle", "cyan"), ("star", "orange"))
@@ -73,11 +73,7 @@ def captions(scene):
 
 def _caption(first, relation, second, background):
     (shape_a, colour_a), (shape_b, colour_b) = first, second
-    return f"{_a(colour_a)} {shape_a} {relation} {_a(colour_b)} {shape_b} on a {background} background"
-
-
-def _a(word):
-    return f"an {word}" if word[0] in "aeiou" else f"a {word}"
+    return f"{a(colour_a)} {shape_a} {relation} {a(colour_b)} {shape_b} on a {background} background"
 
 
 @functools.cache
@@ -97,8 +93,8 @@ def parse(caption):
 
 
 def held_out(key):
-    """Whether scenes of this key are kept for the test split: a tenth of them, by a hash that never changes."""
-    return zlib.crc32(captions(key)[0].encode()) % 10 == 0
+    """Whether scenes of this key are kept for the test split (drawn.held_out)."""
+    return is_held_out(captions(key)[0])
 
 
 @functools.cache
@@ -143,85 +139,39 @@ def render(scene, size=BASE):
     return (picture + 0.5).astype(np.uint8)
 
 
-class Shapes:
+class Shapes(DrawnScenes):
     """The data set: len(d), d[i] -> ((size, size, 3) uint8 picture, caption), the same for the same (split, seed, i).
 
     train: neither withheld pairs nor held-out scenes; test: only held-out scenes, and every fourth has a withheld pair.
     d[i] gives either true caption at even odds; a trainer that wants another mixture asks captions(i).
     """
 
-    name = "shapes"
+    name, base, lengths = "shapes", BASE, {"train": 50_000, "test": 512}
 
-    def __init__(self, split="train", size=BASE, seed=0, length=None):
-        if split not in ("train", "test"):
-            raise UserError(f"split is 'train' or 'test', not {split!r}")
-        if size < BASE or size % BASE:
-            raise UserError(f"shapes are drawn at a multiple of {BASE} pixels, not {size}")
-        self.split, self.size, self.seed = split, size, seed
-        self.length = length if length is not None else {"train": 50_000, "test": 512}[split]
-
-    def __len__(self):
-        return self.length
-
-    def __getitem__(self, i):
-        return render(self.scene(i), self.size), self.caption(i)
-
-    def scene(self, i):
-        """The i-th Scene, before it is drawn."""
-        if not -self.length <= i < self.length:
-            raise IndexError(f"scene {i} of {self.length}")
-        i = int(i) % self.length
-        rng = np.random.default_rng((self.seed, i, self.split == "test"))
+    def _scene(self, rng, i):
         while True:
             u = rng.random(12)
-            first, second = _pick(SEEN, u[0]), _pick(SEEN, u[1])
+            first, second = pick(SEEN, u[0]), pick(SEEN, u[1])
             if self.split == "test" and i % 4 == 3:
-                first, second = _pick(WITHHELD, u[0]), _pick(PAIRS, u[1])
+                first, second = pick(WITHHELD, u[0]), pick(PAIRS, u[1])
                 if u[11] < 0.5:
                     first, second = second, first
-            relation, background = _pick(RELATIONS, u[2]), _pick(tuple(BACKGROUNDS), u[3])
+            relation, background = pick(RELATIONS, u[2]), pick(tuple(BACKGROUNDS), u[3])
             if first != second and held_out((first, second, relation, background)) == (self.split == "test"):
-                sizes = _pick(SIZES, u[4]), _pick(SIZES, u[5])
+                sizes = pick(SIZES, u[4]), pick(SIZES, u[5])
                 return Scene((first, second), relation, background, sizes, _places(relation, sizes, u[6:11]))
 
-    def captions(self, i):
-        """The two true captions of picture i: (canonical, other); canonical says "above" or "left of"."""
-        return captions(self.scene(i))
+    def _captions(self, scene):
+        return captions(scene)
 
-    def caption(self, i):
-        """The caption d[i] comes with: one of captions(i), at even odds."""
-        return self.captions(i)[zlib.crc32(f"{self.split} {self.seed} {int(i) % self.length}".encode()) & 1]
+    def _render(self, scene):
+        return render(scene, self.size)
 
-    def withheld(self, i):
-        """Whether picture i shows a (shape, colour) pair that training never does."""
-        return any(pair in WITHHELD for pair in self.scene(i).objects)
-
-    def draw(self, indices):
-        """Many pictures at once -> (N, size, size, 3) uint8, and the list of their (canonical, other) captions."""
-        scenes = [self.scene(i) for i in indices]
-        pictures = np.stack([render(scene, self.size) for scene in scenes])
-        return pictures, [captions(scene) for scene in scenes]
-
-
-def _pick(choices, u):
-    return choices[int(u * len(choices))]
+    def _is_withheld(self, scene):
+        return any(pair in WITHHELD for pair in scene.objects)
 
 
 def _places(relation, sizes, u):
-    """Place two objects of the given sizes by five numbers in [0, 1) -> ((top, left), (top, left)), quarter pixels.
-
-    Along the relation: whatever is left of the picture is shared out before, between and after them. Across it: a
-    common line, off which each strays by at most SHIFT / 2.
-    """
-    a, b = (SUB * s for s in sizes)
-    free = SUB * (BASE - 2 * MARGIN - GAP) - a - b
-    before = int(u[0] * (free + 1))
-    between = int(u[1] * (free - before + 1))
-    start_a = SUB * MARGIN + before
-    start_b = start_a + a + SUB * GAP + between
-    stray = SUB * SHIFT // 2
-    edge = SUB * MARGIN + stray + SUB * max(SIZES) // 2
-    line = edge + int(u[2] * (SUB * BASE - 2 * edge + 1))
-    across_a, across_b = (line + int(v * (2 * stray + 1)) - stray - s // 2 for v, s in zip(u[3:], (a, b)))
-    place_a, place_b = (start_a, across_a), (start_b, across_b)
-    return (place_a, place_b) if relation == "above" else (place_a[::-1], place_b[::-1])
+    """Where two objects of these sizes stand, in quarter pixels (relations.place)."""
+    widths = [SUB * size for size in sizes]
+    return place(relation, widths, SUB * BASE, SUB * MARGIN, SUB * GAP, SUB * SHIFT, SUB * max(SIZES), u)

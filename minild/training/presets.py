@@ -19,6 +19,7 @@ class Preset:
 
     minutes                how long `minild train` takes on two cores where neither --minutes nor --steps is given
     autoencoder_share      the share of that for stage one
+    size                   of the pictures, in pixels, where --size is not given
     channels, latent_channels  of the autoencoder; f = 2^(len(channels) - 1)
     unet_channels, heads   of the U-Net
     attends                which of its levels attend to the caption; its middle always does
@@ -37,6 +38,7 @@ class Preset:
     autoencoder_share: float
     autoencoder: StagePreset
     diffusion: StagePreset
+    size: int = 32
     channels: tuple = (16, 32, 64)
     latent_channels: int = 4
     unet_channels: tuple = (64, 128)
@@ -123,7 +125,23 @@ EMOJI = Preset(
     latent_channels=8,
     guidance_scale=2.0,
 )
-PRESETS = {"shapes": SHAPES, "emoji": EMOJI}
+SCENES = Preset(
+    minutes=105,
+    autoencoder_share=0.45,
+    autoencoder=StagePreset(learning_rate=1.5e-3, batch_size=4),
+    diffusion=StagePreset(learning_rate=1e-3, batch_size=64),
+    size=64,
+    channels=(16, 32, 64, 128),
+    latent_channels=8,
+    unet_channels=(96, 128),
+    attends=(True, False),
+    pictures=32_768,
+    perceptual_weight=0.2,
+    adversarial_weight=0.3,
+    adversarial_start=0.5,
+    guidance_scale=2.0,
+)
+PRESETS = {"shapes": SHAPES, "emoji": EMOJI, "scenes": SCENES}
 
 
 def preset_for(dataset_name):

@@ -43,13 +43,13 @@ VOCABULARY = 4096  # tokens at most
 STATE, WEIGHTS = "state.json", "state.safetensors"
 
 
-def train(dataset, output, minutes=None, steps=None, seed=0, device="cpu", resume=False, size=32, preset=None):
+def train(dataset, output, minutes=None, steps=None, seed=0, device="cpu", resume=False, size=None, preset=None):
     """Train a text-to-image pipeline from nothing and write it to the folder `output`.
 
-    dataset  "shapes", "emoji" or a folder of captioned pictures
+    dataset  "shapes", "emoji", "scenes" or a folder of captioned pictures
     minutes  of the whole training; or
     steps    of each stage; with neither, the preset's minutes
-    size     of the pictures, in pixels, a multiple of the autoencoder's f; not for a resume
+    size     of the pictures, in pixels, a multiple of the autoencoder's f, instead of the preset's; not for a resume
     preset   a presets.Preset instead of the data set's own
     resume   go on with what `output` holds, as it was begun; a new `minutes` or `steps` moves the end
 
@@ -64,6 +64,7 @@ def train(dataset, output, minutes=None, steps=None, seed=0, device="cpu", resum
     else:
         preset = preset or preset_for(dataset)
         minutes = preset.minutes if minutes is None and steps is None else minutes
+        size = preset.size if size is None else size
         _refuse_used(output)
         _refuse_size(size, preset)
         run = Run(output, _first_state(str(dataset), size, seed, minutes, steps), device, preset)

@@ -39,6 +39,18 @@ def test_wrong_arguments(wrong):
         Emoji(**wrong)
 
 
+def test_sprites_on_white_are_the_pictures():
+    data, cut = Emoji(size=64), emoji.sprites()
+    assert list(cut) == data.names
+    for i in range(0, len(data), 100):
+        sprite = cut[data.names[i]]
+        on_white = sprite[..., :3] + 1 - sprite[..., 3:]
+        assert np.abs(255 * on_white - data.pictures[i]).max() < 3, data.names[i]
+        assert sprite[0, 0, 3] == 0 and sprite[..., 3].max() > 0.9
+    apple = cut["red apple"][32, 32]
+    assert apple[3] == 1 and apple[0] > 0.6 > max(apple[1:3])
+
+
 def test_missing_files_are_told(monkeypatch, tmp_path):
     monkeypatch.setattr(emoji, "data_path", tmp_path.joinpath)
     with pytest.raises(UserError, match=r"build\.py"):

@@ -41,7 +41,7 @@ def test_a_name_goes_before_a_folder_called_so(tmp_path, monkeypatch):
 def test_anything_else_is_told_what_there_is(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file.txt").touch()
-    with pytest.raises(UserError, match=r"no data set .*use shapes, emoji or a folder"):
+    with pytest.raises(UserError, match=r"no data set .*use shapes, emoji, scenes or a folder"):
         data.load(name)
 
 
