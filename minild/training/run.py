@@ -43,7 +43,8 @@ VOCABULARY = 4096  # tokens at most
 STATE, WEIGHTS = "state.json", "state.safetensors"
 
 
-def train(dataset, output, minutes=None, steps=None, seed=0, device="cpu", resume=False, size=None, preset=None):
+def train(dataset, output, minutes=None, steps=None, seed=0, device="cpu", resume=False, size=None, preset=None,
+          autoencoder_only=False):
     """Train a text-to-image pipeline from nothing and write it to the folder `output`.
 
     dataset  "shapes", "emoji", "scenes" or a folder of captioned pictures
@@ -52,6 +53,7 @@ def train(dataset, output, minutes=None, steps=None, seed=0, device="cpu", resum
     size     of the pictures, in pixels, a multiple of the autoencoder's f, instead of the preset's; not for a resume
     preset   a presets.Preset instead of the data set's own
     resume   go on with what `output` holds, as it was begun; a new `minutes` or `steps` moves the end
+    autoencoder_only  end after stage one, with no pipeline yet: a resume goes on with stage two
 
     Ctrl-C saves before KeyboardInterrupt is passed on. UserError for an unknown data set or device, an output that
     cannot be written, one that holds a training already, or none to resume. Where the disk fills up on the way, what
@@ -71,7 +73,8 @@ def train(dataset, output, minutes=None, steps=None, seed=0, device="cpu", resum
         run.begin()
     try:
         run.train_autoencoder()
-        run.train_diffusion()
+        if not autoencoder_only:
+            run.train_diffusion()
         plot_losses(run.folder / "metrics.jsonl", run.folder / "loss.png")
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
