@@ -1,7 +1,7 @@
 """`minild train`: a pipeline from pictures and captions; or the network of the perceptual distance."""
 
 from minild.cli import arguments as options
-from minild.cli.terminal import answer, note
+from minild.cli.terminal import answer, note, without_warnings
 from minild.errors import UserError
 
 FOLDERS = (
@@ -41,7 +41,7 @@ def run(arguments):
     own = read_own_ops(arguments.own_ops)
     length = {name: getattr(arguments, name) for name in ("minutes", "steps", "seed", "device")}
     try:
-        with using_own_ops(arguments.own_ops, own):
+        with without_warnings(), using_own_ops(arguments.own_ops, own):
             if arguments.dataset == "perceptual":
                 training.train_perceptual(arguments.output, size=arguments.size or 64, **length)
             else:

@@ -2,12 +2,14 @@
 
 import json
 import math
+import sys
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-EVERY = 10  # steps between two looks at the device's numbers: each look waits for the device
+from minild.training.watch import EVERY, CollapseWatch
+
 TILE, LABEL = 96, 44  # pixels of a picture on a sheet, and of the text under it
 
 
@@ -16,7 +18,7 @@ class Journal:
 
     def __init__(self, folder, stage, budget, batch_size):
         self.path, self.stage, self.budget, self.batch_size = folder / "metrics.jsonl", stage, budget, batch_size
-        self.sums, self.count = None, 0
+        self.sums, self.count, self.collapse = None, 0, CollapseWatch()
 
     def __enter__(self):
         form = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
@@ -37,12 +39,18 @@ class Journal:
             means = {name: float(total) / EVERY for name, total in self.sums.items()}
             now = self.budget.elapsed
             speed = EVERY * self.batch_size / max(1e-9, now - self.last_time)
-            line = {"stage": self.stage, "step": self.budget.taken, "seconds": round(now, 2), **means}
-            self.file.write(json.dumps(line | {"images_per_second": round(speed, 1)}) + "\n")
-            self.file.flush()
+            self._write(seconds=round(now, 2), **means, images_per_second=round(speed, 1))
             self.bar.set_postfix_str(f"step {self.budget.taken}, loss {means['loss']:.4f}, {speed:.0f} images/s", False)
             self._move_bar()
             self.sums, self.count, self.last_time = None, 0, now
+            if warning := self.collapse.note(means):
+                self._write(warning=warning)
+                self.bar.write(f"minild: stage {self.stage}, step {self.budget.taken:,}: {warning}", sys.stderr)
+
+    def _write(self, **entry):
+        """A line of metrics.jsonl, at once."""
+        self.file.write(json.dumps({"stage": self.stage, "step": self.budget.taken, **entry}) + "\n")
+        self.file.flush()
 
     def _move_bar(self):
         self.bar.update(self.budget.progress - self.bar.n)
@@ -85,8 +93,9 @@ def plot_losses(metrics_path, path):
     curves = {}
     for line in metrics_path.read_text(encoding="utf-8").splitlines():
         entry = json.loads(line)
-        if math.isfinite(entry["loss"]) and entry["loss"] > 0:  # no axis holds the loss of a training that diverged
-            curves.setdefault(entry["stage"], []).append((entry["step"], entry["loss"]))
+        loss = entry.get("loss", 0)  # a warning has none, and no axis holds the loss of a training that diverged
+        if math.isfinite(loss) and loss > 0:
+            curves.setdefault(entry["stage"], []).append((entry["step"], loss))
     width, height, left, bottom = 480, 320, 60, 40
     image = Image.new("RGB", (width * max(1, len(curves)), height), "white")
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(size=12)

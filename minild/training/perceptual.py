@@ -26,6 +26,7 @@ from minild.training.loop import training_steps
 from minild.training.optimizer import AdamW, ExponentialMovingAverage
 from minild.training.presets import StagePreset
 from minild.training.replicas import Replicas
+from minild.training.watch import Watch
 
 CONFIG = {"widths": [16, 32, 64, 64], "depths": [2, 2, 2, 2]}
 PRESET = StagePreset(learning_rate=2e-3, batch_size=32)
@@ -94,7 +95,7 @@ def train_perceptual(output, minutes=None, steps=None, seed=0, device="cpu", siz
 
     minutes or steps say for how long; with neither, 6 minutes. Beside the model's files the folder holds minild.json,
     which says how it was trained and how many of 512 newly distorted pictures it puts into their class. UserError for
-    a folder that holds a model already, or cannot be written.
+    a folder that holds a model already, or cannot be written, and watch.Diverged where the loss is no number any more.
     """
     folder = Path(output)
     if (folder / "config.json").exists():
@@ -110,14 +111,19 @@ def train_perceptual(output, minutes=None, steps=None, seed=0, device="cpu", siz
     minutes = MINUTES if minutes is None and steps is None else minutes
     budget = Budget(None if minutes is None else 60 * minutes, steps)
     optimizer, ema = AdamW(model, weight_decay=PRESET.weight_decay), ExponentialMovingAverage(model)
+    watch = Watch("perceptual")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with (
             Replicas(model, objective, core_count()) as replicas,
             Journal(folder, "perceptual", budget, PRESET.batch_size) as journal,
         ):
-            for _, losses in training_steps(model, objective, PRESET, budget, rng, optimizer, ema, replicas.gradient):
+            for step, losses in training_steps(
+                model, objective, PRESET, budget, rng, optimizer, ema, replicas.gradient
+            ):
+                watch.note(step, losses)
                 journal.note(losses)
+        watch.check()
         ema.adopt()
         record = {"size": size, "seed": seed, "classes": len(names), "steps": budget.taken}
         record |= {"seconds": round(budget.elapsed, 1), "accuracy": _accuracy(model, objective)}

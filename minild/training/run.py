@@ -36,6 +36,7 @@ from minild.training.optimizer import AdamW, ExponentialMovingAverage
 from minild.training.presets import preset_for
 from minild.training.replicas import Replicas
 from minild.training.stage import run_stage
+from minild.training.watch import Diverged
 
 STAGES = ("autoencoder", "diffusion")
 SAMPLES = 16  # pictures on a sheet
@@ -57,7 +58,7 @@ def train(dataset, output, minutes=None, steps=None, seed=0, device="cpu", resum
 
     Ctrl-C saves before KeyboardInterrupt is passed on. UserError for an unknown data set or device, an output that
     cannot be written, one that holds a training already, or none to resume. Where the disk fills up on the way, what
-    was saved last stays whole.
+    was saved last stays whole. So it does where a loss or the gradient is no number any more, which is a UserError too.
     """
     get_device(device)
     keep_freed_memory()
@@ -76,6 +77,8 @@ def train(dataset, output, minutes=None, steps=None, seed=0, device="cpu", resum
         if not autoencoder_only:
             run.train_diffusion()
         plot_losses(run.folder / "metrics.jsonl", run.folder / "loss.png")
+    except Diverged as error:
+        raise UserError(f"{error}; {what_is_saved(output)}") from None
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"cannot write to {output}: {reason}; make room: {what_is_saved(output)}") from None

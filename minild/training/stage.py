@@ -4,6 +4,7 @@ import signal
 import threading
 
 from minild.training.journal import Journal
+from minild.training.watch import Watch
 
 SHEETS = 4  # sample sheets a stage
 SAVE_EVERY = 120.0  # seconds between two saves
@@ -14,20 +15,25 @@ def run_stage(name, steps, batch_size, budget, folder, draw_sheet, save):
 
     draw_sheet(path) draws what the model makes of the samples; save() writes what a resume needs, now and then and at
     the end. Ctrl-C lets the step in hand end, saves, and is then passed on as KeyboardInterrupt; a second one is not
-    held up.
+    held up. watch.Diverged where a loss or the gradient is no number any more: nothing is then drawn or saved, and what
+    was saved before stays.
     """
-    saved_at, sheet = budget.elapsed, int(budget.progress * SHEETS) + 1
+    saved_at, sheet, watch = budget.elapsed, int(budget.progress * SHEETS) + 1, Watch(name)
     with Journal(folder, name, budget, batch_size) as journal, _HeldInterrupt() as interrupt:
         for step, losses in steps:
+            watch.note(step, losses)
             journal.note(losses)
             if budget.progress >= sheet / SHEETS:
                 sheet += 1
+                watch.check()
                 draw_sheet(folder / f"{name}-{step:06d}.png")
             if budget.elapsed - saved_at > SAVE_EVERY:
                 saved_at = budget.elapsed
+                watch.check()
                 save()
             if interrupt.came:
                 break
+        watch.check()
         save()
         if interrupt.came:
             raise KeyboardInterrupt
