@@ -135,13 +135,13 @@ def frechet_distance(first, second):
 
 
 def rebuild(vae, pictures, progress=False):
-    """Pictures (N, H, W, 3) uint8, encoded to the posterior's mean and decoded -> (N, H, W, 3) float32 in [0, 1]."""
+    """Pictures (N, H, W, 3) uint8, encoded without noise and decoded -> (N, H, W, 3) float32 in [0, 1]."""
     at_once = max(1, PIXELS // (pictures.shape[1] * pictures.shape[2]))
     rebuilt = []
     with tqdm(total=len(pictures), desc="rebuild", unit="picture", delay=1, disable=not progress) as bar:
         for start in range(0, len(pictures), at_once):
             x = to_signed(pictures[start : start + at_once]).astype(vae.dtype)
-            y = vae.decode(vae.encode(to_device(x, vae.device)).mean)
+            y = vae.decode(vae.mean_latent(to_device(x, vae.device)))
             rebuilt.append(np.clip(to_host(y).astype(np.float32) / 2 + 0.5, 0, 1))
             bar.update(len(x))
     return np.concatenate(rebuilt)

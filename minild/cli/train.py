@@ -24,6 +24,8 @@ def add(commands):
     options.add_seed(command)
     size = "of the pictures, in pixels, a multiple of f = 4 (default: 32; for scenes and perceptual 64)"
     command.add_argument("--size", type=options.at_least(1, int), help=size)
+    regularisation = "of the latents: a little KL, or vq, a codebook (default: the data set's preset, kl)"
+    command.add_argument("--regularisation", choices=["kl", "vq"], help=regularisation)
     command.add_argument("--resume", action="store_true", help="go on with the training that DIR holds")
     options.add_device(command)
     options.add_own_ops(command)
@@ -38,6 +40,8 @@ def run(arguments):
         raise UserError("--minutes must be more than 0")
     if arguments.dataset == "perceptual" and arguments.resume:
         raise UserError("--resume is not for perceptual, which takes minutes: begin anew in another folder")
+    if arguments.dataset == "perceptual" and arguments.regularisation:
+        raise UserError("--regularisation is not for perceptual, which has no latents: leave it out")
     own = read_own_ops(arguments.own_ops)
     length = {name: getattr(arguments, name) for name in ("minutes", "steps", "seed", "device")}
     try:
@@ -45,8 +49,8 @@ def run(arguments):
             if arguments.dataset == "perceptual":
                 training.train_perceptual(arguments.output, size=arguments.size or 64, **length)
             else:
-                size, resume = arguments.size, arguments.resume
-                training.train(arguments.dataset, arguments.output, size=size, resume=resume, **length)
+                length |= {"regularisation": arguments.regularisation, "resume": arguments.resume}
+                training.train(arguments.dataset, arguments.output, size=arguments.size, **length)
     except KeyboardInterrupt:
         from minild.training.run import what_is_saved
 

@@ -38,6 +38,11 @@ class Autoencoder(Model):
             raise UserError(f"{cls.__name__}: scaling_factor = 0 leaves nothing of a latent")
         return complete
 
+    @classmethod
+    def latent_width(cls, config):
+        """c, the channels of z, which a diffusion model sees; of a complete config."""
+        return config["latent_channels"]
+
     def __init__(self, config, encoded, quantized, latent):
         """Channels after the encoder, after quant_conv, and of the latent that post_quant_conv is given."""
         super().__init__(config)

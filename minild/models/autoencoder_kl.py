@@ -58,6 +58,10 @@ class AutoencoderKL(Autoencoder):
         """x (N, H, W, 3) in [-1, 1] -> the posterior over z (not yet multiplied by scaling_factor)."""
         return self._moments(self.quant_conv(self.encoder(x)))
 
+    def mean_latent(self, x):
+        """x (N, H, W, 3) in [-1, 1] -> z without its noise, the posterior's mean."""
+        return self.encode(x).mean
+
     def decode(self, z):
         """z (N, h, w, c), divided by scaling_factor -> x (N, H, W, 3), about [-1, 1]."""
         return self.decoder(self.post_quant_conv(z))

@@ -1,5 +1,7 @@
 """VQModel: the perceptual autoencoder with vector quantisation (latent diffusion paper, section 3.1)."""
 
+from typing import Any, NamedTuple
+
 from minild.engine import run
 from minild.models.autoencoder import Autoencoder
 from minild.nn.module import Module, Parameter
@@ -19,15 +21,24 @@ class VectorQuantizer(Module):
     def __init__(self, count, width):
         self.embedding = Codebook(count, width)
 
-    def forward(self, z):
-        """z (N, h, w, D) -> (z_q like z, loss)."""
-        return run(quantize, z, self.embedding.weight.value)
+    def forward(self, z, beta=0.25):
+        """z (N, h, w, D) -> (z_q like z, loss); beta weighs the commitment."""
+        return run(quantize, z, self.embedding.weight.value, beta)
 
     def backward(self, dy, cache):
         """dy = (dz_q, dloss) -> dz."""
         dz, dcodebook = cache.backward(dy)
         self.embedding.weight.accumulate(dcodebook)
         return dz
+
+
+class VQCache(NamedTuple):
+    encoder: Any
+    quant: Any
+    z: Any  # the latent before quantisation
+    quantizer: Any
+    post_quant: Any
+    decoder: Any
 
 
 class VQModel(Autoencoder):
@@ -43,10 +54,15 @@ class VQModel(Autoencoder):
     only = Autoencoder.only | {"norm_type": ["group"], "lookup_from_codebook": [False]}
 
     def __init__(self, config):
-        c = config["latent_channels"]
-        width = c if config["vq_embed_dim"] is None else config["vq_embed_dim"]
+        c, width = config["latent_channels"], self.latent_width(config)
         super().__init__(config, encoded=c, quantized=width, latent=width)
         self.quantize = VectorQuantizer(config["num_vq_embeddings"], width)
+
+    @classmethod
+    def latent_width(cls, config):
+        """c: the codes' width."""
+        width = config["vq_embed_dim"]
+        return config["latent_channels"] if width is None else width
 
     def encode(self, x):
         """x (N, H, W, 3) in [-1, 1] -> z, not yet quantised or multiplied by scaling_factor."""
@@ -57,19 +73,23 @@ class VQModel(Autoencoder):
         z_q, _ = self.quantize(z)
         return self.decoder(self.post_quant_conv(z_q))
 
-    def forward(self, x):
-        """x (N, H, W, 3) -> (reconstruction, the quantiser's loss: codebook and commitment)."""
+    def mean_latent(self, x):
+        """encode: z has no noise."""
+        return self.encode(x)
+
+    def forward(self, x, beta=0.25):
+        """x (N, H, W, 3) -> (reconstruction, the quantiser's loss: codebook and beta times the commitment)."""
         h, encoder = self.encoder.forward(x)
         z, quant = self.quant_conv.forward(h)
-        (z_q, loss), quantizer = self.quantize.forward(z)
+        (z_q, loss), quantizer = self.quantize.forward(z, beta)
         h, post_quant = self.post_quant_conv.forward(z_q)
         y, decoder = self.decoder.forward(h)
-        return (y, loss), (encoder, quant, quantizer, post_quant, decoder)
+        return (y, loss), VQCache(encoder, quant, z, quantizer, post_quant, decoder)
 
     def backward(self, dy, cache):
         """dy = (dreconstruction like x, dloss a number) -> dx (N, H, W, 3)."""
         dreconstruction, dloss = dy
-        encoder, quant, quantizer, post_quant, decoder = cache
+        encoder, quant, _, quantizer, post_quant, decoder = cache
         dz_q = self.post_quant_conv.backward(self.decoder.backward(dreconstruction, decoder), post_quant)
         dz = self.quantize.backward((dz_q, dloss), quantizer)
         return self.encoder.backward(self.quant_conv.backward(dz, quant), encoder)

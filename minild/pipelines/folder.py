@@ -10,6 +10,7 @@ from minild import pretrained
 from minild.backend import get_device
 from minild.data.location import data_path
 from minild.errors import UserError
+from minild.models import VQModel
 from minild.pipelines.scheduler_config import open_scheduler, write_scheduler
 from minild.pipelines.single_file import MODELS, read_single_file
 from minild.tokenizer import CLIPTokenizer
@@ -22,6 +23,7 @@ PARTS = {
     "unet": ("diffusers", "UNet2DConditionModel"),
     "scheduler": ("diffusers", "DDIMScheduler"),
 }
+AUTOENCODERS = {"AutoencoderKL": MODELS["vae"], "VQModel": VQModel}  # what a vae may be
 FORMAT_VERSION = "0.40.0"  # the reference's release whose layout we write
 
 SHIPPED = ("emoji", "shapes")  # in data/pretrained
@@ -53,6 +55,8 @@ def read_index(folder):
     parts = {part: entry[1] for part, entry in index.items() if isinstance(entry, list) and len(entry) == 2}
     for part, (_, expected) in PARTS.items():
         kind = parts.get(part, expected)
+        if part == "vae" and kind in AUTOENCODERS:
+            continue
         if part != "scheduler" and str(kind).removesuffix("Fast") != expected:
             raise UserError(f"{folder / INDEX}: {part} is {kind!r}, which is not supported, use {expected!r}")
     for part, kind in parts.items():
@@ -65,6 +69,11 @@ def read_index(folder):
         if not (folder / part).is_dir():
             raise UserError(f"{folder} has no folder {part}: copy the whole pipeline")
     return index
+
+
+def models_of(index):
+    """{part: the class of its model} of an index that read_index found whole."""
+    return {**MODELS, "vae": AUTOENCODERS[index["vae"][1]]}
 
 
 def read_record(folder):
@@ -96,7 +105,7 @@ def _read_folder(folder, dtype, device, variant):
     index = read_index(folder)
     variants = part_variants(folder, variant)
     parts = {"record": read_record(folder), "passed_over": []}
-    for part, model in MODELS.items():
+    for part, model in models_of(index).items():
         with usable(folder / part):
             parts[part] = model.from_pretrained(folder / part, dtype, device, variants[part])
         parts["passed_over"] += [f"{part}: {phrase}" for phrase in parts[part].passed_over]
@@ -139,10 +148,11 @@ def usable(path):
 def misfits(parts):
     """What keeps the parts from working together, a list of phrases."""
     text, unet, vae = (parts[part].config for part in ("text_encoder", "unet", "vae"))
+    width = parts["vae"].latent_width(vae)
     pairs = [
         ("unet cross_attention_dim", unet["cross_attention_dim"], "text_encoder hidden_size", text["hidden_size"]),
-        ("unet in_channels", unet["in_channels"], "vae latent_channels", vae["latent_channels"]),
-        ("unet out_channels", unet["out_channels"], "vae latent_channels", vae["latent_channels"]),
+        ("unet in_channels", unet["in_channels"], "vae latent_channels", width),
+        ("unet out_channels", unet["out_channels"], "vae latent_channels", width),
     ]
     faults = [f"{a} is {x}, {b} {y}" for a, x, b, y in pairs if x != y]
     tokenizer = parts["tokenizer"]
@@ -175,6 +185,7 @@ def write_pipeline(pipeline, folder, dtype):
         "requires_safety_checker": False,
         "safety_checker": [None, None],
         **{part: list(entry) for part, entry in PARTS.items()},
+        "vae": ["diffusers", type(pipeline.vae).__name__],
         "scheduler": ["diffusers", scheduler_class],
     }
     pretrained.write_json(folder / INDEX, index)

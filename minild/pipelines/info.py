@@ -10,6 +10,7 @@ from minild.pipelines.folder import (
     MODELS,
     STATE,
     find_folder,
+    models_of,
     part_variants,
     read_index,
     read_record,
@@ -58,18 +59,19 @@ def describe(name=None, variant=None):
 
 def _describe_folder(folder, index, variants):
     head = [f"folder        {folder}", *_training(read_record(folder))]
-    opened = {part: model.open_pretrained(folder / part, variants[part]) for part, model in MODELS.items()}
+    models = models_of(index)
+    opened = {part: model.open_pretrained(folder / part, variants[part]) for part, model in models.items()}
     configs, weights, told = ({part: three[i] for part, three in opened.items()} for i in range(3))
     head += [f"{part:<14}{phrase}" for part, phrases in told.items() for phrase in phrases]
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
     scheduler = open_scheduler(folder / "scheduler", index["scheduler"][1])
-    return head + _parts(weights, configs, tokenizer, scheduler)
+    return head + _parts(models, weights, configs, tokenizer, scheduler)
 
 
 def _describe_file(path):
     weights, tokenizer, told = open_single_file(path)
     head = [f"file          {path}", *(f"              {phrase}" for phrase in told)]
-    return [*head, *_parts(weights, CONFIGS, tokenizer, Scheduler(NoiseSchedule(), DEFAULT_SAMPLER))]
+    return [*head, *_parts(MODELS, weights, CONFIGS, tokenizer, Scheduler(NoiseSchedule(), DEFAULT_SAMPLER))]
 
 
 def _describe_unfinished(folder):
@@ -82,9 +84,9 @@ def _describe_unfinished(folder):
     ]
 
 
-def _parts(weights, configs, tokenizer, scheduler):
+def _parts(models, weights, configs, tokenizer, scheduler):
     lines, total = [], 0
-    for part, model in MODELS.items():
+    for part, model in models.items():
         count, dtypes, size = weights_summary(weights[part])
         total += count
         kind = f"{model.__name__}, {count:,} parameters, {' and '.join(dtypes)}, {size / 1e6:.1f} MB"
@@ -92,7 +94,7 @@ def _parts(weights, configs, tokenizer, scheduler):
     return [
         *lines,
         f"in all        {total:,} parameters",
-        _picture(*(MODELS[part].complete_config(configs[part]) for part in ("vae", "unet"))),
+        _picture(models["vae"], *(models[part].complete_config(configs[part]) for part in ("vae", "unet"))),
         f"tokenizer     {len(tokenizer):,} tokens, {tokenizer.max_length} to a prompt",
         *_schedule(scheduler),
     ]
@@ -113,14 +115,15 @@ def _schedule(scheduler):
     return [line, f"sampler       {scheduler.refusal}: choose one of {usable}"]
 
 
-def _picture(vae, unet):
-    """The sizes of pictures and of latents, of two configs."""
+def _picture(autoencoder, vae, unet):
+    """The sizes of pictures and of latents, of the autoencoder's class and two configs."""
     size = unet["sample_size"]
-    f, c = 2 ** (len(vae["block_out_channels"]) - 1), vae["latent_channels"]
+    f, c = 2 ** (len(vae["block_out_channels"]) - 1), autoencoder.latent_width(vae)
+    codes = f", quantised to {vae['num_vq_embeddings']:,} codes" if "num_vq_embeddings" in vae else ""
     if size is None:
-        return f"pictures      of no size given; latents of {c} channels, f = {f}"
+        return f"pictures      of no size given; latents of {c} channels, f = {f}{codes}"
     h, w = (size, size) if isinstance(size, int) else size
-    return f"pictures      {h * f} x {w * f} pixels; latents {h} x {w} x {c}, f = {f}"
+    return f"pictures      {h * f} x {w * f} pixels; latents {h} x {w} x {c}, f = {f}{codes}"
 
 
 def _training(record):

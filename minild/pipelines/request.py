@@ -152,12 +152,12 @@ def latent_shape(pipe, size):
     f = pipe.vae.downsampling
     if any(side < 1 or side % f for side in size):
         raise UserError(f"size {size[0]} x {size[1]} is not divisible by {f}: use multiples of {f} pixels")
-    return size[0] // f, size[1] // f, pipe.vae.config["latent_channels"]
+    return size[0] // f, size[1] // f, pipe.vae.latent_width(pipe.vae.config)
 
 
 def usable_latents(pipe, latents):
     """Latents as a host array (N, h, w, c). UserError unless a drawing can begin with them."""
-    latents, c = np.asarray(latents), pipe.vae.config["latent_channels"]
+    latents, c = np.asarray(latents), pipe.vae.latent_width(pipe.vae.config)
     if latents.dtype.kind not in "fiu":
         raise UserError(f"latents: expected real numbers, got dtype {latents.dtype}")
     if latents.ndim != 4 or not latents.size or latents.shape[3] != c:

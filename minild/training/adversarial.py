@@ -26,7 +26,7 @@ class AdversarialPair(Module):
 
 
 class AdversarialCache(NamedTuple):
-    autoencoder: Any  # of AutoencoderObjective
+    autoencoder: Any  # of the RebuildingObjective
     pair: Any
     weight: float  # of the adversarial loss; 0 before the start, and then there is nothing below
     logits: Any = None  # of x̂
@@ -47,7 +47,7 @@ def adaptive_weight(rebuilding, adversarial):
 
 
 class AdversarialObjective:
-    """What `rebuilding`, an AutoencoderObjective, says, and weight · λ · L_adv for the autoencoder, L_adv = -mean D(x̂);
+    """What `rebuilding`, a RebuildingObjective, says, and weight · λ · L_adv for the autoencoder, L_adv = -mean D(x̂);
     (L(D(x), real) + L(D(x̂), generated)) / 2 for the discriminator, L being "hinge" or "vanilla".
 
     Both from one forward, and both steps are taken at once: the gradient of the one never reaches the other's weights.
@@ -64,6 +64,15 @@ class AdversarialObjective:
         """Beside what `rebuilding` asks for, the weight of the adversarial loss, (size,)."""
         weights = np.full(size, self.weight if progress >= self.start else 0, np.float32)
         return *self.rebuilding.batch(rng, size, progress), weights
+
+    @property
+    def tracker(self):
+        """The CodebookTracker of `rebuilding`, or None."""
+        return self.rebuilding.tracker
+
+    def after_step(self, pair, losses, rng, progress):
+        """That of `rebuilding`."""
+        return self.rebuilding.after_step(pair.autoencoder, losses, rng, progress)
 
     def forward(self, pair, batch):
         """-> {name: loss} on the device, cache. `loss` is the autoencoder's without the adversarial term."""

@@ -40,7 +40,10 @@ class Journal:
             now = self.budget.elapsed
             speed = EVERY * self.batch_size / max(1e-9, now - self.last_time)
             self._write(seconds=round(now, 2), **means, images_per_second=round(speed, 1))
-            self.bar.set_postfix_str(f"step {self.budget.taken}, loss {means['loss']:.4f}, {speed:.0f} images/s", False)
+            shown = f"step {self.budget.taken}, loss {means['loss']:.4f}, {speed:.0f} images/s"
+            if "codebook_use" in means:
+                shown += f", codes {means['codebook_use']:.0%}, perplexity {means['perplexity']:.0f}"
+            self.bar.set_postfix_str(shown, False)
             self._move_bar()
             self.sums, self.count, self.last_time = None, 0, now
             if warning := self.collapse.note(means):

@@ -4,6 +4,9 @@ An objective says what is learned:
     batch(rng, size, progress) -> a tuple of host arrays with one row an item
     forward(model, batch) -> {"loss": the batch's mean, ...}, cache
     backward(dloss, cache) adds dloss times the gradient of the loss into the model's gradients
+It may also do something of its own after the optimiser's step, where replicas share one batch in one place only:
+    after_step(model, losses, rng, progress) -> losses
+Beside the losses, forward may then give "rows", {name: an array with one row an item}, for after_step to take out.
 """
 
 from minild.training.optimizer import AdamW, ExponentialMovingAverage, clip_by_global_norm, learning_rate_at
@@ -20,6 +23,7 @@ def training_steps(model, objective, preset, budget, rng, optimizer=None, ema=No
     gradient   gradient(batch) -> losses in place of the objective's own forward and backward: replicas.Replicas has one
                for all cores
     """
+    after_step = getattr(objective, "after_step", None)
     optimizer = optimizer or AdamW(model, weight_decay=preset.weight_decay)
     ema = ema or ExponentialMovingAverage(model)
     while budget.progress < 1:
@@ -33,6 +37,8 @@ def training_steps(model, objective, preset, budget, rng, optimizer=None, ema=No
             losses = gradient(batch)
         norm = clip_by_global_norm(optimizer.gradient, preset.largest_norm)
         optimizer.step(learning_rate_at(progress, preset.learning_rate))
+        if after_step:
+            losses = after_step(model, losses, rng, progress)
         ema.update()
         budget.taken += 1
         yield budget.taken, losses | {"gradient_norm": norm}

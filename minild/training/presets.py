@@ -28,6 +28,11 @@ class Preset:
     guidance_scale         recorded as the model's own
     min_snr, offset_noise  of the loss of stage two, see latent_diffusion.DiffusionObjective
     schedule               fields of scheduler_config.json: "prediction_type" says what the U-Net learns to tell
+    regularisation         of the latents: "kl" or "vq", a codebook
+    codebook_size, code_width  of it: how many codes, of how many channels (None: latent_channels)
+    commitment, codebook_weight  β, and the weight of the whole loss of the quantiser
+    codebook_moves         whether moving averages move the codes, and dead ones begin anew (codebook.CodebookTracker),
+                           or the gradient does, as published
     perceptual_weight      of LPIPS, by minild's own network, in stage one; 0 without
     adversarial_weight     of the patch-adversarial loss in stage one, before λ; 0 without
     adversarial_start      the share of stage one after which it begins
@@ -49,6 +54,12 @@ class Preset:
     text_layers: int = 2
     pictures: int | None = None
     kl_weight: float = 1e-4
+    regularisation: str = "kl"
+    codebook_size: int = 512
+    code_width: int | None = None
+    commitment: float = 0.25
+    codebook_weight: float = 1.0
+    codebook_moves: bool = True
     perceptual_weight: float = 0.0
     adversarial_weight: float = 0.0
     adversarial_start: float = 0.25
@@ -60,8 +71,14 @@ class Preset:
     guidance_scale: float = 3.5
     schedule: dict = field(default_factory=dict)
 
+    @property
+    def latent_width(self):
+        """The channels of the latents that stage two trains on."""
+        return (self.regularisation == "vq" and self.code_width) or self.latent_channels
+
     def autoencoder_config(self, size):
-        """config.json of the AutoencoderKL for pictures of size x size pixels."""
+        """config.json of the AutoencoderKL, or VQModel, for pictures of size x size pixels."""
+        codebook = {"num_vq_embeddings": self.codebook_size, "vq_embed_dim": self.latent_width}
         return {
             "block_out_channels": list(self.channels),
             "down_block_types": ["DownEncoderBlock2D"] * len(self.channels),
@@ -71,6 +88,7 @@ class Preset:
             "norm_num_groups": 8,
             "sample_size": size,
             "mid_block_add_attention": False,
+            **(codebook if self.regularisation == "vq" else {}),
         }
 
     def unet_config(self, size):
@@ -78,8 +96,8 @@ class Preset:
         kinds = ["CrossAttn" if attends else "" for attends in self.attends]
         return {
             "sample_size": size // 2 ** (len(self.channels) - 1),
-            "in_channels": self.latent_channels,
-            "out_channels": self.latent_channels,
+            "in_channels": self.latent_width,
+            "out_channels": self.latent_width,
             "block_out_channels": list(self.unet_channels),
             "down_block_types": [f"{kind}DownBlock2D" for kind in kinds],
             "up_block_types": [f"{kind}UpBlock2D" for kind in reversed(kinds)],

@@ -15,7 +15,7 @@ import sys
 import warnings
 from concurrent.futures import wait
 
-from minild.backend import device_of
+from minild.backend import device_of, get_array_module
 from minild.engine import current
 from minild.engine.cores import WorkerThreads, blas_threads, core_count, on_all_cores
 from minild.errors import UserError
@@ -52,7 +52,7 @@ class Replicas:
 
     def gradient(self, batch):
         """Forward and backward of a batch, a tuple of arrays with one row an item: adds the gradient of its mean loss
-        into the model's -> {name: loss}, each the mean over the batch, on the device.
+        into the model's -> {name: loss}, each the mean over the batch, on the device; "rows" are put together.
         """
         self.weights.gather()
         total = self.gradients[0].gather()
@@ -63,7 +63,9 @@ class Replicas:
         results = [self._run(0, *parts[0])] if count == 1 else self._side_by_side(parts)
         for gradient in self.gradients[1:count]:
             self._add(total, gradient.array)
-        return {name: sum(losses[name] for losses in results) for name in results[0]}
+        rows = [losses.pop("rows") for losses in results if "rows" in losses]
+        joined = {"rows": _joined(rows)} if rows else {}
+        return {name: sum(losses[name] for losses in results) for name in results[0]} | joined
 
     def _run(self, i, part, share):
         """Forward and backward of a part of a batch on replica i -> its share of the losses."""
@@ -71,7 +73,7 @@ class Replicas:
             self.gradients[i].array.fill(0)
         losses, cache = self.objective.forward(self.modules[i], part)
         self.objective.backward(share, cache)
-        return {name: share * loss for name, loss in losses.items()}
+        return {name: loss if name == "rows" else share * loss for name, loss in losses.items()}
 
     def _side_by_side(self, parts):
         """The first part here and the others in processes, or all on threads -> what _run returns of each."""
@@ -103,6 +105,11 @@ class Replicas:
     def _end_helpers(self):
         while self._helpers:
             self._helpers.pop().end()
+
+
+def _joined(parts):
+    """[{name: rows}, ...] of a batch's parts, in order -> {name: the rows of the whole batch}."""
+    return {name: get_array_module(x).concatenate([part[name] for part in parts]) for name, x in parts[0].items()}
 
 
 def _may_fork():

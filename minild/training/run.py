@@ -4,6 +4,7 @@ Beside the pipeline's own folders, DIR/training holds what a resume needs (state
 metrics.jsonl, the sample sheets, and a plot of the losses at the end.
 """
 
+import dataclasses
 import datetime
 import os
 import time
@@ -14,21 +15,20 @@ from safetensors import SafetensorError
 
 from minild import data, pretrained
 from minild.backend import get_device
-from minild.data.location import data_path
 from minild.data.pictures import gather, tell_skipped
 from minild.diffusion.schedule import NoiseSchedule
 from minild.engine.cores import core_count
 from minild.engine.memory import keep_freed_memory
 from minild.errors import UserError
 from minild.evaluation import rebuild
-from minild.models import LPIPS, AutoencoderKL, CLIPTextModel, PatchDiscriminator, UNet2DConditionModel
+from minild.models import CLIPTextModel, UNet2DConditionModel
 from minild.pipelines import Pipeline
 from minild.random import standard_normal
 from minild.tokenizer import CLIPTokenizer
-from minild.training.adversarial import AdversarialObjective, AdversarialPair
-from minild.training.autoencoder import AutoencoderObjective, encode_pictures, prepare
+from minild.training.autoencoder import encode_pictures, prepare
 from minild.training.budget import Budget
 from minild.training.checkpoint import load_training_state, training_state
+from minild.training.first_stage import AUTOENCODERS, first_stage
 from minild.training.journal import draw_sheet, plot_losses
 from minild.training.latent_diffusion import Denoiser, DiffusionObjective
 from minild.training.loop import training_steps
@@ -45,7 +45,7 @@ STATE, WEIGHTS = "state.json", "state.safetensors"
 
 
 def train(dataset, output, minutes=None, steps=None, seed=0, device="cpu", resume=False, size=None, preset=None,
-          autoencoder_only=False):
+          regularisation=None, autoencoder_only=False):  # fmt: skip
     """Train a text-to-image pipeline from nothing and write it to the folder `output`.
 
     dataset  "shapes", "emoji", "scenes" or a folder of captioned pictures
@@ -53,6 +53,7 @@ def train(dataset, output, minutes=None, steps=None, seed=0, device="cpu", resum
     steps    of each stage; with neither, the preset's minutes
     size     of the pictures, in pixels, a multiple of the autoencoder's f, instead of the preset's; not for a resume
     preset   a presets.Preset instead of the data set's own
+    regularisation  "kl" or "vq" instead of the preset's; a resume goes on with its own
     resume   go on with what `output` holds, as it was begun; a new `minutes` or `steps` moves the end
     autoencoder_only  end after stage one, with no pipeline yet: a resume goes on with stage two
 
@@ -63,14 +64,18 @@ def train(dataset, output, minutes=None, steps=None, seed=0, device="cpu", resum
     get_device(device)
     keep_freed_memory()
     if resume:
-        run = Run(output, _resumed_state(output, str(dataset), minutes, steps), device, preset)
+        asked = regularisation or (preset and preset.regularisation)
+        run = Run(output, _resumed_state(output, str(dataset), minutes, steps, asked), device, preset)
     else:
         preset = preset or preset_for(dataset)
+        regularisation = regularisation or preset.regularisation
+        _refuse_regularisation(regularisation)
         minutes = preset.minutes if minutes is None and steps is None else minutes
         size = preset.size if size is None else size
         _refuse_used(output)
         _refuse_size(size, preset)
-        run = Run(output, _first_state(str(dataset), size, seed, minutes, steps), device, preset)
+        state = _first_state(str(dataset), size, seed, minutes, steps) | {"regularisation": regularisation}
+        run = Run(output, state, device, preset)
         run.begin()
     try:
         run.train_autoencoder()
@@ -120,7 +125,12 @@ def _refuse_size(size, preset):
         raise UserError(f"size {size} is not divisible by {f}: use a multiple of {f} pixels")
 
 
-def _resumed_state(output, dataset, minutes, steps):
+def _refuse_regularisation(name):
+    if name not in AUTOENCODERS:
+        raise UserError(f"no regularisation {name!r}: use {' or '.join(AUTOENCODERS)}")
+
+
+def _resumed_state(output, dataset, minutes, steps, regularisation):
     path = Path(output) / "training" / STATE
     if not path.is_file():
         raise UserError(f"{output} holds no training to resume: leave --resume out to begin one")
@@ -130,6 +140,10 @@ def _resumed_state(output, dataset, minutes, steps):
     for field in _first_state(dataset, None, None, None, None):
         if field not in state:
             raise UserError(f"{path} has no {field!r}: begin anew in another folder")
+    begun = state.setdefault("regularisation", "kl")  # older ones had no other
+    _refuse_regularisation(begun)
+    if regularisation not in (None, begun):
+        raise UserError(f"{output} is a training with {begun}, not {regularisation}: go on with {begun}, or begin anew")
     return state if minutes is None and steps is None else {**state, "minutes": minutes, "steps": steps}
 
 
@@ -147,7 +161,8 @@ class Run:
     def __init__(self, output, state, device, preset=None):
         self.output, self.folder, self.state, self.device = Path(output), Path(output) / "training", state, device
         self.started = time.monotonic() - sum(state["elapsed"].values())
-        self.preset = preset or preset_for(state["dataset"])
+        preset = preset or preset_for(state["dataset"])
+        self.preset = dataclasses.replace(preset, regularisation=state["regularisation"])
         self.schedule = NoiseSchedule(self.preset.schedule)
         train_set, test_set = (data.load(state["dataset"], split, state["size"]) for split in ("train", "test"))
         tell_skipped(train_set)
@@ -167,13 +182,14 @@ class Run:
     def train_autoencoder(self):
         """Stage one: train the autoencoder and write vae/, unless that is done; then encode every picture."""
         preset, state = self.preset, self.state
+        kind = AUTOENCODERS[preset.regularisation]
         if state["stage"] == STAGES[0]:
-            self.vae = AutoencoderKL.from_config(preset.autoencoder_config(state["size"]), state["seed"])
+            self.vae = kind.from_config(preset.autoencoder_config(state["size"]), state["seed"])
             prepare(self.vae)
             self.vae.to(self.device)
             side = state["size"] // self.vae.downsampling
-            latent_shape = (side, side, preset.latent_channels)
-            model, objective = self._first_stage(latent_shape)
+            latent_shape = (side, side, preset.latent_width)
+            model, objective = first_stage(self.vae, self.pictures, latent_shape, preset, state["seed"])
             self._run_stage(model, objective, preset.autoencoder, self._draw_rebuilt)
             self.means, self.deviations = encode_pictures(self.vae, self.pictures)
             generators = [np.random.default_rng((state["seed"], i)) for i in range(len(self.means))]
@@ -182,24 +198,10 @@ class Run:
             self.vae.save_pretrained(self.output / "vae")
             state["stage"] = STAGES[1]
         else:
-            self.vae = AutoencoderKL.from_pretrained(self.output / "vae", device=self.device)
+            self.vae = kind.from_pretrained(self.output / "vae", device=self.device)
             self.means, self.deviations = encode_pictures(self.vae, self.pictures)
         # All that comes before stage two, reading and encoding too, counts as stage one's time.
         state["elapsed"][STAGES[0]] = time.monotonic() - self.started - state["elapsed"][STAGES[1]]
-
-    def _first_stage(self, latent_shape):
-        """What stage one trains, the autoencoder alone or against a discriminator, and the objective."""
-        preset = self.preset
-        settings = {"kl_weight": preset.kl_weight}
-        if preset.perceptual_weight:
-            perceptual = LPIPS.from_pretrained(data_path("pretrained", "perceptual"), device=self.device)
-            settings |= {"perceptual": perceptual, "perceptual_weight": preset.perceptual_weight}
-        objective = AutoencoderObjective(self.pictures, latent_shape, **settings)
-        if not preset.adversarial_weight:
-            return self.vae, objective
-        discriminator = PatchDiscriminator.from_config({"width": preset.discriminator_width}, self.state["seed"] + 3)
-        pair = AdversarialPair(self.vae, discriminator.to(self.device))
-        return pair, AdversarialObjective(objective, preset.adversarial_weight, preset.adversarial_start)
 
     def train_diffusion(self):
         """Stage two: train U-Net and text encoder as one on the latents, and write the whole pipeline."""
@@ -230,8 +232,9 @@ class Run:
         rng = np.random.default_rng((state["seed"], STAGES.index(stage)))
         budget = self._budget(stage)
         optimizer, ema = AdamW(model, weight_decay=preset.weight_decay), ExponentialMovingAverage(model)
+        tracker = getattr(objective, "tracker", None)
         if budget.taken:
-            self._load(optimizer, ema)
+            self._load(optimizer, ema, tracker)
             rng.bit_generator.state = state["generator"]
 
         def draw_averaged(path):
@@ -241,7 +244,7 @@ class Run:
         def save():
             state["taken"][stage], state["elapsed"][stage] = budget.taken, budget.elapsed
             state["generator"] = rng.bit_generator.state
-            self._save_state(training_state(optimizer, ema))
+            self._save_state(training_state(optimizer, ema, tracker))
             if stage == STAGES[1]:
                 with ema.averaged():
                     self._save_pipeline()
@@ -263,9 +266,9 @@ class Run:
             for path in self.folder.glob("next-*"):  # half of one, which may be what fills the disk
                 path.unlink()
 
-    def _load(self, optimizer, ema):
+    def _load(self, optimizer, ema, tracker):
         try:
-            load_training_state(optimizer, ema, pretrained.read_weights(self.folder / WEIGHTS))
+            load_training_state(optimizer, ema, pretrained.read_weights(self.folder / WEIGHTS), tracker)
         except ValueError as error:
             raise UserError(f"{self.output} cannot be resumed, begin anew in another folder: {error}") from None
 
@@ -292,6 +295,8 @@ class Run:
         state = self.state
         length = f"--minutes {state['minutes']:g}" if state["steps"] is None else f"--steps {state['steps']}"
         settings = f"{length} --size {state['size']} --seed {state['seed']}"
+        if state["regularisation"] != "kl":
+            settings += f" --regularisation {state['regularisation']}"
         self.pipeline.record = {
             "dataset": state["dataset"],
             "size": state["size"],

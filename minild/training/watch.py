@@ -1,4 +1,4 @@
-"""What a training watches for while it runs: losses that are no numbers, and a discriminator that has collapsed."""
+"""What a training watches for while it runs: losses that are no numbers, a discriminator or codebook that collapses."""
 
 import math
 
@@ -56,26 +56,35 @@ def describe(faults):
 
 
 class CollapseWatch:
-    """Tells of a discriminator that no longer teaches: once for each sign that it shows for PATIENCE steps in a row.
+    """Tells of a discriminator or a codebook that has collapsed, once for each time and each sign.
 
-    Either its loss is 0: it always can tell x from x̂, and its gradient is none or has nowhere to go. Or the mean logits
-    of both are equal: it cannot tell them apart at all.
+    A discriminator teaches no more where its loss is 0, for it always can tell x from x̂, and its gradient is none; or
+    where the mean logits of both are equal: it cannot tell them apart at all. Either has to last for PATIENCE steps. Of
+    a codebook the metric "codebook_collapsed" says so (codebook.CodebookTracker).
     """
 
     def __init__(self):
-        self.shown, self.told = {}, set()
+        self.lasted, self.told = {}, set()
 
     def note(self, means):
-        """means: those of EVERY steps -> a line to be told, or None. Stages without a discriminator show no sign."""
+        """means: those of EVERY steps -> a line to be told, or None. Stages that have neither show no sign."""
         loss, real, generated = (means.get(name, 0.0) for name in ("discriminator", "real", "generated"))
         begun = bool(loss or real or generated)  # before, all three are written as 0
-        signs = {
-            f"its loss is {loss:.1g}, it always tells the pictures apart": loss <= NO_LOSS,
-            f"it gives real and generated pictures the same logit, {real:.3g}": abs(real - generated) <= NO_DIFFERENCE,
-        }
-        for which, (words, there) in enumerate(signs.items()):
-            self.shown[which] = self.shown.get(which, 0) + EVERY if begun and there else 0
-            if self.shown[which] >= PATIENCE and which not in self.told:
+        of_discriminator = f"the discriminator has collapsed: for {PATIENCE} steps "
+        signs = [
+            (begun and loss <= NO_LOSS, PATIENCE,
+             f"{of_discriminator}its loss is {loss:.1g}, it always tells the pictures apart"),
+            (begun and abs(real - generated) <= NO_DIFFERENCE, PATIENCE,
+             f"{of_discriminator}it gives real and generated pictures the same logit, {real:.3g}"),
+            (means.get("codebook_collapsed", 0) > 0, EVERY,
+             f"the codebook has collapsed: only {means.get('codebook_use', 0):.1%} of the codes are in use; let moving "
+             "averages move the codes (codebook_moves), or take fewer codes or a larger commitment"),
+        ]  # fmt: skip
+        for which, (there, patience, words) in enumerate(signs):
+            self.lasted[which] = self.lasted.get(which, 0) + EVERY if there else 0
+            if not there:
+                self.told.discard(which)
+            elif self.lasted[which] >= patience and which not in self.told:
                 self.told.add(which)
-                return f"the discriminator has collapsed: for {PATIENCE} steps {words}"
+                return words
         return None

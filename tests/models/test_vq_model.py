@@ -34,15 +34,15 @@ class QuantizerHeld(Module):
         self.embedding, self.backward = quantizer.embedding, quantizer.backward
         self.held = None
 
-    def forward(self, z):
+    def forward(self, z, beta):
         codebook = self.embedding.weight.data
-        _, cache = run(quantize, z, codebook)
+        _, cache = run(quantize, z, codebook, beta)
         if self.held is None:
             indices = nearest_code(z, codebook)
             self.held = indices, z, codebook[indices]
         indices, z0, e0 = self.held
         e, _ = token_embedding(indices, codebook)
-        loss = ((z0 - e) ** 2).mean() + 0.25 * ((z - e0) ** 2).mean()
+        loss = ((z0 - e) ** 2).mean() + beta * ((z - e0) ** 2).mean()
         return (z + (e0 - z0), loss), cache
 
 
