@@ -34,7 +34,7 @@ def trained(folder, chosen):
     if not (folder / "vae" / "config.json").exists():
         resume = (folder / "training" / "state.json").exists()
         train("emoji", folder, preset=chosen, resume=resume, autoencoder_only=True)
-    kind = VQModel if getattr(chosen, "regularisation", "kl") == "vq" else AutoencoderKL
+    kind = VQModel if chosen.regularisation == "vq" else AutoencoderKL
     return kind.from_pretrained(folder / "vae")
 
 
