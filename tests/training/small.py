@@ -1,12 +1,13 @@
 """Models of a few thousand weights and the objectives that train them, with H ≠ W."""
 
 import numpy as np
-from models.tiny import AUTOENCODER, TEXT, UNET
+from models.tiny import AUTOENCODER, TEXT, UNET, VQ
 
 from minild.diffusion import NoiseSchedule
-from minild.models import LPIPS, AutoencoderKL, CLIPTextModel, PatchDiscriminator, UNet2DConditionModel
+from minild.models import LPIPS, AutoencoderKL, CLIPTextModel, PatchDiscriminator, UNet2DConditionModel, VQModel
 from minild.training.adversarial import AdversarialObjective, AdversarialPair
 from minild.training.autoencoder import AutoencoderObjective
+from minild.training.codebook import CodebookTracker, VQObjective
 from minild.training.latent_diffusion import Denoiser, DiffusionObjective
 
 LATENT = (4, 6, 3)
@@ -37,6 +38,20 @@ def autoencoder_objective(kl_weight=0.3, count=7):
     return AutoencoderObjective(pictures, (4, 3, 2), kl_weight)
 
 
+def vq_model(dtype="float32"):
+    """Twelve codes of four channels, near the twelve latents of a picture of noise."""
+    model, rng = drawn(VQModel.from_config(VQ)), np.random.default_rng(12)
+    z = model.encode(rng.uniform(-1, 1, (1, 8, 6, 3)).astype("f")).reshape(12, 4)
+    model.quantize.embedding.weight.data = z + 0.1 * rng.standard_normal(z.shape, np.float32)
+    return model.astype(dtype)
+
+
+def vq_objective(moves=False, count=7, **settings):
+    """Pictures 8 x 6, latents 4 x 3 x 4; the quantiser weighs as much as the picture, β not as by default."""
+    pictures = np.random.default_rng(5).integers(0, 256, (count, 8, 6, 3), np.uint8)
+    return VQObjective(pictures, CodebookTracker(12, 4, moves), **{"beta": 0.6, "codebook_weight": 0.8} | settings)
+
+
 def pair(dtype="float32"):
     """The autoencoder and a discriminator for its pictures of 8 x 6."""
     discriminator = PatchDiscriminator.from_config({"width": 4, "layers": 1})
@@ -60,4 +75,8 @@ def diffusion_objective(count=7, schedule=None, **settings):
     return DiffusionObjective(*latents, token_ids, np.arange(5), schedule or NoiseSchedule(), **settings)
 
 
+VQ_CASES = {
+    "codes by gradient": (vq_model, vq_objective),
+    "codes that are moved": (vq_model, lambda: vq_objective(moves=True)),
+}
 CASES = {"autoencoder": (autoencoder, autoencoder_objective), "diffusion": (denoiser, diffusion_objective)}

@@ -16,7 +16,7 @@ from minild.nn.module import Module, Parameter
 from minild.training import replicas as replicas_module
 from minild.training.flat import flatten
 from minild.training.replicas import Replicas
-from training.small import CASES, autoencoder, denoiser
+from training.small import CASES, VQ_CASES, autoencoder, denoiser
 
 
 def one_pass(make_model, objective, batch):
@@ -48,9 +48,9 @@ def processes(request):
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", CASES | VQ_CASES)
 def test_replicas_give_the_gradient_of_one_pass(case, count, processes, rng):
-    make_model, make_objective = CASES[case]
+    make_model, make_objective = (CASES | VQ_CASES)[case]
     objective = make_objective()
     with Replicas(make_model(), objective, count, processes) as replicas:
         assert len(replicas.modules) == count
@@ -59,6 +59,10 @@ def test_replicas_give_the_gradient_of_one_pass(case, count, processes, rng):
             expected, expected_losses = one_pass(make_model, objective, batch)
             gradient, losses = gradient_of(replicas, batch)
             require_equal(gradient, expected)
+            rows, expected_rows = (some.pop("rows", {}) for some in (losses, expected_losses))
+            for name, row in expected_rows.items():  # of the whole batch, in its order
+                np.testing.assert_allclose(rows[name], row, atol=1e-5)
+            assert rows.keys() == expected_rows.keys() and ("codes" in rows) == (case in VQ_CASES)
             assert {name: float(loss) for name, loss in losses.items()} == pytest.approx(
                 {name: float(loss) for name, loss in expected_losses.items()}, rel=1e-5
             )
