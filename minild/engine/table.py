@@ -207,6 +207,7 @@ OPS = {
     "hinge": Op(ops.hinge, ops.hinge_backward, ops.require_target),
     "logistic": Op(ops.logistic, ops.logistic_backward, ops.require_target),
     "gaussian_kl": Op(ops.gaussian_kl, ops.gaussian_kl_backward, ops.require_moments),
+    "contrastive": Op(ops.contrastive, ops.contrastive_backward, ops.require_contrastive),
 }
 
 NAMES = {op.op: name for name, op in OPS.items()}  # of the textbook functions

@@ -36,6 +36,7 @@ EXAMPLES = {
     "hinge": ([(2, 3, 5), 1], {}),
     "logistic": ([(2, 3, 5), -1], {}),
     "gaussian_kl": ([(2, 3, 5), (2, 3, 5)], {}),
+    "contrastive": ([(4, 6), (4, 6), ()], {}),
 }
 MORE = {  # what models ask for besides
     "linear": ([(5, 4), (4, 3), None], {}),

@@ -35,6 +35,7 @@ from minild.ops.attention import (
     require_attention,
     split_heads,
 )
+from minild.ops.contrastive import contrastive, contrastive_backward, require_contrastive
 from minild.ops.conv import col2im, conv2d, conv2d_backward, im2col, pad, require_conv2d
 from minild.ops.embedding import (
     require_timesteps,
