@@ -24,7 +24,8 @@ SHARD = re.compile(r"-\d{5}-of-\d{5}")  # in the name of a file that holds a par
 def to_interchange(array, layout):
     """A parameter's array in the interchange layout, on the host."""
     array = to_host(array)
-    return np.ascontiguousarray(array.transpose(TO_INTERCHANGE[layout]) if layout else array)
+    # np.ascontiguousarray would give a number an axis
+    return np.asarray(array.transpose(TO_INTERCHANGE[layout]) if layout else array, order="C")
 
 
 def from_interchange(array, parameter):

@@ -1,9 +1,11 @@
 """The models of latent diffusion, built from the same configs and with the same weight names as the reference.
 
-Beside them the two networks that train the autoencoder: LPIPS, the perceptual distance, and the patch discriminator.
+Beside them the two networks that train the autoencoder: LPIPS, the perceptual distance, and the patch discriminator;
+and CLIP, which trains the text encoder together with one for pictures.
 """
 
 from minild.models.autoencoder_kl import AutoencoderKL
+from minild.models.clip import CLIPModel, CLIPVisionModel
 from minild.models.clip_text import CLIPTextModel
 from minild.models.discriminator import PatchDiscriminator
 from minild.models.lpips import LPIPS
@@ -11,4 +13,7 @@ from minild.models.unet import UNet2DConditionModel
 from minild.models.vgg import VGG
 from minild.models.vq_model import VQModel
 
-__all__ = ["LPIPS", "VGG", "AutoencoderKL", "CLIPTextModel", "PatchDiscriminator", "UNet2DConditionModel", "VQModel"]
+__all__ = [
+    "LPIPS", "VGG", "AutoencoderKL", "CLIPModel", "CLIPTextModel", "CLIPVisionModel", "PatchDiscriminator",
+    "UNet2DConditionModel", "VQModel",
+]  # fmt: skip

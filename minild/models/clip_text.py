@@ -9,19 +9,19 @@ from minild.ops.attention import attention
 
 
 class CLIPAttention(Module):
-    """Causal self-attention, every projection with a bias: (N, L, D) -> (N, L, D)."""
+    """Self-attention, of the text causal, every projection with a bias: (N, L, D) -> (N, L, D)."""
 
-    def __init__(self, width, heads):
+    def __init__(self, width, heads, causal=True):
         self.k_proj, self.v_proj = Linear(width, width), Linear(width, width)
         self.q_proj, self.out_proj = Linear(width, width), Linear(width, width)
-        self.heads = heads
+        self.heads, self.causal = heads, causal
 
     def forward(self, x):
         """x (N, L, D) -> y (N, L, D)."""
         q, cache_q = self.q_proj.forward(x)
         k, cache_k = self.k_proj.forward(x)
         v, cache_v = self.v_proj.forward(x)
-        h, cache_attention = run(attention, q, k, v, self.heads, causal=True)
+        h, cache_attention = run(attention, q, k, v, self.heads, causal=self.causal)
         y, cache_out = self.out_proj.forward(h)
         return y, (cache_q, cache_k, cache_v, cache_attention, cache_out)
 
@@ -60,8 +60,8 @@ class CLIPMLP(Module):
 class CLIPEncoderLayer(Module):
     """x + self_attn(layer_norm1(x)), then + mlp(layer_norm2(x)): (N, L, D) -> (N, L, D)."""
 
-    def __init__(self, width, heads, inner, activation, eps):
-        self.self_attn = CLIPAttention(width, heads)
+    def __init__(self, width, heads, inner, activation, eps, causal=True):
+        self.self_attn = CLIPAttention(width, heads, causal)
         self.layer_norm1 = LayerNorm(width, eps)
         self.mlp = CLIPMLP(width, inner, activation)
         self.layer_norm2 = LayerNorm(width, eps)
@@ -119,11 +119,35 @@ class Positions(Module):
         return dy
 
 
-class CLIPTextEncoder(Module):
-    """The stack of layers."""
+class CLIPEncoder(Module):
+    """The stack of layers, of a text or of a picture: (N, L, D) -> (N, L, D)."""
 
-    def __init__(self, layers, width, heads, inner, activation, eps):
-        self.layers = [CLIPEncoderLayer(width, heads, inner, activation, eps) for _ in range(layers)]
+    def __init__(self, config, causal=True):
+        width, eps, activation = config["hidden_size"], config["layer_norm_eps"], config["hidden_act"]
+        heads, inner, count = (config[f] for f in ("num_attention_heads", "intermediate_size", "num_hidden_layers"))
+        self.layers = [CLIPEncoderLayer(width, heads, inner, activation, eps, causal) for _ in range(count)]
+
+    def forward(self, x, count=None):
+        """x (N, L, D) -> y (N, L, D), by the first `count` layers; None is all of them."""
+        caches = []
+        for layer in self.layers[:count]:
+            x, cache = layer.forward(x)
+            caches.append(cache)
+        return x, caches
+
+    def backward(self, dy, caches):
+        """dy (N, L, D) -> dx (N, L, D)."""
+        for layer, cache in zip(reversed(self.layers[: len(caches)]), reversed(caches)):
+            dy = layer.backward(dy, cache)
+        return dy
+
+
+def require_encoder(title, config):
+    """UserError unless hidden_act is an activation that is known, and the heads divide the width."""
+    if config["hidden_act"] not in ACTIVATIONS:
+        known = ", ".join(ACTIVATIONS)
+        raise UserError(f"{title}: hidden_act = {config['hidden_act']!r} is not supported, use {known}")
+    require_divisor(title, "num_attention_heads", config["num_attention_heads"], [config["hidden_size"]])
 
 
 class CLIPTextModel(Model):
@@ -164,22 +188,17 @@ class CLIPTextModel(Model):
     def complete_config(cls, config):
         """As of every Model; hidden_act must be an activation that is known."""
         complete = super().complete_config(config)
-        if complete["hidden_act"] not in ACTIVATIONS:
-            known = ", ".join(ACTIVATIONS)
-            raise UserError(f"{cls.__name__}: hidden_act = {complete['hidden_act']!r} is not supported, use {known}")
-        require_divisor(cls.__name__, "num_attention_heads", complete["num_attention_heads"], [complete["hidden_size"]])
+        require_encoder(cls.__name__, complete)
         return complete
 
     def __init__(self, config):
         super().__init__(config)
-        width, eps = config["hidden_size"], config["layer_norm_eps"]
-        heads, inner = config["num_attention_heads"], config["intermediate_size"]
+        width = config["hidden_size"]
         deviation = 0.02 * config["initializer_factor"]
         positions = config["max_position_embeddings"]
         self.embeddings = CLIPTextEmbeddings(config["vocab_size"], positions, width, deviation)
-        layers = config["num_hidden_layers"]
-        self.encoder = CLIPTextEncoder(layers, width, heads, inner, config["hidden_act"], eps)
-        self.final_layer_norm = LayerNorm(width, eps)
+        self.encoder = CLIPEncoder(config)
+        self.final_layer_norm = LayerNorm(width, config["layer_norm_eps"])
 
     def forward(self, token_ids, clip_skip=0):
         """token_ids (N, L) -> (N, L, D). clip_skip leaves out that many of the last layers, but not the norm."""
@@ -191,17 +210,12 @@ class CLIPTextModel(Model):
             got = getattr(token_ids, "shape", type(token_ids).__name__)
             raise ValueError(f"token_ids: expected an array (N, L) of {most} tokens at most, got {got}")
         h, embeddings = self.embeddings.forward(token_ids)
-        layers = []
-        for layer in self.encoder.layers[: count - clip_skip]:
-            h, cache = layer.forward(h)
-            layers.append(cache)
+        h, layers = self.encoder.forward(h, count - clip_skip)
         y, norm = self.final_layer_norm.forward(h)
         return y, (embeddings, layers, norm)
 
     def backward(self, dy, cache):
         """dy (N, L, D); token ids have no gradient, so nothing is returned."""
         embeddings, layers, norm = cache
-        dh = self.final_layer_norm.backward(dy, norm)
-        for layer, layer_cache in zip(reversed(self.encoder.layers[: len(layers)]), reversed(layers)):
-            dh = layer.backward(dh, layer_cache)
+        dh = self.encoder.backward(self.final_layer_norm.backward(dy, norm), layers)
         self.embeddings.backward(dh, embeddings)
