@@ -1,4 +1,4 @@
-"""`minild train`: a pipeline from pictures and captions; or the network of the perceptual distance."""
+"""`minild train`: a pipeline from pictures and captions; the network of the perceptual distance; or a CLIP."""
 
 from minild.cli import arguments as options
 from minild.cli.terminal import answer, note, without_warnings
@@ -15,7 +15,10 @@ def add(commands):
     summary = "train a pipeline: the autoencoder, then the diffusion model"
     command = options.add_command(commands, "train", run, summary, f"{FOLDERS} Prints the name of the folder it wrote.")
     dataset = "a data set of minild's, or a folder of captioned pictures; perceptual: the perceptual distance's network"
-    command.add_argument("dataset", type=options.name, metavar="shapes|emoji|scenes|FOLDER|perceptual", help=dataset)
+    choices = "shapes|emoji|scenes|FOLDER|perceptual|clip"
+    command.add_argument("dataset", type=options.name, metavar=choices, help=f"{dataset}; clip: a CLIP")
+    pairs = "whose pictures and captions a clip learns from: shapes, emoji, scenes or a folder (default: shapes)"
+    command.add_argument("--dataset", dest="pairs", type=options.name, metavar="NAME", help=pairs)
     output = "the folder to write"
     command.add_argument("--output", type=options.path, required=True, metavar="DIR", help=output)
     length = command.add_mutually_exclusive_group()
@@ -38,16 +41,20 @@ def run(arguments):
 
     if arguments.minutes == 0:
         raise UserError("--minutes must be more than 0")
-    if arguments.dataset == "perceptual" and arguments.resume:
-        raise UserError("--resume is not for perceptual, which takes minutes: begin anew in another folder")
-    if arguments.dataset == "perceptual" and arguments.regularisation:
-        raise UserError("--regularisation is not for perceptual, which has no latents: leave it out")
+    if arguments.dataset in ("perceptual", "clip") and arguments.resume:
+        raise UserError(f"--resume is not for {arguments.dataset}, which takes minutes: begin anew in another folder")
+    if arguments.dataset in ("perceptual", "clip") and arguments.regularisation:
+        raise UserError(f"--regularisation is not for {arguments.dataset}, which has no latents: leave it out")
+    if arguments.pairs and arguments.dataset != "clip":
+        raise UserError(f"--dataset is for clip: leave it out, the training is on {arguments.dataset}")
     own = read_own_ops(arguments.own_ops)
     length = {name: getattr(arguments, name) for name in ("minutes", "steps", "seed", "device")}
     try:
         with without_warnings(), using_own_ops(arguments.own_ops, own):
             if arguments.dataset == "perceptual":
                 training.train_perceptual(arguments.output, size=arguments.size or 64, **length)
+            elif arguments.dataset == "clip":
+                training.train_clip(arguments.pairs or "shapes", arguments.output, size=arguments.size or 32, **length)
             else:
                 length |= {"regularisation": arguments.regularisation, "resume": arguments.resume}
                 training.train(arguments.dataset, arguments.output, size=arguments.size, **length)

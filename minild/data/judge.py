@@ -24,6 +24,7 @@ from minild.data.relations import RELATIONS
 from minild.data.shapes import BACKGROUNDS, BASE, COLOURS, GAP, SHAPES, SHIFT, SIZES, SUB, parse, sprite
 
 ATTRIBUTES = ("background", "shapes", "colours", "relation", "all")
+SIZE = BASE  # the height and width of the pictures it reads
 _N = SUB * BASE  # quarter pixels across a picture
 _NEVER = -1e9
 

@@ -21,7 +21,7 @@ from minild.data.judge import shares
 from minild.data.relations import RELATIONS
 from minild.data.scenes import BASE, NAMES, SIZES, emoji_at, parse
 
-SIDE = BASE  # of the pictures that it reads
+SIZE = BASE  # the height and width of the pictures it reads
 _NEVER = -1e9
 _STEP = 2  # pixels between the places that are tried: a drawn emoji may stand off the grid
 
@@ -75,8 +75,8 @@ def read(picture):
     picture: (64, 64, 3) float in [0, 1], or uint8.
     """
     picture = np.asarray(picture)
-    if picture.shape != (SIDE, SIDE, 3):
-        raise ValueError(f"picture: expected shape ({SIDE}, {SIDE}, 3), got {picture.shape}")
+    if picture.shape != (SIZE, SIZE, 3):
+        raise ValueError(f"picture: expected shape ({SIZE}, {SIZE}, 3), got {picture.shape}")
     picture = picture.astype(np.float32) / (255 if picture.dtype == np.uint8 else 1)
     ground = read_ground(picture)
     gains = {size: _gains(picture, ground, size) for size in SIZES}

@@ -172,6 +172,13 @@ class Scenes(DrawnScenes):
     def _is_withheld(self, scene):
         return frozenset(scene.objects) in WITHHELD
 
+    @property
+    def judge(self):
+        """What reads pictures and says whether they follow their captions: minild.data.scene_judge."""
+        from minild.data import scene_judge  # which knows this file
+
+        return scene_judge
+
 
 def _places(relation, sizes, u):
     """Where two emoji of these sizes stand, in pixels (relations.place, of which the unit is the grid's)."""

@@ -170,6 +170,13 @@ class Shapes(DrawnScenes):
     def _is_withheld(self, scene):
         return any(pair in WITHHELD for pair in scene.objects)
 
+    @property
+    def judge(self):
+        """What reads pictures and says whether they follow their captions: minild.data.judge."""
+        from minild.data import judge  # which knows this file
+
+        return judge
+
 
 def _places(relation, sizes, u):
     """Where two objects of these sizes stand, in quarter pixels (relations.place)."""

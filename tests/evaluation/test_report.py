@@ -32,7 +32,7 @@ class FakePipeline:
     def __init__(self, draw, shift=0.1, record=None):
         self.draw, self.guidance_scale = draw, (record or {}).get("guidance_scale", 7.5)
         self.vae = SimpleNamespace(
-            encode=lambda x: SimpleNamespace(mean=x / 2), decode=lambda z: 2 * z + shift, dtype=np.float32, device="cpu"
+            mean_latent=lambda x: x / 2, decode=lambda z: 2 * z + shift, dtype=np.float32, device="cpu"
         )
         self.calls = []
 
@@ -106,7 +106,7 @@ def test_features_are_the_means_of_the_coarsest_maps(monkeypatch):
     whole = features(pictures, model)
     expected = model.features((pictures / 127.5 - 1).astype("f"))[-1].mean(axis=(1, 2))
     np.testing.assert_allclose(whole, expected, rtol=1e-4, atol=1e-4)
-    monkeypatch.setattr(evaluation, "PIXELS", 2 * 32 * 32)
+    monkeypatch.setattr(evaluation.pictures, "PIXELS", 2 * 32 * 32)
     np.testing.assert_allclose(features(pictures, model), whole, rtol=1e-4, atol=1e-4)
 
 
@@ -128,7 +128,7 @@ def test_rebuild_encodes_to_the_mean_in_batches(rng, monkeypatch):
     pipeline = tiny_pipeline.make()
     posterior = pipeline.vae.encode(pictures.astype(np.float32) / 127.5 - 1)
     expected = pipeline.decode(posterior.mean * pipeline.vae.config["scaling_factor"])
-    monkeypatch.setattr(evaluation, "PIXELS", 2 * 8 * 8)
+    monkeypatch.setattr(evaluation.pictures, "PIXELS", 2 * 8 * 8)
     rebuilt = rebuild(pipeline.vae, pictures)
     assert rebuilt.dtype == np.float32 and rebuilt == pytest.approx(expected, abs=1e-5)
     assert 0 <= rebuilt.min() < rebuilt.max() <= 1
@@ -139,7 +139,7 @@ def test_nearest_is_by_mean_squared_error(rng, monkeypatch):
     queries = rng.random((5, 4, 3, 3))
     errors = ((queries[:, None] - pictures / 255) ** 2).mean(axis=(2, 3, 4))
     assert np.array_equal(nearest(queries, pictures, 4), errors.argsort(axis=1)[:, :4])
-    monkeypatch.setattr(evaluation, "NUMBERS", 2 * 36)  # two pictures at once
+    monkeypatch.setattr(evaluation.measures, "NUMBERS", 2 * 36)  # two pictures at once
     assert np.array_equal(nearest(queries, pictures, 20), errors.argsort(axis=1))
 
 
@@ -259,7 +259,8 @@ def test_a_real_pipeline_of_small_pictures(tmp_path):
     folder = data.load(tmp_path, size=8)
     figures = evaluate(tiny_pipeline.make(), folder, folder, count=2, steps=2, progress=False)
     assert "top5" not in figures and figures["candidates"] == 2  # of which any five are all
-    assert "ssim" not in figures and np.isfinite(figures["psnr"]) and figures["drawn"] == 2
+    assert "ssim" not in figures and "frechet_drawn" not in figures
+    assert np.isfinite(figures["psnr"]) and figures["drawn"] == 2
     assert json.loads(json.dumps(figures)) == figures
 
 

@@ -30,7 +30,7 @@ def over_guidance(cells, judge, asked):
 
     def compute(scale):
         drawn = asked.draw(steps=50, sampler="ddim", guidance_scale=scale)
-        precision, recall = evaluation.precision_recall(judge.features(drawn), judge.features(asked.real))
+        precision, recall = evaluation.precision_recall(judge.features(asked.real), judge.features(drawn))
         return {
             "followed": faithfulness(asked, drawn),
             "frechet": judge.frechet(drawn, asked.real),
