@@ -288,7 +288,7 @@ def test_a_broken_config_is_named(saved, text, message):
     (UNet2DConditionModel, UNET, {"conv_in_kernel": 5}, "conv_in_kernel = 5 is not supported, use 3"),
     (UNet2DConditionModel, UNET, {"addition_embed_type": "text_time"}, "addition_embed_type = 'text_time'"),  # SDXL
     (UNet2DConditionModel, UNET, {"transformer_layers_per_block": [1, 2]}, "transformer_layers_per_block"),
-    (UNet2DConditionModel, UNET, {"class_embed_type": "timestep"}, "class_embed_type = 'timestep' is not supported"),
+    (UNet2DConditionModel, UNET, {"class_embed_type": "text"}, "class_embed_type = 'text' is not supported"),
     (UNet2DConditionModel, UNET, {"down_block_types": ["CrossAttnDownBlock2D", "SkipDownBlock2D"]}, "down_block_types"),
     (UNet2DConditionModel, UNET, {"up_block_types": ["UpBlock2D"]}, "up_block_types"),
     (CLIPTextModel, TEXT, {"hidden_act": "relu"}, "hidden_act"),

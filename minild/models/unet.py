@@ -5,16 +5,18 @@
 
 import numpy as np
 
-from minild.engine import run
+from minild.backend import get_array_module
 from minild.errors import UserError
 from minild.models.model import Model, require_block_types, require_divisor
-from minild.nn.layers import SILU, Conv2d, GroupNorm, Linear
-from minild.nn.module import Module, add_gradients
+from minild.nn.embeddings import SinusoidalEmbedding, class_embedding, context_projection
+from minild.nn.layers import Conv2d, GroupNorm
+from minild.nn.module import add_gradients
 from minild.nn.unet_blocks import DOWN_BLOCKS, UP_BLOCKS, UNetMidBlock2DCrossAttn
-from minild.ops.embedding import timestep_embedding
 from minild.ops.validate import require_rank, require_shape
 
 MID_BLOCKS = ("UNetMidBlock2DCrossAttn", None)
+CLASS_EMBEDDINGS = (None, "timestep", "identity", "projection", "simple_projection")
+CONTEXT_PROJECTIONS = (None, "text_proj", "image_proj")
 ALIKE = (
     "cross_attention_dim", "only_cross_attention", "reverse_transformer_layers_per_block",
     "transformer_layers_per_block",
@@ -33,29 +35,12 @@ def _is_size(value):
     return value is None or all(type(side) is int and side >= 1 for side in sides)
 
 
-class TimestepEmbedding(Module):
-    """Linear, SiLU, linear: (N, C) -> (N, width)."""
-
-    def __init__(self, in_channels, width):
-        self.linear_1 = Linear(in_channels, width)
-        self.linear_2 = Linear(width, width)
-
-    def forward(self, x):
-        """x (N, C) -> y (N, width)."""
-        h, first = self.linear_1.forward(x)
-        h, act = SILU.forward(h)
-        h, second = self.linear_2.forward(h)
-        return h, (first, act, second)
-
-    def backward(self, dy, cache):
-        """dy (N, width) -> dx (N, C)."""
-        first, act, second = cache
-        dh = self.linear_2.backward(dy, second)
-        return self.linear_1.backward(SILU.backward(dh, act), first)
-
-
 class UNet2DConditionModel(Model):
-    """ε_θ(z_t, t, τ_θ(y)): x (N, h, w, c), timesteps t (N,), context (N, L, D) -> (N, h, w, c)."""
+    """ε_θ(z_t, t, τ_θ(y)): x (N, h, w, c), timesteps t (N,), context (N, L, D) -> (N, h, w, out_channels).
+
+    Where the config says so it takes class labels too, and a context that it projects itself: see nn.embeddings.
+    in_channels may be more than out_channels: what an inpainting model is given beside the latents, say.
+    """
 
     defaults = {
         "sample_size": None,
@@ -74,6 +59,12 @@ class UNet2DConditionModel(Model):
         "attention_head_dim": 8,
         "use_linear_projection": False,
         "time_embedding_dim": None,
+        "class_embed_type": None,
+        "num_class_embeds": None,
+        "projection_class_embeddings_input_dim": None,
+        "class_embeddings_concat": False,
+        "encoder_hid_dim": None,
+        "encoder_hid_dim_type": None,
     }
     only = {
         "center_input_sample": [False, None],
@@ -89,13 +80,11 @@ class UNet2DConditionModel(Model):
         "conv_in_kernel": [3],
         "conv_out_kernel": [3],
         "attention_type": ["default", None],
-        "class_embeddings_concat": [False, None],
         "reverse_transformer_layers_per_block": [None, 1],
     } | {
         field: [None]
         for field in (
-            "encoder_hid_dim encoder_hid_dim_type class_embed_type addition_embed_type num_class_embeds "
-            "time_embedding_act_fn timestep_post_act time_cond_proj_dim quantization_config"
+            "addition_embed_type time_embedding_act_fn timestep_post_act time_cond_proj_dim quantization_config"
         ).split()
     }
     inert = frozenset(
@@ -103,7 +92,7 @@ class UNet2DConditionModel(Model):
             "upcast_attention dropout "
             # of kinds of blocks and of embeddings that this model does not have
             "resnet_skip_time_act resnet_out_scale_factor mid_block_only_cross_attention cross_attention_norm "
-            "addition_embed_type_num_heads addition_time_embed_dim projection_class_embeddings_input_dim"
+            "addition_embed_type_num_heads addition_time_embed_dim"
         ).split()
     )
     other_models = (
@@ -140,6 +129,23 @@ class UNet2DConditionModel(Model):
             raise cls._unsupported(complete, "sample_size", "a number of 1 or more, two of them, or null")
         if complete["mid_block_type"] not in MID_BLOCKS:
             raise cls._unsupported(complete, "mid_block_type", f"{MID_BLOCKS[0]!r} or null")
+        return cls._complete_embeddings(complete)
+
+    @classmethod
+    def _complete_embeddings(cls, complete):
+        """The config with the fields of nn.embeddings' class_embedding and context_projection checked."""
+        complete["class_embeddings_concat"] = bool(complete["class_embeddings_concat"])
+        if complete["encoder_hid_dim_type"] is None and complete["encoder_hid_dim"] is not None:
+            complete["encoder_hid_dim_type"] = CONTEXT_PROJECTIONS[1]  # as the reference has it
+        for field, kinds in (("class_embed_type", CLASS_EMBEDDINGS), ("encoder_hid_dim_type", CONTEXT_PROJECTIONS)):
+            if complete[field] not in kinds:
+                raise cls._unsupported(complete, field, f"null, {', '.join(map(repr, kinds[1:]))}")
+        needed = ["projection_class_embeddings_input_dim"] if "proj" in (complete["class_embed_type"] or "") else []
+        needed += ["encoder_hid_dim"] if complete["encoder_hid_dim_type"] else []
+        needed += ["num_class_embeds"] if complete["num_class_embeds"] is not None else []
+        for field in needed:
+            if type(complete[field]) is not int or complete[field] < 1:
+                raise cls._unsupported(complete, field, "a whole number from 1")
         return complete
 
     @classmethod
@@ -155,7 +161,12 @@ class UNet2DConditionModel(Model):
         heads = per_level(config, "attention_head_dim")
         last = len(channels) - 1
         self.conv_in = Conv2d(config["in_channels"], channels[0])
-        self.time_embedding = TimestepEmbedding(channels[0], temb)
+        self.time_embedding = SinusoidalEmbedding(channels[0], temb, config["flip_sin_to_cos"], config["freq_shift"])
+        self.encoder_hid_proj = context_projection(config)
+        self.class_embedding = class_embedding(config, temb)
+        self.temb_width = temb
+        if self.class_embedding and config["class_embeddings_concat"]:
+            temb *= 2
         widths = [channels[0], *channels]
         everywhere = {
             "temb_channels": temb,
@@ -186,7 +197,7 @@ class UNet2DConditionModel(Model):
         self.conv_norm_out = GroupNorm(config["norm_num_groups"], channels[0], config["norm_eps"], silu=True)
         self.conv_out = Conv2d(channels[0], config["out_channels"], init=0.0)
 
-    def require(self, x, t, context):
+    def require(self, x, t, context, class_labels=None):
         """ValueError unless the arguments of `forward` fit each other and the config."""
         config = self.config
         for name, argument in (("x", x), ("t", t), ("context", context)):
@@ -198,26 +209,48 @@ class UNet2DConditionModel(Model):
         require_shape("t", t, (N,))
         if t.dtype.kind not in "fiu":
             raise ValueError(f"t: expected numbers, got dtype {t.dtype}")
-        require_shape("context", context, (N, None, config["cross_attention_dim"]))
+        if config["encoder_hid_dim_type"] == "image_proj":
+            require_shape("context", context, (N, config["encoder_hid_dim"]))
+        else:
+            require_shape("context", context, (N, None, config["encoder_hid_dim"] or config["cross_attention_dim"]))
         for name, argument in (("x", x), ("context", context)):
             if not argument.size:
                 raise ValueError(f"{name}: expected at least one of everything, got shape {argument.shape}")
             if argument.dtype != self.dtype:
                 raise ValueError(f"{name}: expected dtype {self.dtype} like the weights, got {argument.dtype}")
+        self._require_labels(class_labels, N)
 
-    def forward(self, x, t, context):
-        """x (N, h, w, c), t (N,) numbers from 0 to T - 1, context (N, L, D) -> (N, h, w, c), what the model predicts.
+    def _require_labels(self, labels, N):
+        """ValueError unless the class labels are what the config asks for."""
+        config, kind = self.config, self.config["class_embed_type"]
+        if not self.class_embedding:
+            if labels is not None:
+                raise ValueError("class_labels: expected None, for the config has no class embedding")
+            return
+        if not hasattr(labels, "shape"):
+            raise ValueError(f"class_labels: expected an array, got {labels!r}")
+        widths = {None: (), "timestep": (), "identity": (self.temb_width,)}
+        require_shape(
+            "class_labels", labels, (N, *widths.get(kind, (config["projection_class_embeddings_input_dim"],)))
+        )
+        if labels.dtype.kind not in ("iu" if kind is None else "fiu"):
+            what = "whole numbers" if kind is None else "numbers"
+            raise ValueError(f"class_labels: expected {what}, got dtype {labels.dtype}")
 
+    def forward(self, x, t, context, class_labels=None):
+        """x (N, h, w, in_channels), t (N,) numbers from 0 to T - 1, context (N, L, D) -> (N, h, w, out_channels).
+
+        y is what the model predicts. context is (N, L, encoder_hid_dim), or (N, encoder_hid_dim) of "image_proj", where
+        the config names one; class_labels are as nn.embeddings.class_embedding has them, labels of a table 0 or more
+        and less than num_class_embeds.
         Any h and w will do: each level is half of the one above, rounded up, and on the way back as large as its skips.
         Raises ValueError for a shape that does not fit.
         """
-        self.require(x, t, context)
-        config = self.config
-        t = t.astype(np.promote_types(x.dtype, "float32"))  # in float16 the angles of a large t are mostly rounding
-        embedded, angles = run(
-            timestep_embedding, t, config["block_out_channels"][0], config["flip_sin_to_cos"], config["freq_shift"]
-        )
-        temb, time = self.time_embedding.forward(embedded.astype(x.dtype, copy=False))
+        self.require(x, t, context, class_labels)
+        temb, embeddings = self._embed(t, class_labels, x)
+        projection = None
+        if self.encoder_hid_proj:
+            context, projection = self.encoder_hid_proj.forward(context)
         h, conv_in = self.conv_in.forward(x)
         skips, downs, ups = [h], [], []
         for block in self.down_blocks:
@@ -235,11 +268,14 @@ class UNet2DConditionModel(Model):
             ups.append(cache)
         h, norm = self.conv_norm_out.forward(h)
         y, conv_out = self.conv_out.forward(h)
-        return y, (angles, time, conv_in, downs, mid, ups, norm, conv_out)
+        return y, (embeddings, projection, conv_in, downs, mid, ups, norm, conv_out)
 
     def backward(self, dy, cache):
-        """dy (N, h, w, c) -> dx (N, h, w, c), dt (N,), dcontext (N, L, D), or None where nothing attends to it."""
-        angles, time, conv_in, downs, mid, ups, norm, conv_out = cache
+        """dy like y -> dx, dt (N,), dcontext like the context, or None where nothing attends to it.
+
+        And dclass_labels after them, where the labels are numbers or vectors rather than entries of a table.
+        """
+        embeddings, projection, conv_in, downs, mid, ups, norm, conv_out = cache
         dh = self.conv_out.backward(dy, conv_out)
         dh = self.conv_norm_out.backward(dh, norm)
         dskips = []  # of the skips in their own order, filled from the front as the up blocks go back
@@ -257,5 +293,31 @@ class UNet2DConditionModel(Model):
             dh, d, dc = block.backward((dh, mine), down)
             dtemb, dcontext = add_gradients(dtemb, d), add_gradients(dcontext, dc)
         dx = self.conv_in.backward(dh + dskips[0], conv_in)
-        dt = angles.backward(self.time_embedding.backward(dtemb, time))
-        return dx, dt, dcontext
+        if self.encoder_hid_proj and dcontext is not None:
+            dcontext = self.encoder_hid_proj.backward(dcontext, projection)
+        dt, dlabels = self._embed_backward(dtemb, embeddings)
+        return (dx, dt, dcontext) if dlabels is None else (dx, dt, dcontext, dlabels)
+
+    def _embed(self, t, class_labels, x):
+        """The embedding of the timesteps and of the labels, (N, temb) in the dtype of x, and a cache."""
+        wide = np.promote_types(x.dtype, "float32")  # in float16 the angles of a large t are mostly rounding
+        temb, time = self.time_embedding.forward(t.astype(wide))
+        if not self.class_embedding:
+            return temb, (time, None)
+        if self.config["class_embed_type"]:
+            exact = self.config["class_embed_type"] == "timestep"
+            class_labels = class_labels.astype(wide if exact else x.dtype)
+        embedded, labels = self.class_embedding.forward(class_labels)
+        if self.config["class_embeddings_concat"]:
+            return get_array_module(temb).concatenate([temb, embedded], axis=1), (time, labels)
+        return temb + embedded, (time, labels)
+
+    def _embed_backward(self, dtemb, cache):
+        """dtemb (N, temb) -> dt (N,), and dclass_labels, None where they have no gradient."""
+        time, labels = cache
+        dlabels, concatenated = None, self.config["class_embeddings_concat"]
+        if self.class_embedding:
+            dembedded = dtemb[:, self.temb_width :] if concatenated else dtemb
+            dlabels = self.class_embedding.backward(dembedded, labels)
+            dtemb = dtemb[:, : self.temb_width]
+        return self.time_embedding.backward(dtemb, time), dlabels

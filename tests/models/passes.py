@@ -20,10 +20,9 @@ class Pass(NamedTuple):
     gradients: dict
 
 
-def unet(model, x, t, context, dy):
-    y, cache = model.forward(x, t, context)
-    dx, dt, dcontext = model.backward(dy, cache)
-    return {"y": y}, {"x": dx, "t": dt, "context": dcontext}
+def unet(model, x, t, context, dy, class_labels=None):
+    y, cache = model.forward(x, t, context, class_labels)
+    return {"y": y}, dict(zip(("x", "t", "context", "class_labels"), model.backward(dy, cache)))
 
 
 def autoencoder_kl(model, x, noise, dy, dmean, dlogvar):

@@ -9,7 +9,18 @@ from minild.gradcheck import check, check_module
 from minild.models import AutoencoderKL, CLIPTextModel, UNet2DConditionModel
 from minild.models.autoencoder_kl import DiagonalGaussian, reparameterize, reparameterize_backward
 from minild.nn.module import Module
-from models.tiny import AUTOENCODER, TEXT, THREE_LEVELS, UNET, UNET_2, autoencoder_inputs, unet_inputs
+from models.tiny import (
+    AUTOENCODER,
+    LABELLED,
+    PROJECTED,
+    TEXT,
+    THREE_LEVELS,
+    UNET,
+    UNET_2,
+    autoencoder_inputs,
+    labels,
+    unet_inputs,
+)
 
 
 @pytest.mark.parametrize(
@@ -19,6 +30,20 @@ from models.tiny import AUTOENCODER, TEXT, THREE_LEVELS, UNET, UNET_2, autoencod
 def test_unet(rng, config, size, samples):
     model = UNet2DConditionModel.from_config(config)
     check_module(model, unet_inputs(rng, config["in_channels"], size), samples=samples)
+
+
+@pytest.mark.parametrize("case", LABELLED)
+def test_unet_of_class_labels(rng, case):
+    config, shape = LABELLED[case]
+    inputs = unet_inputs(rng, config["in_channels"]) | {"class_labels": labels(rng, shape)}
+    check_module(UNet2DConditionModel.from_config(config), inputs, samples=1)
+
+
+@pytest.mark.parametrize("case", PROJECTED)
+def test_unet_that_projects_its_context(rng, case):
+    config, shape = PROJECTED[case]
+    inputs = unet_inputs(rng, 3) | {"context": rng.standard_normal(shape)}
+    check_module(UNet2DConditionModel.from_config(config), inputs, samples=1)
 
 
 class WholeAutoencoder(Module):

@@ -64,3 +64,25 @@ def unet_inputs(rng, channels, size=(4, 6)):
 
 def autoencoder_inputs(rng):
     return {"x": rng.standard_normal((2, 6, 4, 3)), "noise": rng.standard_normal((2, 3, 2, 2))}
+
+
+LABELLED = {  # every way to be led by more than a context, and the shape of the labels for two pictures
+    "table": (UNET | {"num_class_embeds": 7}, None),
+    "table, concatenated": (UNET | {"num_class_embeds": 7, "class_embeddings_concat": True, "in_channels": 5}, None),
+    "timestep": (UNET | {"class_embed_type": "timestep", "num_class_embeds": 3}, (2,)),
+    "identity": (UNET | {"class_embed_type": "identity", "class_embeddings_concat": True}, (2, 32)),
+    "projection": (UNET | {"class_embed_type": "projection", "projection_class_embeddings_input_dim": 5}, (2, 5)),
+    "simple projection": (
+        UNET | {"class_embed_type": "simple_projection", "projection_class_embeddings_input_dim": 5, "in_channels": 7},
+        (2, 5),
+    ),
+}
+PROJECTED = {  # a context that the model projects itself, and its shape for two pictures
+    "text_proj": (UNET | {"encoder_hid_dim": 4}, (2, 5, 4)),
+    "image_proj": (UNET | {"encoder_hid_dim": 4, "encoder_hid_dim_type": "image_proj"}, (2, 4)),
+}
+
+
+def labels(rng, shape):
+    """Class labels for two pictures: entries of a table of seven, or numbers of that shape."""
+    return np.array([4, 1]) if shape is None else rng.standard_normal(shape)

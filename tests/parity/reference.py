@@ -67,11 +67,17 @@ def pair(kind, config, writer, folder, rng):
     return getattr(models, kind).from_pretrained(folder), theirs
 
 
-def unet(model, x, t, context, dy):
+def unet(model, x, t, context, dy, class_labels=None):
     x, t, context = channels_first(x).requires_grad_(), torch.tensor(t, requires_grad=True), torch.tensor(context)
-    y = model(x, t, encoder_hidden_states=context.requires_grad_()).sample
+    labels = None if class_labels is None else torch.tensor(class_labels, requires_grad=class_labels.dtype.kind == "f")
+    given = {"encoder_hidden_states": context.requires_grad_()}
+    if model.config.encoder_hid_dim_type == "image_proj":
+        given = {"encoder_hidden_states": None, "added_cond_kwargs": {"image_embeds": context}}
+    y = model(x, t, class_labels=labels, **given).sample
     y.backward(channels_first(dy))
     gradients = {"x": channels_last(x.grad), "t": t.grad.numpy(), "context": context.grad.numpy()}
+    if labels is not None and labels.requires_grad:
+        gradients["class_labels"] = labels.grad.numpy()
     return {"y": channels_last(y)}, gradients
 
 

@@ -75,7 +75,6 @@ CHANGE_NOTHING = {
         "cross_attention_norm": ["layer_norm"],
         "addition_embed_type_num_heads": [3, None],
         "addition_time_embed_dim": [256],
-        "projection_class_embeddings_input_dim": [2816],
     },
     "AutoencoderKL": AUTOENCODER_FIELDS | {"latents_mean": [[1, 2]], "latents_std": [[3, 4]], "shift_factor": [0.5]},
     "VQModel": AUTOENCODER_FIELDS,

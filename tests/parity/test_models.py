@@ -8,7 +8,18 @@ gradient is a small rest of large terms: the deeper models here are wide enough 
 import numpy as np
 import pytest
 from models.passes import BLIND, ONE_TOKEN, assert_same, run
-from models.tiny import AUTOENCODER, TEXT, THREE_LEVELS, UNET, UNET_2, autoencoder_inputs, unet_inputs
+from models.tiny import (
+    AUTOENCODER,
+    LABELLED,
+    PROJECTED,
+    TEXT,
+    THREE_LEVELS,
+    UNET,
+    UNET_2,
+    autoencoder_inputs,
+    labels,
+    unet_inputs,
+)
 from safetensors.numpy import load_file, save_file
 
 from minild import models
@@ -98,6 +109,7 @@ SAID = {  # as a config says it: what it means here
         "cross_attention_norm": "group_norm",
         "addition_time_embed_dim": 4,
         "projection_class_embeddings_input_dim": 3,
+        "class_embeddings_concat": None,
     },
 }
 
@@ -113,6 +125,34 @@ def test_what_else_a_config_can_say(tmp_path, rng, said, writer):
 def test_a_unet_of_three_levels_with_no_middle(tmp_path, rng, dtype, writer):
     config = THREE_LEVELS | {"block_out_channels": [16, 16, 32]}
     assert_same(*unet_passes(config, (7, 10), dtype, writer, tmp_path, rng), dtype)
+
+
+WIDE = {"block_out_channels": [16, 32]}  # as above, for float32
+
+
+@WRITERS
+@DTYPES
+@pytest.mark.parametrize("case", LABELLED)
+def test_a_unet_of_class_labels(tmp_path, rng, case, dtype, writer):
+    config, shape = LABELLED[case]
+    shape = (2, 64) if case == "identity" else shape
+    ours, theirs = pair("UNet2DConditionModel", config | WIDE, writer, tmp_path, rng)
+    inputs = unet_inputs(rng, config["in_channels"]) | {"t": np.array([3.75, 212.25])}
+    inputs |= {"dy": rng.standard_normal((2, 4, 6, 3)), "class_labels": labels(rng, shape)}
+    if case == "timestep":
+        inputs["class_labels"] = np.array([20.5, 0.25])
+    assert_same(run(ours, inputs, dtype), reference.run(theirs, inputs, dtype), dtype)
+
+
+@WRITERS
+@DTYPES
+@pytest.mark.parametrize("case", PROJECTED)
+def test_a_unet_that_projects_its_context(tmp_path, rng, case, dtype, writer):
+    config, shape = PROJECTED[case]
+    ours, theirs = pair("UNet2DConditionModel", config | WIDE, writer, tmp_path, rng)
+    inputs = unet_inputs(rng, 3) | {"t": np.array([3.75, 212.25]), "context": rng.standard_normal(shape)}
+    inputs["dy"] = rng.standard_normal((2, 4, 6, 3))
+    assert_same(run(ours, inputs, dtype), reference.run(theirs, inputs, dtype), dtype)
 
 
 def test_doubled_and_cut_is_the_nearest_neighbour():

@@ -184,7 +184,7 @@ DAMAGES = {
         _weights(lambda s: s.update({"decoder.stray": np.zeros(1, np.float32)})),
         "unknown decoder.stray",
     ),
-    "a field that changes the result": (_config("unet", class_embed_type="timestep"), "class_embed_type = 'timestep'"),
+    "a field that changes the result": (_config("unet", class_embed_type="text"), "class_embed_type = 'text'"),
     "a field of the wrong type": (_config("text_encoder", num_hidden_layers="two"), "num_hidden_layers = 'two' is not"),
     "another prediction": (
         _config("scheduler", "scheduler_config.json", prediction_type="flow_prediction"),
