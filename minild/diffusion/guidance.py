@@ -8,21 +8,22 @@ from minild.backend import get_array_module
 def guided(model, context, negative_context, guidance_scale, rescale=0.0, passes=None):
     """predict(latents, t) -> ε_negative + s · (ε_context - ε_negative), then `rescaled`.
 
-    model(x, t, context) -> ε with t (N,); context and negative_context (N, L, D). At scale 1 the negative half cancels
-    and is not computed. Both halves are one pass over [negative, context]; or two, made through `passes`, a map() that
-    may run them side by side.
+    model(x, t, context) -> ε with t (N,); context and negative_context (N, L, D), or named tuples of arrays, such as
+    models.Condition, where more than words leads the model. At scale 1 the negative half cancels and is not computed.
+    Both halves are one pass over [negative, context]; or two, made through `passes`, a map() that may run them side by
+    side.
     """
-    xp = get_array_module(context)
-
     def evaluate(latents, t, context):
+        xp = get_array_module(latents)
         return model(latents, xp.full((len(latents),), t, latents.dtype), context)
 
     if guidance_scale == 1:
         return lambda latents, t: evaluate(latents, t, context)
-    both = xp.concatenate([negative_context, context])
+    both = joined(negative_context, context)
 
     def predict(latents, t):
         if passes is None:
+            xp = get_array_module(latents)
             negative, positive = xp.split(evaluate(xp.concatenate([latents, latents]), t, both), 2)
         else:
             negative, positive = passes(lambda half: evaluate(latents, t, half), (negative_context, context))
@@ -30,6 +31,13 @@ def guided(model, context, negative_context, guidance_scale, rescale=0.0, passes
         return rescaled(epsilon, positive, rescale) if rescale else epsilon
 
     return predict
+
+
+def joined(first, second):
+    """Two conditions as one batch: arrays one after the other, and so those of named tuples, None where both are."""
+    if isinstance(first, tuple):
+        return type(first)(*(None if one is None else joined(one, other) for one, other in zip(first, second)))
+    return get_array_module(first).concatenate([first, second])
 
 
 def rescaled(epsilon, positive, rescale):

@@ -7,6 +7,7 @@ and CLIP, which trains the text encoder together with one for pictures.
 from minild.models.autoencoder_kl import AutoencoderKL
 from minild.models.clip import CLIPModel, CLIPVisionModel
 from minild.models.clip_text import CLIPTextModel
+from minild.models.condition import Condition, Conditioned
 from minild.models.discriminator import PatchDiscriminator
 from minild.models.lpips import LPIPS
 from minild.models.unet import UNet2DConditionModel
@@ -14,6 +15,6 @@ from minild.models.vgg import VGG
 from minild.models.vq_model import VQModel
 
 __all__ = [
-    "LPIPS", "VGG", "AutoencoderKL", "CLIPModel", "CLIPTextModel", "CLIPVisionModel", "PatchDiscriminator",
-    "UNet2DConditionModel", "VQModel",
+    "LPIPS", "VGG", "AutoencoderKL", "CLIPModel", "CLIPTextModel", "CLIPVisionModel", "Condition", "Conditioned",
+    "PatchDiscriminator", "UNet2DConditionModel", "VQModel",
 ]  # fmt: skip

@@ -1,34 +1,47 @@
-"""Stage two: the U-Net and the text encoder learn together to tell the noise in a latent, given its caption."""
-
-from typing import Any, NamedTuple
+"""Stage two: the U-Net, and the text encoder with it, learn to tell the noise in a latent, given what it shows."""
 
 import numpy as np
 
 from minild.backend import to_device
 from minild.diffusion.loss import denoising_loss, denoising_loss_backward
-from minild.nn.module import Module
-
-EARLY = 0.3  # the share of a training that goes to where things stand, before the rest sees to what they look like
-
-
-class Denoiser(Module):
-    """ε_θ(z_t, t, τ_θ(y)): the two models that stage two trains as one."""
-
-    def __init__(self, unet, text_encoder):
-        self.unet, self.text_encoder = unet, text_encoder
+from minild.models.condition import Condition, Conditioned
+from minild.training.conditioning import EARLY, Choices, Conditioning
 
 
-class DiffusionLossCache(NamedTuple):
-    denoiser: Any
-    loss: Any
-    text_encoder: Any
+class Denoiser(Conditioned):
+    """ε_θ(z_t, t, τ_θ(y)): what stage two trains as one, the U-Net and, where words lead it, the text encoder.
+
+    With a text encoder the context of the condition is token ids (N, L). In conditioning.Frozen it stays as it is.
+    """
+
+    def __init__(self, unet, text_encoder=None):
+        super().__init__(unet)
+        self.text_encoder = text_encoder
+
+    def forward(self, x, t, condition):
+        """x (N, h, w, c), t (N,), a Condition -> what the U-Net predicts."""
+        text = None
+        if self.text_encoder:
+            context, text = self.text_encoder.forward(condition.context)
+            condition = condition._replace(context=context)
+        y, cache = super().forward(x, t, condition)
+        return y, (cache, text)
+
+    def backward(self, dy, cache):
+        """dy like y. Adds into the gradients of both models; -> dx, dt, None."""
+        cache, text = cache
+        dx, dt, dcontext = super().backward(dy, cache)
+        if self.text_encoder:
+            self.text_encoder.backward(dcontext, text)
+        return dx, dt, None
 
 
 class DiffusionObjective:
     """The loss of ε (paper, equation 3), or of what else the schedule's prediction_type says, on stage one's latents.
 
     means, deviations: (N, h, w, c), the posteriors of the pictures, drawn from anew at every visit and multiplied by
-    scaling_factor. token_ids: (N, K, L), the K true captions of each picture; unconditional_ids (L,), those of "".
+    scaling_factor. token_ids: (N, K, L), the K true captions of each picture; unconditional_ids (L,), those of "". For
+    what else may lead the model, both are None and `condition` is a conditioning.Conditioning.
 
     Three choices beyond the paper, the first two for the EARLY part of a training alone:
     first_caption: how often the first of several true captions is shown, all alike later. "A above B" and "B below A"
@@ -45,14 +58,16 @@ class DiffusionObjective:
     """
 
     def __init__(self, means, deviations, scaling_factor, token_ids, unconditional_ids, schedule,
-                 first_caption=0.85, noisy_end=1.0, caption_dropout=0.1, min_snr=None, offset_noise=0.0):
+                 first_caption=0.85, noisy_end=1.0, caption_dropout=0.1, min_snr=None, offset_noise=0.0,
+                 condition=None):
         self.means, self.deviations = means * scaling_factor, deviations * scaling_factor
-        self.token_ids, self.unconditional_ids, self.schedule = token_ids, unconditional_ids, schedule
-        self.first_caption, self.noisy_end, self.caption_dropout = first_caption, noisy_end, caption_dropout
+        self.schedule, self.noisy_end = schedule, noisy_end
         self.min_snr, self.offset_noise = min_snr, offset_noise
+        captions = Choices("context", token_ids, unconditional_ids, first_caption)
+        self.condition = condition or Conditioning([captions], caption_dropout)
 
     def batch(self, rng, size, progress):
-        """Latents, their captions' ids, noise, timesteps and noise levels, on the host."""
+        """Latents, noise, timesteps, noise levels and what the condition has for each, on the host."""
         rows = rng.integers(len(self.means), size=size)
         noise = rng.standard_normal((2, size, *self.means.shape[1:]), dtype=np.float32)
         z = self.means[rows] + self.deviations[rows] * noise[0]
@@ -62,28 +77,17 @@ class DiffusionObjective:
         T = self.schedule.train_steps
         noisy_end = self.noisy_end if progress < EARLY else 0.0
         t = np.minimum((T * rng.random(size) ** (1 / (1 + noisy_end))).astype(np.int64), T - 1)
-        ids = self.token_ids[rows, self._choose(rng, size, progress)]
-        ids[rng.random(size) < self.caption_dropout] = self.unconditional_ids
-        return z, noise[1], t.astype(np.float32), *self.schedule.noise_levels(t), ids
-
-    def _choose(self, rng, size, progress):
-        """Which of its K captions each picture is shown with."""
-        K = self.token_ids.shape[1]
-        chosen = rng.integers(K, size=size)
-        if progress < EARLY and K > 1:
-            others = rng.integers(1, K, size=size)
-            chosen = np.where(rng.random(size) < self.first_caption, 0, others)
-        return chosen
+        given = self.condition.batch(rng, rows, progress)
+        return z, noise[1], t.astype(np.float32), *self.schedule.noise_levels(t), *given
 
     def forward(self, denoiser, batch):
         """-> {"loss": loss} on the device, cache."""
-        z, noise, t, signal_level, noise_level, ids = (to_device(x, denoiser.unet.device) for x in batch)
-        context, text_cache = denoiser.text_encoder.forward(ids)
+        z, noise, t, signal_level, noise_level, *given = (to_device(x, denoiser.unet.device) for x in batch)
+        condition = Condition(**dict(zip(self.condition.fields, given)))
         prediction, levels = self.schedule.config["prediction_type"], (signal_level, noise_level)
-        loss, loss_cache = denoising_loss(denoiser.unet, z, noise, t, levels, context, prediction, self.min_snr)
-        return {"loss": loss}, DiffusionLossCache(denoiser, loss_cache, text_cache)
+        loss, cache = denoising_loss(denoiser, z, noise, t, levels, condition, prediction, self.min_snr)
+        return {"loss": loss}, cache
 
     def backward(self, dloss, cache):
-        """Adds dloss times the gradient of the loss into the gradients of both models."""
-        dcontext = denoising_loss_backward(dloss, cache.loss)
-        cache.denoiser.text_encoder.backward(dcontext, cache.text_encoder)
+        """Adds dloss times the gradient of the loss into the gradients of all that is trained."""
+        denoising_loss_backward(dloss, cache)
