@@ -6,7 +6,7 @@ from pathlib import Path
 MODEL_HELP = "a pipeline folder, or emoji or shapes for those that come with minild"
 SAMPLER_NAMES = (
     "ddpm, ddim, ddim-inverse, pndm, lms, euler, euler-a, heun, dpm2, dpm2-a, dpmpp-2m, dpmpp-2m-karras, "
-    "dpmpp-2m-sde, dpmpp-3m, dpmpp-3m-sde, dpm-solver, dpm-solver-sde, dpm-singlestep, deis, unipc or lcm"
+    "dpmpp-2m-sde, dpmpp-3m, dpmpp-3m-sde, dpm-solver, dpm-solver-sde, dpm-singlestep, deis, unipc, lcm or flow-euler"
 )
 LARGEST_SIDE = 2048  # pixels; beyond a multiple of its training size a model repeats itself, at a cost of side⁴
 

@@ -15,7 +15,7 @@ def add(commands):
     command.add_argument("--dataset", type=options.name, metavar="NAME", help=dataset)
     command.add_argument("--count", type=options.at_least(1, int), help="how many pictures to draw and judge")
     options.add_seed(command)
-    options.add_steps(command, "DDIM steps")
+    options.add_steps(command, "steps of DDIM, or of Euler's method for a flow")
     options.add_guidance(command)
     command.add_argument("--json", type=options.path, metavar="FILE", help="write the figures to this file, too")
     options.add_device(command)
@@ -30,6 +30,7 @@ def run(arguments):
     from minild.cli.own_ops import read_own_ops, using_own_ops, with_own_ops
     from minild.data.pictures import tell_skipped
     from minild.pipelines import load, output
+    from minild.pipelines.scheduler_config import default_sampler
 
     if arguments.json:
         output.require_writable(arguments.json)
@@ -45,7 +46,15 @@ def run(arguments):
     tell_skipped(train)
     with without_warnings(), using_own_ops(arguments.own_ops, own):
         figures = evaluation.evaluate(
-            pipeline, train, test, arguments.count, arguments.seed, arguments.steps, arguments.guidance, progress=True
+            pipeline,
+            train,
+            test,
+            arguments.count,
+            arguments.seed,
+            arguments.steps,
+            arguments.guidance,
+            progress=True,
+            sampler=default_sampler(pipeline.schedule),
         )
     if arguments.json:
         with output.whole_file(arguments.json) as file:

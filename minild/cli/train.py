@@ -29,6 +29,8 @@ def add(commands):
     command.add_argument("--size", type=options.at_least(1, int), help=size)
     regularisation = "of the latents: a little KL, or vq, a codebook (default: the data set's preset, kl)"
     command.add_argument("--regularisation", choices=["kl", "vq"], help=regularisation)
+    objective = "what the U-Net learns to tell: epsilon (default), v_prediction, sample, zero-snr or flow"
+    command.add_argument("--objective", metavar="NAME", help=objective)
     command.add_argument("--resume", action="store_true", help="go on with the training that DIR holds")
     options.add_device(command)
     options.add_own_ops(command)
@@ -43,8 +45,9 @@ def run(arguments):
         raise UserError("--minutes must be more than 0")
     if arguments.dataset in ("perceptual", "clip") and arguments.resume:
         raise UserError(f"--resume is not for {arguments.dataset}, which takes minutes: begin anew in another folder")
-    if arguments.dataset in ("perceptual", "clip") and arguments.regularisation:
-        raise UserError(f"--regularisation is not for {arguments.dataset}, which has no latents: leave it out")
+    for choice, word in (("regularisation", "has no latents"), ("objective", "is no diffusion model")):
+        if arguments.dataset in ("perceptual", "clip") and getattr(arguments, choice):
+            raise UserError(f"--{choice} is not for {arguments.dataset}, which {word}: leave it out")
     if arguments.pairs and arguments.dataset != "clip":
         raise UserError(f"--dataset is for clip: leave it out, the training is on {arguments.dataset}")
     own = read_own_ops(arguments.own_ops)
@@ -56,7 +59,7 @@ def run(arguments):
             elif arguments.dataset == "clip":
                 training.train_clip(arguments.pairs or "shapes", arguments.output, size=arguments.size or 32, **length)
             else:
-                length |= {"regularisation": arguments.regularisation, "resume": arguments.resume}
+                length |= {name: getattr(arguments, name) for name in ("regularisation", "objective", "resume")}
                 training.train(arguments.dataset, arguments.output, size=arguments.size, **length)
     except KeyboardInterrupt:
         from minild.training.run import what_is_saved

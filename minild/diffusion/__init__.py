@@ -5,6 +5,7 @@ Nothing here knows a model. Every sampler is a generator of the one form
     sampler(predict, latents, schedule, steps, generators, mix=None)
 
 predict      predict(latents, timestep) gives what the schedule's prediction_type says
+schedule     a NoiseSchedule; of those in FLOW_SAMPLERS a FlowSchedule
 latents      where it begins, (N, h, w, c): unit-variance noise; for ddim-inverse the latents of pictures
 generators   the random numbers of each picture
 mix          mix(z, ᾱ) -> z changes the latents after a step, before they are yielded and the next step takes them up:
@@ -32,6 +33,8 @@ from minild.diffusion.dpm_solver import (
 )
 from minild.diffusion.euler import euler
 from minild.diffusion.euler_ancestral import euler_ancestral
+from minild.diffusion.flow import FLOW_CLASS, FlowSchedule, schedule_of
+from minild.diffusion.flow_euler import flow_euler
 from minild.diffusion.guidance import guided
 from minild.diffusion.heun import heun
 from minild.diffusion.lcm import lcm
@@ -46,7 +49,7 @@ from minild.diffusion.pndm import pndm
 from minild.diffusion.schedule import NoiseSchedule, add_noise, predict_clean
 from minild.diffusion.unipc import unipc
 
-SAMPLERS = {
+DIFFUSION_SAMPLERS = {  # of a NoiseSchedule
     "ddpm": ddpm,
     "ddim": ddim,
     "ddim-inverse": ddim_inverse,
@@ -69,8 +72,11 @@ SAMPLERS = {
     "unipc": unipc,
     "lcm": lcm,
 }
+FLOW_SAMPLERS = {"flow-euler": flow_euler}  # of a FlowSchedule
+SAMPLERS = DIFFUSION_SAMPLERS | FLOW_SAMPLERS
 
 __all__ = [
-    "SAMPLERS", "NoiseSchedule", "add_noise", "denoising_loss", "denoising_loss_backward", "epsilon_loss",
-    "epsilon_loss_backward", "guided", "predict_clean",
+    "DIFFUSION_SAMPLERS", "FLOW_CLASS", "FLOW_SAMPLERS", "SAMPLERS", "FlowSchedule", "NoiseSchedule", "add_noise",
+    "denoising_loss", "denoising_loss_backward", "epsilon_loss", "epsilon_loss_backward", "guided", "predict_clean",
+    "schedule_of",
 ]  # fmt: skip

@@ -36,8 +36,11 @@ def target_of(prediction, z, noise, levels):
     """What a model of that prediction_type should say of z_t = √ᾱ z + √(1 - ᾱ) ε -> like z.
 
     "epsilon": ε; "sample": z; "v_prediction": v = √ᾱ ε - √(1 - ᾱ) z (Salimans & Ho 2022, arXiv 2202.00512, appendix D).
+    "flow_prediction": v = ε - z, where the levels are 1 - t and t (diffusion.flow).
     """
     signal, noise_level = levels
+    if prediction == "flow_prediction":
+        return noise - z
     if prediction == "v_prediction":
         return signal * noise - noise_level * z
     return {"epsilon": noise, "sample": z}[prediction]
@@ -48,11 +51,14 @@ def min_snr_weights(prediction, levels, gamma):
 
     With SNR = ᾱ / (1 - ᾱ): min(SNR, γ) for a model of z_0, min(SNR, γ) / SNR = γ / max(SNR, γ) for one of ε, and
     min(SNR, γ) / (SNR + 1) for one of v. All three say the same of ẑ_0: no timestep's error counts more than γ times.
+    So does, of a flow, with SNR = ((1 - t) / t)² and ẑ_0 = z_t - t v, t² min(SNR, γ).
     """
     signal, noise_level = levels
     xp, snr = get_array_module(signal), (signal / noise_level) ** 2
     if prediction == "epsilon":
         return gamma / xp.maximum(snr, gamma)
+    if prediction == "flow_prediction":
+        return xp.minimum(snr, gamma) * noise_level**2
     return xp.minimum(snr, gamma) / (snr + 1 if prediction == "v_prediction" else 1)
 
 

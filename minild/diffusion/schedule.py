@@ -110,6 +110,8 @@ SUPPORTED = {
     "solver_p": {ALL: (None,)},
     "shift_terminal": {ALL: (None,)},
     "lambda_min_clipped": {ALL: (-math.inf,)},
+    "invert_sigmas": {ALL: (False,)},
+    "use_karras_sigmas": {"flow-euler": (False, None)},
 }
 
 
@@ -120,6 +122,12 @@ def require_supported(config, where, sampler=ALL):
         if field in config and values is not None and config[field] not in values:
             known = " or ".join(map(repr, values))
             raise UserError(f"{where}: {field} = {config[field]!r} is not supported, use {known}")
+
+
+def require_steps(steps, most):
+    """UserError unless 1 <= steps <= most."""
+    if not 1 <= steps <= most:
+        raise UserError(f"steps: expected 1 to {most}, got {steps}")
 
 
 class NoiseSchedule:
@@ -188,9 +196,7 @@ class NoiseSchedule:
 
     def require_steps(self, steps, most=None):
         """UserError unless 1 <= steps <= most (by default T)."""
-        most = self.train_steps if most is None else most
-        if not 1 <= steps <= most:
-            raise UserError(f"steps: expected 1 to {most}, got {steps}")
+        require_steps(steps, self.train_steps if most is None else most)
 
     def alpha_bar(self, t):
         """ᾱ_t as a number; before the first timestep, 1 where set_alpha_to_one, else ᾱ_0."""
@@ -213,6 +219,11 @@ class NoiseSchedule:
         if kind == "sample":
             return output, (z_t - signal * output) / noise
         return predict_clean(z_t, output, alpha_bar), output
+
+    def training_levels(self, u):
+        """The timesteps ⌊T u⌋ of u (N,) in [0, 1) -> t (N,), √ᾱ_t and √(1 - ᾱ_t) as of noise_levels; all float32."""
+        t = np.minimum((self.train_steps * u).astype(np.int64), self.train_steps - 1)
+        return t.astype(np.float32), *self.noise_levels(t)
 
     def noise_levels(self, t):
         """(√ᾱ_t, √(1 - ᾱ_t)) for an array t (N,) of host integers: two (N, 1, 1, 1) float32 host arrays."""

@@ -34,7 +34,7 @@ LINES = {
     "frechet": ("Fréchet distance of the rebuilt, same network", "{:.2f}"),
     "codes": ("codes of the codebook used", "{:.1%}"),
     "perplexity": ("perplexity of the codes", "{:.1f}"),
-    "steps": ("DDIM steps", "{}"),
+    "steps": ("steps of DDIM, or Euler's of a flow", "{}"),
     "guidance_scale": ("guidance scale", "{:g}"),
     "seed": ("seed", "{}"),
     "drawn": ("pictures drawn", "{:,}"),
@@ -61,7 +61,7 @@ class Drawn(NamedTuple):
     counts: dict
 
 
-def evaluate(pipeline, train, test, count=None, seed=0, steps=50, guidance_scale=None, progress=True):
+def evaluate(pipeline, train, test, count=None, seed=0, steps=50, guidance_scale=None, progress=True, sampler="ddim"):
     """Measure a pipeline on a data set's two splits -> {name: figure}, mostly of those in LINES; shares in [0, 1].
 
     Reconstruction: PSNR of the test pictures through the autoencoder and, where they are 11 pixels or more, SSIM, LPIPS
@@ -80,6 +80,7 @@ def evaluate(pipeline, train, test, count=None, seed=0, steps=50, guidance_scale
     count           pictures to draw, and at most that many to rebuild; None for 300 (with a judge and to rebuild: all)
     seed            of the random choice, and of the first picture drawn
     guidance_scale  1 or less is none; None for the one recorded with the model, 7.5 where there is none
+    sampler         "flow-euler" for a rectified flow
     """
     pictures, _ = gather(test, count)
     model = load_perceptual() if min(pictures.shape[1:3]) >= WINDOW else None
@@ -90,7 +91,7 @@ def evaluate(pipeline, train, test, count=None, seed=0, steps=50, guidance_scale
 
     def draw(captions):
         size = pictures.shape[1:3]
-        return pipeline.text_to_image(captions, sampler="ddim", size=size, progress=progress, **settings)
+        return pipeline.text_to_image(captions, sampler=sampler, size=size, progress=progress, **settings)
 
     figures = _reconstruction(pipeline.vae, pictures, model, real, progress)
     if getattr(test, "judge", None):

@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 
 from minild import pretrained
-from minild.diffusion import NoiseSchedule
+from minild.diffusion import FlowSchedule, NoiseSchedule
 from minild.pipelines.folder import (
     INDEX,
     MODELS,
@@ -105,9 +105,16 @@ def _schedule(scheduler):
     if scheduler.schedule is None:
         return [f"sampler       {scheduler.refusal}, nor any other"]
     fields = scheduler.schedule.config
+    if isinstance(scheduler.schedule, FlowSchedule):
+        steps = f"{fields['num_train_timesteps']} steps, a rectified flow, shift {fields['shift']:g}"
+        return [f"schedule      {steps}; sampler {scheduler.sampler}"]
     betas = f"{fields['beta_schedule']} betas from {fields['beta_start']} to {fields['beta_end']}"
     if fields["trained_betas"] is not None:
         betas = "betas of its own"
+    if fields["rescale_betas_zero_snr"]:
+        betas += ", rescaled to zero terminal SNR"
+    if fields["prediction_type"] != "epsilon":
+        betas += f", the U-Net tells {fields['prediction_type']}"
     line = f"schedule      {fields['num_train_timesteps']} steps, {betas}"
     if scheduler.sampler:
         return [f"{line}; sampler {scheduler.sampler}"]

@@ -4,11 +4,11 @@ import math
 from typing import NamedTuple
 
 from minild import pretrained
-from minild.diffusion import SAMPLERS, NoiseSchedule
+from minild.diffusion import FLOW_CLASS, FLOW_SAMPLERS, SAMPLERS, FlowSchedule, NoiseSchedule
 from minild.diffusion.schedule import require_supported
 from minild.errors import UserError
 
-DEFAULT_SAMPLER = "ddim"
+DEFAULT_SAMPLER, DEFAULT_FLOW_SAMPLER = "ddim", "flow-euler"
 
 BASE = {
     "num_train_timesteps": 1000,
@@ -130,13 +130,28 @@ REFERENCES = {
         },
         settings=("original_inference_steps", "timestep_scaling"),
     ),
+    "flow-euler": Reference(
+        FLOW_CLASS,
+        KARRAS
+        | {
+            "num_train_timesteps": 1000,
+            "shift": 1.0,
+            "use_dynamic_shifting": False,
+            "shift_terminal": None,
+            "invert_sigmas": False,
+            "stochastic_sampling": False,
+        },
+        settings=("stochastic_sampling",),
+    ),
 }
 
 
 class Scheduler(NamedTuple):
     """What a scheduler folder holds. Its own sampler may be one that is not supported: others take its fields over."""
 
-    schedule: NoiseSchedule | None  # of its own sampler, or of another that can be used; None if none can
+    schedule: (
+        NoiseSchedule | FlowSchedule | None
+    )  # of its own sampler, or of another that can be used; None if none can
     sampler: str | None  # its own, if that can be used
     refusal: str | None = None  # of its own, in words: what it is, and why it cannot be used
 
@@ -215,22 +230,41 @@ def _sampler_of(config, folder):
 
 
 def sampler_schedule(given, sampler):
-    """-> (NoiseSchedule, keywords) for a sampler of minild.diffusion.SAMPLERS, in a folder that states `given`.
+    """-> (schedule, keywords) for a sampler of minild.diffusion.SAMPLERS, in a folder that states `given`.
 
     As the reference's from_config of that sampler's class: it takes over the fields that any class's file states, and
-    its own defaults for the rest. UserError where it does not support one of them.
+    its own defaults for the rest. UserError where it does not support one of them, and where it is a diffusion's and
+    the folder holds a rectified flow, or the other way round.
     """
+    require_kind(given, sampler)
     fields = _fields(given, sampler)
     reference = REFERENCES[sampler]
     require_supported(fields, f"sampler {sampler}", sampler)
-    return NoiseSchedule(fields, given), {name: fields[name] for name in reference.settings}
+    schedule = FlowSchedule if sampler in FLOW_SAMPLERS else NoiseSchedule
+    return schedule(fields, given), {name: fields[name] for name in reference.settings}
+
+
+def require_kind(given, sampler):
+    """UserError unless the sampler solves what the model of such a folder was trained for."""
+    kind = _kind_of(given)
+    if kind == FLOW_CLASS and sampler not in FLOW_SAMPLERS:
+        raise UserError(f"sampler {sampler}: the model is a rectified flow ({kind}): use {DEFAULT_FLOW_SAMPLER}")
+    if kind != FLOW_CLASS and sampler in FLOW_SAMPLERS:
+        told = f"the model is no rectified flow but a diffusion ({kind})"
+        raise UserError(f"sampler {sampler}: {told}: use {DEFAULT_SAMPLER}, for example")
+
+
+def default_sampler(schedule):
+    """The sampler that a new pipeline of this schedule is given."""
+    return DEFAULT_FLOW_SAMPLER if _kind_of(schedule.given) == FLOW_CLASS else DEFAULT_SAMPLER
 
 
 def _fields(given, sampler):
     fixed = REFERENCES[sampler].fixed
     named = {field: fixed[field][0] for field in _not_allowed(given, sampler)}
     # As the reference's pipelines have it, whatever an old file says: Stable Diffusion was never meant otherwise.
-    return _taken_over(given, sampler) | named | {"steps_offset": 1}
+    offset = {} if sampler in FLOW_SAMPLERS else {"steps_offset": 1}
+    return _taken_over(given, sampler) | named | offset
 
 
 def _not_allowed(given, sampler):
@@ -268,6 +302,8 @@ def write_scheduler(folder, schedule, sampler):
     defaults = REFERENCES[sampler].fields
     fields = _fields(schedule.given, sampler)
     stated = {k: v for k, v in fields.items() if k in schedule.given or v != defaults[k]}
-    config = {"_class_name": scheduler_class(sampler), **stated, "clip_sample": False}
+    config = {"_class_name": scheduler_class(sampler), **stated}
+    if sampler not in FLOW_SAMPLERS:
+        config["clip_sample"] = False
     pretrained.write_json(folder / "scheduler_config.json", config)
     return config["_class_name"]

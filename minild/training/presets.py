@@ -1,6 +1,24 @@
 """What `minild train` builds, and how it trains it, for each data set."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+from minild.diffusion import FLOW_CLASS
+from minild.errors import UserError
+
+# What the U-Net learns to tell, by name: the fields of scheduler_config.json that say so.
+OBJECTIVES = {
+    "epsilon": {},
+    "v_prediction": {"prediction_type": "v_prediction"},
+    "sample": {"prediction_type": "sample"},
+    # Lin et al. 2023, arXiv 2305.08891: the last timestep is noise alone, where drawing begins and ε tells nothing
+    "zero-snr": {
+        "prediction_type": "v_prediction",
+        "rescale_betas_zero_snr": True,
+        "timestep_spacing": "trailing",
+    },
+    "flow": {"_class_name": FLOW_CLASS},
+}
+CHOICES = {"regularisation": ("kl", "vq"), "objective": tuple(OBJECTIVES)}  # fields of a preset that a training may name
 
 
 @dataclass(frozen=True)
@@ -26,8 +44,9 @@ class Preset:
     text_width, text_layers  of the text encoder
     pictures               how many pictures are drawn, for a data set that can draw any number; None for all there are
     guidance_scale         recorded as the model's own
-    min_snr, offset_noise  of the loss of stage two, see latent_diffusion.DiffusionObjective
-    schedule               fields of scheduler_config.json: "prediction_type" says what the U-Net learns to tell
+    objective              what the U-Net learns to tell, a name of OBJECTIVES
+    min_snr, offset_noise, times  of the loss of stage two, see latent_diffusion.DiffusionObjective
+    schedule               fields of scheduler_config.json besides those that the objective says: "shift" of a flow
     regularisation         of the latents: "kl" or "vq", a codebook
     codebook_size, code_width  of it: how many codes, of how many channels (None: latent_channels)
     commitment, codebook_weight  β, and the weight of the whole loss of the quantiser
@@ -68,8 +87,26 @@ class Preset:
     noisy_end: float = 1.0
     min_snr: float | None = None
     offset_noise: float = 0.0
+    objective: str = "epsilon"
+    times: str = "uniform"
     guidance_scale: float = 3.5
     schedule: dict = field(default_factory=dict)
+
+    def choose(self, **names):
+        """The preset with other choices: {"objective": "flow"}, say; None is its own. UserError for an unknown name."""
+        for choice, name in names.items():
+            if name is not None and name not in CHOICES[choice]:
+                raise UserError(f"unknown {choice} {name!r}: use one of {', '.join(CHOICES[choice])}")
+        return replace(self, **{choice: name for choice, name in names.items() if name is not None})
+
+    @property
+    def choices(self):
+        """{choice: the name chosen} of CHOICES."""
+        return {choice: getattr(self, choice) for choice in CHOICES}
+
+    def schedule_config(self):
+        """scheduler_config.json of what the U-Net learns."""
+        return OBJECTIVES[self.objective] | self.schedule
 
     @property
     def latent_width(self):

@@ -4,7 +4,6 @@ Beside the pipeline's own folders, DIR/training holds what a resume needs (state
 metrics.jsonl, the sample sheets, and a plot of the losses at the end.
 """
 
-import dataclasses
 import datetime
 import os
 import time
@@ -16,13 +15,14 @@ from safetensors import SafetensorError
 from minild import data, pretrained
 from minild.backend import get_device
 from minild.data.pictures import gather, tell_skipped
-from minild.diffusion.schedule import NoiseSchedule
+from minild.diffusion import schedule_of
 from minild.engine.cores import core_count
 from minild.engine.memory import keep_freed_memory
 from minild.errors import UserError
 from minild.evaluation import rebuild
 from minild.models import CLIPTextModel, UNet2DConditionModel
 from minild.pipelines import Pipeline
+from minild.pipelines.scheduler_config import default_sampler
 from minild.random import standard_normal
 from minild.tokenizer import CLIPTokenizer
 from minild.training.autoencoder import encode_pictures, prepare
@@ -45,7 +45,7 @@ STATE, WEIGHTS = "state.json", "state.safetensors"
 
 
 def train(dataset, output, minutes=None, steps=None, seed=0, device="cpu", resume=False, size=None, preset=None,
-          regularisation=None, autoencoder_only=False):  # fmt: skip
+          regularisation=None, objective=None, autoencoder_only=False):  # fmt: skip
     """Train a text-to-image pipeline from nothing and write it to the folder `output`.
 
     dataset  "shapes", "emoji", "scenes" or a folder of captioned pictures
@@ -53,7 +53,9 @@ def train(dataset, output, minutes=None, steps=None, seed=0, device="cpu", resum
     steps    of each stage; with neither, the preset's minutes
     size     of the pictures, in pixels, a multiple of the autoencoder's f, instead of the preset's; not for a resume
     preset   a presets.Preset instead of the data set's own
-    regularisation  "kl" or "vq" instead of the preset's; a resume goes on with its own
+    regularisation  of the latents, "kl" or "vq"; and
+    objective  what the U-Net learns to tell, a name of presets.OBJECTIVES: instead of the preset's own. A resume goes
+             on with what was begun
     resume   go on with what `output` holds, as it was begun; a new `minutes` or `steps` moves the end
     autoencoder_only  end after stage one, with no pipeline yet: a resume goes on with stage two
 
@@ -63,19 +65,17 @@ def train(dataset, output, minutes=None, steps=None, seed=0, device="cpu", resum
     """
     get_device(device)
     keep_freed_memory()
+    chosen = {"regularisation": regularisation, "objective": objective}
     if resume:
-        asked = regularisation or (preset and preset.regularisation)
-        run = Run(output, _resumed_state(output, str(dataset), minutes, steps, asked), device, preset)
+        state = _resumed_state(output, str(dataset), minutes, steps, chosen, preset or preset_for(dataset))
+        run = Run(output, state, device, preset)
     else:
-        preset = preset or preset_for(dataset)
-        regularisation = regularisation or preset.regularisation
-        _refuse_regularisation(regularisation)
+        preset = (preset or preset_for(dataset)).choose(**chosen)
         minutes = preset.minutes if minutes is None and steps is None else minutes
         size = preset.size if size is None else size
         _refuse_used(output)
         _refuse_size(size, preset)
-        state = _first_state(str(dataset), size, seed, minutes, steps) | {"regularisation": regularisation}
-        run = Run(output, state, device, preset)
+        run = Run(output, _first_state(str(dataset), size, seed, minutes, steps, preset.choices), device, preset)
         run.begin()
     try:
         run.train_autoencoder()
@@ -101,13 +101,14 @@ def what_is_saved(output):
     return f"saved in {output} are the steps {steps}: add --resume to go on"
 
 
-def _first_state(dataset, size, seed, minutes, steps):
+def _first_state(dataset, size, seed, minutes, steps, choices):
     return {
         "dataset": dataset,
         "size": size,
         "seed": seed,
         "minutes": minutes,
         "steps": steps,
+        "choices": choices,
         "stage": STAGES[0],
         "taken": dict.fromkeys(STAGES, 0),
         "elapsed": dict.fromkeys(STAGES, 0.0),
@@ -125,25 +126,20 @@ def _refuse_size(size, preset):
         raise UserError(f"size {size} is not divisible by {f}: use a multiple of {f} pixels")
 
 
-def _refuse_regularisation(name):
-    if name not in AUTOENCODERS:
-        raise UserError(f"no regularisation {name!r}: use {' or '.join(AUTOENCODERS)}")
-
-
-def _resumed_state(output, dataset, minutes, steps, regularisation):
+def _resumed_state(output, dataset, minutes, steps, chosen, preset):
     path = Path(output) / "training" / STATE
     if not path.is_file():
         raise UserError(f"{output} holds no training to resume: leave --resume out to begin one")
     state = pretrained.read_json(path)
     if state.get("dataset") != dataset:
         raise UserError(f"{output} is a training on {state.get('dataset')}, not on {dataset}")
-    for field in _first_state(dataset, None, None, None, None):
+    state.setdefault("choices", preset.choices)  # older ones had none
+    for field in _first_state(dataset, None, None, None, None, None):
         if field not in state:
             raise UserError(f"{path} has no {field!r}: begin anew in another folder")
-    begun = state.setdefault("regularisation", "kl")  # older ones had no other
-    _refuse_regularisation(begun)
-    if regularisation not in (None, begun):
-        raise UserError(f"{output} is a training with {begun}, not {regularisation}: go on with {begun}, or begin anew")
+    for choice, begun in state["choices"].items():
+        if chosen[choice] not in (None, begun):
+            raise UserError(f"{output} is a training with {choice} {begun}, not {chosen[choice]}: go on with {begun}")
     return state if minutes is None and steps is None else {**state, "minutes": minutes, "steps": steps}
 
 
@@ -161,9 +157,8 @@ class Run:
     def __init__(self, output, state, device, preset=None):
         self.output, self.folder, self.state, self.device = Path(output), Path(output) / "training", state, device
         self.started = time.monotonic() - sum(state["elapsed"].values())
-        preset = preset or preset_for(state["dataset"])
-        self.preset = dataclasses.replace(preset, regularisation=state["regularisation"])
-        self.schedule = NoiseSchedule(self.preset.schedule)
+        self.preset = (preset or preset_for(state["dataset"])).choose(**state["choices"])
+        self.schedule = schedule_of(self.preset.schedule_config())
         train_set, test_set = (data.load(state["dataset"], split, state["size"]) for split in ("train", "test"))
         tell_skipped(train_set)
         self.pictures, self.captions = gather(train_set, self.preset.pictures)
@@ -209,7 +204,8 @@ class Run:
         unet = UNet2DConditionModel.from_config(preset.unet_config(state["size"]), state["seed"] + 1)
         text_encoder = CLIPTextModel.from_config(preset.text_config(self.tokenizer), state["seed"] + 2)
         denoiser = Denoiser(unet, text_encoder).to(self.device)
-        self.pipeline = Pipeline(self.vae, text_encoder, self.tokenizer, unet, self.schedule)
+        parts = self.vae, text_encoder, self.tokenizer, unet, self.schedule
+        self.pipeline = Pipeline(*parts, sampler=default_sampler(self.schedule))
         most = max(len(several) for several in self.captions)
         texts = [text for several in self.captions for text in (several * most)[:most]]
         objective = DiffusionObjective(
@@ -223,6 +219,7 @@ class Run:
             preset.noisy_end,
             min_snr=preset.min_snr,
             offset_noise=preset.offset_noise,
+            times=preset.times,
         )
         self._run_stage(denoiser, objective, preset.diffusion, self._draw_samples)
         self._save_pipeline()
@@ -294,9 +291,9 @@ class Run:
     def _save_pipeline(self):
         state = self.state
         length = f"--minutes {state['minutes']:g}" if state["steps"] is None else f"--steps {state['steps']}"
-        settings = f"{length} --size {state['size']} --seed {state['seed']}"
-        if state["regularisation"] != "kl":
-            settings += f" --regularisation {state['regularisation']}"
+        usual = preset_for(state["dataset"]).choices
+        others = [f" --{choice} {name}" for choice, name in state["choices"].items() if name != usual[choice]]
+        settings = f"{length} --size {state['size']} --seed {state['seed']}{''.join(others)}"
         self.pipeline.record = {
             "dataset": state["dataset"],
             "size": state["size"],

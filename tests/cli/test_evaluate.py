@@ -19,7 +19,7 @@ def test_evaluate_measures_on_the_dataset_of_the_record(run, module, model, tmp_
     (pipeline, train, test, *chosen), settings = evaluations[0]
     assert pipeline.record == tiny_pipeline.RECORD
     assert (train, test) == (("shapes", "train", 8), ("shapes", "test", 8))
-    assert chosen == [5, 2, 50, None] and settings == {"progress": True}
+    assert chosen == [5, 2, 50, None] and settings == {"progress": True, "sampler": "ddim"}
     assert json.loads((tmp_path / "f.json").read_text()) == figures
     run("evaluate", "MODEL", "--dataset", "emoji", "--steps", 20, "--guidance", 2.5)
     assert evaluations[2][0][1] == ("emoji", "train", 8) and evaluations[2][0][3:] == (None, 0, 20, 2.5)

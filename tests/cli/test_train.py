@@ -9,9 +9,11 @@ def test_train_hands_its_options_on(run, module, tmp_path):
     calls = module("minild.training", train=lambda *arguments, **settings: None)
     assert run("train", "shapes", "--output", "out", "--minutes", 1.5, "--seed", 4, "--resume") == (0, "out\n", "")
     settings = {"minutes": 1.5, "steps": None, "seed": 4, "device": "cpu", "resume": True, "size": 32}
+    settings["objective"] = None
     assert calls == [(("shapes", Path("out")), settings)]
-    run("train", "emoji", "--output", "out", "--steps", 9, "--size", 64)
-    assert calls[1][1] == {"minutes": None, "steps": 9, "seed": 0, "device": "cpu", "resume": False, "size": 64}
+    run("train", "emoji", "--output", "out", "--steps", 9, "--size", 64, "--objective", "flow")
+    expected = {"minutes": None, "steps": 9, "seed": 0, "device": "cpu", "resume": False, "size": 64}
+    assert calls[1][1] == expected | {"objective": "flow"}
     assert "not allowed with argument" in refused(run("train", "emoji", "--output", "o", "--steps", 9, "--minutes", 1))
     assert "--output" in refused(run("train", "emoji"))
     assert "--minutes must be more than 0" in refused(run("train", "emoji", "--output", "o", "--minutes", 0))
@@ -25,4 +27,6 @@ def test_train_perceptual(run, module):
     settings = {"minutes": None, "steps": 9, "seed": 4, "device": "cpu", "size": 64}
     assert calls == [((Path("out"),), settings)]
     assert "--resume is not for perceptual" in refused(run("train", "perceptual", "--output", "o", "--resume"))
+    words = "--objective is not for perceptual"
+    assert words in refused(run("train", "perceptual", "--output", "o", "--objective", "flow"))
     assert len(calls) == 1

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from minild.diffusion import SAMPLERS, NoiseSchedule
+from minild.diffusion import DIFFUSION_SAMPLERS as SAMPLERS
+from minild.diffusion import NoiseSchedule
 from minild.diffusion.sigmas import training_sigmas
 from minild.errors import UserError
 from minild.random import image_generators

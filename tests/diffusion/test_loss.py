@@ -85,8 +85,16 @@ def test_min_snr_weights_say_the_same_of_every_prediction(rng, prediction):
     assert np.isfinite(min_snr_weights(prediction, (np.array([0.0]), np.array([1.0])), 5.0)).all()
 
 
+def test_min_snr_weights_of_a_flow_say_the_same_too(rng):
+    z, noise, error = rng.standard_normal((3, 5, 1, 1, 1))
+    t = np.array([0.01, 0.2, 0.5, 0.9, 1.0]).reshape(-1, 1, 1, 1)
+    clean = (1 - t) * z + t * noise - t * (target_of("flow_prediction", z, noise, (1 - t, t)) + error)
+    expected = np.minimum(((1 - t) / t) ** 2, 5) * (clean - z) ** 2
+    np.testing.assert_allclose(min_snr_weights("flow_prediction", (1 - t, t), 5.0) * error**2, expected, atol=1e-12)
+
+
 @pytest.mark.parametrize("min_snr", [None, 5.0])
-@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("prediction", [*PREDICTIONS, "flow_prediction"])
 def test_denoising_loss_and_its_gradient(rng, prediction, min_snr):
     z, noise, context = rng.standard_normal((3, 2, 4, 3, 2))
     t, model = np.array([0, 700]), Scale()

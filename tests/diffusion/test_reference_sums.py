@@ -10,7 +10,8 @@ import math
 import numpy as np
 import pytest
 
-from minild.diffusion import SAMPLERS, NoiseSchedule
+from minild.diffusion import DIFFUSION_SAMPLERS as SAMPLERS
+from minild.diffusion import NoiseSchedule
 from minild.diffusion.dpm_singlestep import singlestep_orders
 from minild.diffusion.dpm_solver import multistep_orders
 from minild.diffusion.sigmas import sigma_steps, solver_steps, training_sigmas

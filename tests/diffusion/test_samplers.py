@@ -10,7 +10,8 @@ import pytest
 from device_double import count_synchronisations
 
 from minild.backend import to_device, to_host
-from minild.diffusion import SAMPLERS, NoiseSchedule, ddim, ddpm
+from minild.diffusion import DIFFUSION_SAMPLERS as SAMPLERS
+from minild.diffusion import NoiseSchedule, ddim, ddpm
 from minild.diffusion.sigmas import training_sigmas
 from minild.errors import UserError
 from minild.random import image_generators

@@ -8,7 +8,8 @@ import pytest
 import tiny_pipeline
 
 from minild import pipelines
-from minild.diffusion import SAMPLERS, NoiseSchedule
+from minild.diffusion import DIFFUSION_SAMPLERS as SAMPLERS
+from minild.diffusion import NoiseSchedule
 from minild.pipelines.scheduler_config import REFERENCES, read_scheduler, sampler_schedule, write_scheduler
 from minild.random import image_generators, standard_normal
 from parity.reference import StableDiffusionPipeline, channels_first, channels_last, diffusers, torch

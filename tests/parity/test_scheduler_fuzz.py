@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from minild.diffusion import SAMPLERS, NoiseSchedule
+from minild.diffusion import DIFFUSION_SAMPLERS as SAMPLERS
+from minild.diffusion import NoiseSchedule
 from minild.errors import UserError
 from minild.pipelines.scheduler_config import REFERENCES, sampler_schedule
 from minild.random import image_generators

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tiny_pipeline
 
-from minild.diffusion import SAMPLERS
+from minild.diffusion import DIFFUSION_SAMPLERS as SAMPLERS
 from minild.errors import UserError
 from minild.pipelines.drawing import draw_latents, draw_pictures, encode
 from minild.pipelines.request import requested

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from minild.cli.arguments import SAMPLER_NAMES
-from minild.diffusion import SAMPLERS, NoiseSchedule
+from minild.diffusion import DIFFUSION_SAMPLERS, SAMPLERS, NoiseSchedule
 from minild.errors import UserError
 from minild.pipelines.scheduler_config import REFERENCES, read_scheduler, sampler_schedule, write_scheduler
 
@@ -43,7 +43,7 @@ def test_every_sampler_has_a_reference_and_is_named_by_the_command_line():
 @pytest.mark.parametrize(
     ("fields", "sampler"),
     [
-        *(({"_class_name": r.kind}, name) for name, r in REFERENCES.items() if r.kind != DPM),
+        *(({"_class_name": r.kind}, name) for name, r in REFERENCES.items() if r.kind != DPM and name != "flow-euler"),
         ({"_class_name": DPM}, "dpmpp-2m"),
         ({"_class_name": DPM, "use_karras_sigmas": True}, "dpmpp-2m-karras"),
         ({"_class_name": DPM, "use_karras_sigmas": True, "algorithm_type": "sde-dpmsolver++"}, "dpmpp-2m-sde"),
@@ -65,17 +65,17 @@ def test_the_class_chooses_the_sampler(tmp_path, fields, sampler):
 def test_a_sampler_takes_over_what_the_file_states_and_its_own_defaults_else(tmp_path):
     """Stable Diffusion's file says no spacing: "leading" for PNDM and DDIM, "linspace" for Euler's kin and solvers."""
     own, _ = read(tmp_path)
-    spacings = {name: sampler_schedule(own.given, name)[0].config["timestep_spacing"] for name in SAMPLERS}
+    spacings = {name: sampler_schedule(own.given, name)[0].config["timestep_spacing"] for name in DIFFUSION_SAMPLERS}
     leading = {name for name, spacing in spacings.items() if spacing == "leading"}
     assert leading == {"ddpm", "ddim", "ddim-inverse", "pndm", "lcm"}
-    for name in SAMPLERS:
+    for name in DIFFUSION_SAMPLERS:
         schedule, settings = sampler_schedule(own.given, name)
         np.testing.assert_array_equal(schedule.alphas_cumprod, own.alphas_cumprod)
         assert set(settings) == set(REFERENCES[name].settings)
     assert sampler_schedule(own.given, "pndm")[1] == {"skip_prk_steps": True}
     assert sampler_schedule(own.given, "lcm")[0].config["set_alpha_to_one"] is False  # LCM's own would be True
     stated, _ = read(tmp_path, timestep_spacing="trailing", prediction_type="v_prediction")
-    for name in SAMPLERS:
+    for name in DIFFUSION_SAMPLERS:
         config = sampler_schedule(stated.given, name)[0].config
         assert (config["timestep_spacing"], config["prediction_type"]) == ("trailing", "v_prediction")
 
@@ -89,7 +89,8 @@ def test_a_schedule_of_minilds_own_states_everything_but_the_warm_up_of_pndm():
 
 def test_the_name_goes_before_the_files_levels(tmp_path):
     schedule, _ = read(tmp_path, _class_name="UniPCMultistepScheduler", use_karras_sigmas=True, solver_type="bh2")
-    karras = {name: sampler_schedule(schedule.given, name)[0].config["use_karras_sigmas"] for name in SAMPLERS}
+    configs = {name: sampler_schedule(schedule.given, name)[0].config for name in DIFFUSION_SAMPLERS}
+    karras = {name: config["use_karras_sigmas"] for name, config in configs.items()}
     assert {name for name, k in karras.items() if k} == {
         "lms", "euler", "heun", "dpm2", "dpm2-a", "deis", "unipc", "dpmpp-2m-karras", "dpmpp-2m-sde", "dpmpp-3m",
         "dpmpp-3m-sde", "dpm-solver", "dpm-solver-sde", "dpm-singlestep",
@@ -101,7 +102,7 @@ def test_the_order_in_a_name_goes_before_the_files(tmp_path):
     orders = {}
     for stated in (1, 2, 3):
         schedule, _ = read(tmp_path, _class_name="UniPCMultistepScheduler", solver_order=stated)
-        for name in SAMPLERS:
+        for name in DIFFUSION_SAMPLERS:
             settings = sampler_schedule(schedule.given, name)[1]
             if "solver_order" in settings:
                 orders.setdefault(name, []).append(settings["solver_order"])
@@ -132,7 +133,7 @@ def test_classes_without_zero_snr_pass_it_over(tmp_path):
     assert sampler_schedule(schedule.given, "heun")[0].alphas_cumprod[-1] > 0
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", DIFFUSION_SAMPLERS)
 def test_what_is_written_is_read_again_and_states_no_more(tmp_path, name):
     schedule, _ = read(tmp_path, beta_end=0.0155, prediction_type="v_prediction")
     write_scheduler(tmp_path, schedule, name)

@@ -5,7 +5,7 @@ import pytest
 from models.tiny import AUTOENCODER
 
 from minild.data.pictures import to_signed
-from minild.diffusion import NoiseSchedule
+from minild.diffusion import FlowSchedule, NoiseSchedule
 from minild.models import AutoencoderKL
 from minild.training import autoencoder as stage_one
 from minild.training.autoencoder import encode_pictures, prepare
@@ -189,6 +189,43 @@ def test_offset_noise_is_one_number_for_a_channel():
     assert noise.var() == pytest.approx(1 + 0.25, rel=0.03)
     assert means.var() == pytest.approx(0.25 + 1 / 24, rel=0.05)  # of 24 pixels
     assert np.corrcoef(means.T)[0, 1] == pytest.approx(0, abs=0.05)
+
+
+@pytest.mark.parametrize("times, middle", [("uniform", 0.5), ("logit_normal", 0.7268)])
+def test_a_batch_of_a_flow(times, middle):
+    """t from 0 to 1, its levels 1 - t and t; P(1/4 < t < 3/4) = 1 - 2 Φ(-log 3) of the logit-normal."""
+    objective = diffusion_objective(schedule=FlowSchedule(), times=times)
+    _, _, scaled, signal_level, noise_level, _ = objective.batch(np.random.default_rng(3), DRAWS, 1.0)
+    t = scaled / 1000
+    assert scaled.dtype == signal_level.dtype == np.float32 and 0 < t.min() and t.max() < 1
+    np.testing.assert_allclose(noise_level, t.reshape(-1, 1, 1, 1), rtol=1e-6)
+    np.testing.assert_allclose(signal_level, 1 - t.reshape(-1, 1, 1, 1), atol=1e-6)
+    assert np.mean(abs(t - 0.5) < 0.25) == pytest.approx(middle, abs=OFF)
+    assert np.mean(t < 0.5) == pytest.approx(0.5, abs=OFF)
+
+
+def test_the_times_of_a_flow_are_shifted_in_training_too():
+    """Half of the uniform times lie above 3/4 where shift is 3."""
+    objective = diffusion_objective(schedule=FlowSchedule({"shift": 3.0}))
+    _, _, scaled, *_ = objective.batch(np.random.default_rng(3), DRAWS, 1.0)
+    assert np.mean(scaled > 750) == pytest.approx(0.5, abs=OFF)
+
+
+def test_the_loss_of_a_flow_is_its_formula(rng):
+    model, objective = denoiser(), diffusion_objective(schedule=FlowSchedule())
+    z, noise, t, *_, ids = batch = objective.batch(rng, 3, 0.0)
+    share = t.reshape(-1, 1, 1, 1) / 1000
+    predicted = model.unet(((1 - share) * z + share * noise).astype("f"), t, model.text_encoder(ids))
+    losses, _ = objective.forward(model, batch)
+    assert float(losses["loss"]) == pytest.approx(np.mean((noise - z - predicted) ** 2), rel=1e-5)
+
+
+@pytest.mark.parametrize("min_snr", [None, 5.0])
+def test_the_gradient_of_a_flow_is_the_slope_of_its_loss(rng, min_snr):
+    objective = diffusion_objective(schedule=FlowSchedule(), min_snr=min_snr)
+    *arrays, ids = objective.batch(rng, 2, 0.0)
+    batch = *(array.astype(np.float64) for array in arrays), ids
+    require_slopes(denoiser("float64"), objective, batch, rng)
 
 
 @pytest.mark.parametrize("prediction", ["v_prediction", "sample"])

@@ -1,0 +1,101 @@
+"""Whole trainings of every objective: what the folder says, what it draws, and what a resume goes on with."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from minild import training
+from minild.errors import UserError
+from minild.pipelines import load
+from minild.pipelines.info import describe
+from minild.training import run, stage
+from minild.training.presets import OBJECTIVES, PRESETS, StagePreset
+
+SMALL = StagePreset(learning_rate=1e-3, batch_size=8)
+PRESET = dataclasses.replace(
+    PRESETS["shapes"],
+    autoencoder=SMALL,
+    diffusion=SMALL,
+    channels=(8, 8, 8),
+    unet_channels=(8, 8),
+    text_width=16,
+    text_layers=1,
+    pictures=32,
+)
+TOLD = {
+    "epsilon": "betas from 0.00085 to 0.012; sampler ddim",
+    "v_prediction": "0.012, the U-Net tells v_prediction; sampler ddim",
+    "sample": "0.012, the U-Net tells sample; sampler ddim",
+    "zero-snr": "0.012, rescaled to zero terminal SNR, the U-Net tells v_prediction; sampler ddim",
+    "flow": "1000 steps, a rectified flow, shift 1; sampler flow-euler",
+}
+PROMPT = "a red circle above a blue square on a white background"
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setattr(run, "preset_for", lambda dataset: PRESET)
+    monkeypatch.setattr(run, "SAMPLES", 2)
+    monkeypatch.setattr(stage, "SHEETS", 1)
+
+
+def weights(folder):
+    return (folder / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_training_of_every_objective_draws_and_is_told(objective, tmp_path):
+    training.train("shapes", tmp_path / "out", steps=3, objective=objective)
+    pipeline = load(tmp_path / "out")
+    assert pipeline.schedule.config["prediction_type"] == {
+        "flow": "flow_prediction", "zero-snr": "v_prediction"
+    }.get(objective, objective)  # fmt: skip
+    pictures = pipeline.text_to_image(PROMPT, steps=3, guidance_scale=2.0)
+    assert np.isfinite(pictures).all() and pictures.std() > 0
+    [line] = [line for line in describe(tmp_path / "out") if line.startswith("schedule ")]
+    assert line.endswith(TOLD[objective])
+    assert f"--seed 0 --objective {objective} --output" in pipeline.record["command"]
+
+
+@pytest.mark.parametrize("objective", ["flow", "zero-snr"])
+def test_a_resume_goes_on_with_the_objective_it_was_begun_with(objective, tmp_path):
+    training.train("shapes", tmp_path / "whole", steps=4, objective=objective)
+    training.train("shapes", tmp_path / "out", steps=2, objective=objective)
+    assert weights(tmp_path / "out") != weights(tmp_path / "whole")
+    training.train("shapes", tmp_path / "out", steps=4, resume=True)
+    state = json.loads((tmp_path / "out" / "training" / "state.json").read_text())
+    assert state["objective"] == objective and state["taken"] == {"autoencoder": 2, "diffusion": 4}
+    assert load(tmp_path / "out").schedule.given == load(tmp_path / "whole").schedule.given
+    with pytest.raises(UserError, match=f"is a training of {objective}, not of epsilon"):
+        training.train("shapes", tmp_path / "out", steps=5, resume=True, objective="epsilon")
+
+
+def test_a_preset_may_say_the_objective_and_what_goes_with_it(tmp_path):
+    """The schedule's further fields, times by the logit-normal, and offset noise."""
+    preset = dataclasses.replace(
+        PRESET, objective="flow", schedule={"shift": 3.0}, times="logit_normal", offset_noise=0.1, min_snr=5.0
+    )
+    training.train("shapes", tmp_path, steps=2, preset=preset)
+    pipeline = load(tmp_path)
+    assert pipeline.schedule.shift == 3 and pipeline.sampler == "flow-euler"
+    assert np.isfinite(pipeline.text_to_image(PROMPT, steps=2)).all()
+
+
+def test_zero_terminal_snr_trains_and_draws_from_noise_alone(tmp_path):
+    """ᾱ_T is 0, drawing begins there, and offset noise goes with it; with every sampler that knows of it."""
+    preset = dataclasses.replace(PRESET, objective="zero-snr", offset_noise=0.1)
+    training.train("shapes", tmp_path, steps=2, preset=preset)
+    pipeline = load(tmp_path)
+    assert pipeline.schedule.alphas_cumprod[-1] == 0
+    assert pipeline.schedule.timesteps(5)[0] == 999
+    for sampler in ("ddim", "ddpm", "euler", "dpmpp-2m", "unipc"):
+        pictures = pipeline.text_to_image(PROMPT, steps=5, sampler=sampler, guidance_rescale=0.7)
+        assert np.isfinite(pictures).all() and pictures.std() > 0, sampler
+
+
+def test_an_unknown_objective_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(UserError, match="unknown objective 'eps': use one of epsilon, v_prediction, sample, zero-snr"):
+        training.train("shapes", tmp_path / "out", steps=1, objective="eps")
+    assert not (tmp_path / "out").exists()
