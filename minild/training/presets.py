@@ -18,7 +18,7 @@ OBJECTIVES = {
     },
     "flow": {"_class_name": FLOW_CLASS},
 }
-CHOICES = {"regularisation": ("kl", "vq"), "objective": tuple(OBJECTIVES)}  # fields of a preset that a training may name
+CHOICES = {"regularisation": ("kl", "vq"), "objective": tuple(OBJECTIVES)}  # of a preset, that a training may name
 
 
 @dataclass(frozen=True)

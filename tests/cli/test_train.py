@@ -8,12 +8,12 @@ from refusal import refused
 def test_train_hands_its_options_on(run, module, tmp_path):
     calls = module("minild.training", train=lambda *arguments, **settings: None)
     assert run("train", "shapes", "--output", "out", "--minutes", 1.5, "--seed", 4, "--resume") == (0, "out\n", "")
-    settings = {"minutes": 1.5, "steps": None, "seed": 4, "device": "cpu", "resume": True, "size": 32}
-    settings["objective"] = None
+    settings = {"minutes": 1.5, "steps": None, "seed": 4, "device": "cpu", "resume": True, "size": None}
+    settings |= {"objective": None, "regularisation": None}
     assert calls == [(("shapes", Path("out")), settings)]
     run("train", "emoji", "--output", "out", "--steps", 9, "--size", 64, "--objective", "flow")
     expected = {"minutes": None, "steps": 9, "seed": 0, "device": "cpu", "resume": False, "size": 64}
-    assert calls[1][1] == expected | {"objective": "flow"}
+    assert calls[1][1] == expected | {"objective": "flow", "regularisation": None}
     assert "not allowed with argument" in refused(run("train", "emoji", "--output", "o", "--steps", 9, "--minutes", 1))
     assert "--output" in refused(run("train", "emoji"))
     assert "--minutes must be more than 0" in refused(run("train", "emoji", "--output", "o", "--minutes", 0))
