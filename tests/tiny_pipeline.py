@@ -3,7 +3,7 @@
 import numpy as np
 
 from minild.diffusion import NoiseSchedule
-from minild.models import AutoencoderKL, CLIPTextModel, UNet2DConditionModel
+from minild.models import AutoencoderKL, CLIPTextModel, UNet2DConditionModel, VQModel
 from minild.pipelines import Pipeline
 from minild.tokenizer import CLIPTokenizer
 
@@ -62,3 +62,19 @@ def make(seed=0, record=None):
             parameter.data = parameter.data.astype(np.float32)
     vae, text_encoder, unet = models
     return Pipeline(vae, text_encoder, tokenizer, unet, NoiseSchedule(), record)
+
+
+def make_vq(seed=0):
+    """The same with a VQModel: nine codes of two channels where the encoder gives three."""
+    pipe = make(seed)
+    sizes = {"latent_channels": 3, "vq_embed_dim": 2, "num_vq_embeddings": 9}
+    kl = ("use_quant_conv", "use_post_quant_conv")
+    config = {field: value for field, value in pipe.vae.config.items() if field not in kl}
+    pipe.vae = VQModel.from_config(config | sizes)
+    rng = np.random.default_rng(seed)
+    for parameter in pipe.vae.parameters():
+        deviation = 0.05 if parameter.data.ndim == 1 else parameter.data[..., 0].size ** -0.5
+        drawn = parameter.data + rng.standard_normal(parameter.data.shape, np.float32) * deviation
+        parameter.data = drawn.astype(np.float32)
+    pipe.vae.quantize.embedding.weight.data = rng.standard_normal((9, 2), np.float32)
+    return pipe

@@ -55,7 +55,7 @@ def read_index(folder):
     parts = {part: entry[1] for part, entry in index.items() if isinstance(entry, list) and len(entry) == 2}
     for part, (_, expected) in PARTS.items():
         kind = parts.get(part, expected)
-        if part == "vae" and kind in AUTOENCODERS:
+        if part == "vae" and str(kind) in AUTOENCODERS:
             continue
         if part != "scheduler" and str(kind).removesuffix("Fast") != expected:
             raise UserError(f"{folder / INDEX}: {part} is {kind!r}, which is not supported, use {expected!r}")
@@ -73,7 +73,7 @@ def read_index(folder):
 
 def models_of(index):
     """{part: the class of its model} of an index that read_index found whole."""
-    return {**MODELS, "vae": AUTOENCODERS[index["vae"][1]]}
+    return {**MODELS, "vae": AUTOENCODERS.get(index["vae"][1], MODELS["vae"])}
 
 
 def read_record(folder):
@@ -151,8 +151,8 @@ def misfits(parts):
     width = parts["vae"].latent_width(vae)
     pairs = [
         ("unet cross_attention_dim", unet["cross_attention_dim"], "text_encoder hidden_size", text["hidden_size"]),
-        ("unet in_channels", unet["in_channels"], "vae latent_channels", width),
-        ("unet out_channels", unet["out_channels"], "vae latent_channels", width),
+        ("unet in_channels", unet["in_channels"], "vae latent channels", width),
+        ("unet out_channels", unet["out_channels"], "vae latent channels", width),
     ]
     faults = [f"{a} is {x}, {b} {y}" for a, x, b, y in pairs if x != y]
     tokenizer = parts["tokenizer"]

@@ -139,7 +139,7 @@ def _resumed_state(output, dataset, minutes, steps, chosen, preset):
             raise UserError(f"{path} has no {field!r}: begin anew in another folder")
     for choice, begun in state["choices"].items():
         if chosen[choice] not in (None, begun):
-            raise UserError(f"{output} is a training with {choice} {begun}, not {chosen[choice]}: go on with {begun}")
+            raise UserError(f"{output} is a training with {choice} {begun}, not {chosen[choice]}: leave --{choice} out")
     return state if minutes is None and steps is None else {**state, "minutes": minutes, "steps": steps}
 
 
