@@ -11,9 +11,10 @@ def test_train_hands_its_options_on(run, module, tmp_path):
     settings = {"minutes": 1.5, "steps": None, "seed": 4, "device": "cpu", "resume": True, "size": None}
     settings |= {"objective": None, "regularisation": None}
     assert calls == [(("shapes", Path("out")), settings)]
-    run("train", "emoji", "--output", "out", "--steps", 9, "--size", 64, "--objective", "flow")
+    run("train", "emoji", "--output", "out", "--steps", 9, "--size", 64, "--objective", "flow", "--regularisation", "vq")
     expected = {"minutes": None, "steps": 9, "seed": 0, "device": "cpu", "resume": False, "size": 64}
-    assert calls[1][1] == expected | {"objective": "flow", "regularisation": None}
+    assert calls[1][1] == expected | {"objective": "flow", "regularisation": "vq"}
+    assert "invalid choice: 'l2'" in refused(run("train", "emoji", "--output", "o", "--regularisation", "l2"))
     assert "not allowed with argument" in refused(run("train", "emoji", "--output", "o", "--steps", 9, "--minutes", 1))
     assert "--output" in refused(run("train", "emoji"))
     assert "--minutes must be more than 0" in refused(run("train", "emoji", "--output", "o", "--minutes", 0))
@@ -29,4 +30,5 @@ def test_train_perceptual(run, module):
     assert "--resume is not for perceptual" in refused(run("train", "perceptual", "--output", "o", "--resume"))
     words = "--objective is not for perceptual"
     assert words in refused(run("train", "perceptual", "--output", "o", "--objective", "flow"))
+    assert "is not for perceptual" in refused(run("train", "perceptual", "--output", "o", "--regularisation", "vq"))
     assert len(calls) == 1

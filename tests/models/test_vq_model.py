@@ -7,10 +7,10 @@ import pytest
 
 from minild.errors import UserError
 from minild.gradcheck import check_module
-from minild.models import VQModel
+from minild.models import AutoencoderKL, VQModel
 from minild.ops.quantize import nearest_code
 from models.held import QuantizerHeld
-from models.tiny import VQ
+from models.tiny import AUTOENCODER, VQ
 
 
 @pytest.fixture
@@ -82,6 +82,28 @@ def test_the_width_of_the_codes_is_that_of_the_latent_unless_given():
         assert shapes["quant_conv.weight"] == (width, 3, 1, 1)
         assert shapes["post_quant_conv.weight"] == (3, width, 1, 1)
         assert shapes["decoder.conv_in.weight"] == (8, 3, 3, 3)
+
+
+def test_the_latent_of_a_rebuilding_is_encode_for_codes_and_the_mean_for_a_posterior(model, rng):
+    x = rng.standard_normal((2, 6, 4, 3))
+    np.testing.assert_array_equal(model.mean_latent(x), model.encode(x))
+    assert model.latent_width(model.config) == 4 and VQModel.latent_width(VQ | {"vq_embed_dim": None}) == 3
+    kl = AutoencoderKL.from_config(AUTOENCODER).astype("float64")
+    np.testing.assert_array_equal(kl.mean_latent(x), kl.encode(x).mean)
+    assert kl.latent_width(kl.config) == kl.mean_latent(x).shape[-1] == 2
+
+
+def test_beta_weighs_the_commitment_alone(model, rng):
+    """The encoder's gradient of the quantiser's loss grows with β, the codebook's does not."""
+    x, gradients = rng.standard_normal((2, 6, 4, 3)), []
+    for beta in (0.25, 1.0):
+        model.zero_grad()
+        (y, _), cache = model.forward(x, beta)
+        model.backward((np.zeros_like(y), 1.0), cache)
+        gradients.append({key: gradient.copy() for key, gradient in model.gradient_dict().items()})
+    for key, gradient in gradients[0].items():
+        factor = 1 if key == "quantize.embedding.weight" else 4
+        np.testing.assert_allclose(gradients[1][key], factor * gradient, rtol=1e-9, atol=1e-15, err_msg=key)
 
 
 def test_codes_are_drawn_within_one_over_their_number():
