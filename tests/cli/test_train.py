@@ -11,7 +11,8 @@ def test_train_hands_its_options_on(run, module, tmp_path):
     settings = {"minutes": 1.5, "steps": None, "seed": 4, "device": "cpu", "resume": True, "size": None}
     settings |= {"objective": None, "regularisation": None}
     assert calls == [(("shapes", Path("out")), settings)]
-    run("train", "emoji", "--output", "out", "--steps", 9, "--size", 64, "--objective", "flow", "--regularisation", "vq")
+    chosen = ("--objective", "flow", "--regularisation", "vq")
+    run("train", "emoji", "--output", "out", "--steps", 9, "--size", 64, *chosen)
     expected = {"minutes": None, "steps": 9, "seed": 0, "device": "cpu", "resume": False, "size": 64}
     assert calls[1][1] == expected | {"objective": "flow", "regularisation": "vq"}
     assert "invalid choice: 'l2'" in refused(run("train", "emoji", "--output", "o", "--regularisation", "l2"))
