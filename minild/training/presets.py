@@ -42,6 +42,8 @@ class Preset:
     unet_channels, heads   of the U-Net
     attends                which of its levels attend to the caption; its middle always does
     text_width, text_layers  of the text encoder
+    text_encoder           a folder of a CLIP (`minild train clip`) whose text encoder and tokenizer are used as they
+                           are, not trained, in place of one of that width; None for one that learns with the U-Net
     pictures               how many pictures are drawn, for a data set that can draw any number; None for all there are
     guidance_scale         recorded as the model's own
     objective              what the U-Net learns to tell, a name of OBJECTIVES
@@ -71,6 +73,7 @@ class Preset:
     heads: int = 4
     text_width: int = 128
     text_layers: int = 2
+    text_encoder: str | None = None
     pictures: int | None = None
     kl_weight: float = 1e-4
     regularisation: str = "kl"

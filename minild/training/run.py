@@ -19,7 +19,7 @@ from minild.diffusion import schedule_of
 from minild.engine.cores import core_count
 from minild.engine.memory import keep_freed_memory
 from minild.errors import UserError
-from minild.evaluation import rebuild
+from minild.evaluation import load_clip, rebuild
 from minild.models import CLIPTextModel, UNet2DConditionModel
 from minild.pipelines import Pipeline
 from minild.pipelines.scheduler_config import default_sampler
@@ -28,6 +28,7 @@ from minild.tokenizer import CLIPTokenizer
 from minild.training.autoencoder import encode_pictures, prepare
 from minild.training.budget import Budget
 from minild.training.checkpoint import load_training_state, training_state
+from minild.training.conditioning import Frozen
 from minild.training.first_stage import AUTOENCODERS, first_stage
 from minild.training.journal import draw_sheet, plot_losses
 from minild.training.latent_diffusion import Denoiser, DiffusionObjective
@@ -164,7 +165,10 @@ class Run:
         self.pictures, self.captions = gather(train_set, self.preset.pictures)
         self.samples, sample_captions = gather(test_set, SAMPLES)
         self.sample_captions = [several[0] for several in sample_captions]
-        self.tokenizer = fit_tokenizer([text for several in self.captions for text in several])
+        self.tokenizer, self.frozen = fit_tokenizer([text for several in self.captions for text in several]), None
+        if self.preset.text_encoder:
+            clip = load_clip(self.preset.text_encoder)
+            self.tokenizer, self.frozen = clip.tokenizer, clip.model.text_model.to(device)
 
     def begin(self):
         """Make the folder: an output that cannot be written is told before the work, not after it."""
@@ -201,9 +205,13 @@ class Run:
     def train_diffusion(self):
         """Stage two: train U-Net and text encoder as one on the latents, and write the whole pipeline."""
         preset, state = self.preset, self.state
-        unet = UNet2DConditionModel.from_config(preset.unet_config(state["size"]), state["seed"] + 1)
-        text_encoder = CLIPTextModel.from_config(preset.text_config(self.tokenizer), state["seed"] + 2)
-        denoiser = Denoiser(unet, text_encoder).to(self.device)
+        config, text_encoder = preset.unet_config(state["size"]), self.frozen
+        if text_encoder:
+            config["cross_attention_dim"] = text_encoder.config["hidden_size"]
+        else:
+            text_encoder = CLIPTextModel.from_config(preset.text_config(self.tokenizer), state["seed"] + 2)
+        unet = UNet2DConditionModel.from_config(config, state["seed"] + 1)
+        denoiser = Denoiser(unet, Frozen(text_encoder) if self.frozen else text_encoder).to(self.device)
         parts = self.vae, text_encoder, self.tokenizer, unet, self.schedule
         self.pipeline = Pipeline(*parts, sampler=default_sampler(self.schedule))
         most = max(len(several) for several in self.captions)

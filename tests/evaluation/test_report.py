@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tiny_pipeline
+from models.tiny import VQ
 from PIL import Image
 
 from minild import data, evaluation
@@ -13,6 +14,8 @@ from minild.data.emoji import Emoji
 from minild.data.pictures import gather
 from minild.data.shapes import Shapes
 from minild.evaluation import (
+    codebook_use,
+    codes,
     evaluate,
     features,
     format_report,
@@ -23,7 +26,9 @@ from minild.evaluation import (
     psnr,
     rebuild,
     ssim,
+    wilson_interval,
 )
+from minild.models import VQModel
 
 
 class FakePipeline:
@@ -242,6 +247,75 @@ def test_shapes_are_judged(size):
     assert settings["seed"] == 3 and settings["size"] == (size, size)
 
 
+def test_every_share_has_its_interval_of_the_pictures_it_is_of(animals):
+    """Of shapes all attributes, and the withheld of a quarter; of a folder's retrieval both; and JSON takes them."""
+    train, test = Shapes("train"), Shapes("test")
+    picture_of = {test.caption(i): test[i - 1 if i % 4 == 3 else i][0] for i in range(16)}
+    figures = evaluate(FakePipeline(picture_of.get), train, test, count=16, progress=False)
+    assert figures["intervals"]["all"] == [*wilson_interval(0.75, 16), 16]
+    assert figures["intervals"]["withheld"] == [*wilson_interval(0, 4), 4]
+    assert figures["intervals"].keys() == {"background", "shapes", "colours", "relation", "all", "withheld"}
+    assert json.loads(json.dumps(figures)) == figures
+    train, test = animals
+    figures = evaluate(FakePipeline(lambda caption: train[0][0]), train, test, count=7, progress=False)
+    assert {name: n for name, (_, _, n) in figures["intervals"].items()} == {"top1": 7, "top5": 7}
+
+
+def test_a_set_brings_its_own_judge():
+    """Which says of how many pictures its shares are; pictures twice the size it reads are averaged to it."""
+
+    class Judge:
+        SIZE = 4
+
+        def report(self, pictures, captions, withheld):
+            pictures = np.stack(list(pictures))
+            assert pictures.shape == (3, 4, 4, 3) and pictures[1].max() == pytest.approx(0.5)
+            assert (captions, withheld) == (["0", "1", "2"], [False, True, False])
+            return {"shadow": 0.5, "all": 1.0, "withheld": 0.0}
+
+        def counts(self, captions, withheld):
+            return {"shadow": 2}
+
+    class Judged(FakeSet):
+        size, judge = 8, Judge()
+
+        def caption(self, i):
+            return self.captions(i)[0]
+
+        def withheld(self, i):
+            return i == 1
+
+    chess = np.zeros((8, 8, 3), np.uint8)
+    chess[::2] = 255
+    data_set = Judged([chess] * 3, ["0", "1", "2"])
+    figures = evaluate(FakePipeline(lambda caption: chess), data_set, data_set, progress=False)
+    assert {name: n for name, (_, _, n) in figures["intervals"].items()} == {"shadow": 2, "all": 3, "withheld": 1}
+    assert "shadow as asked for" in format_report(figures)
+
+
+def test_drawn_pictures_are_compared_with_the_test_pictures(animals):
+    train, test = animals
+    real = iter([test[i][0] for i in range(len(test))] * 9)
+    same = evaluate(FakePipeline(lambda caption: next(real)), train, test, count=len(test), progress=False)
+    assert (same["precision"], same["recall"]) == (1, 1) and same["frechet_drawn"] == pytest.approx(0, abs=1e-6)
+    green = np.full((12, 12, 3), (0, 255, 0), np.uint8)
+    other = evaluate(FakePipeline(lambda caption: green), train, test, count=len(test), progress=False)
+    assert (other["precision"], other["recall"]) == (0, 0) and other["frechet_drawn"] > 0.1
+    few = evaluate(FakePipeline(lambda caption: green), train, test, count=3, progress=False)
+    assert "precision" not in few and "frechet_drawn" in few
+
+
+def test_a_codebook_is_looked_at(animals, monkeypatch):
+    train, test = animals
+    pipeline = FakePipeline(lambda caption: test[0][0])
+    pipeline.vae = vae = VQModel.from_config(VQ)
+    monkeypatch.setattr(evaluation.report, "rebuild", lambda vae, pictures, progress: pictures / np.float32(510))
+    figures = evaluate(pipeline, train, test, count=4, progress=False)
+    share, perplexity = codebook_use(codes(vae, gather(test, 4)[0]), 12)
+    assert (figures["codes"], figures["perplexity"]) == (share, perplexity)
+    assert 1 / 12 <= share <= 1 <= perplexity <= 12 * share + 1e-9
+
+
 def test_shapes_drawn_wrong_are_noticed():
     """Withheld pairs are drawn as the scene before them; all else is right: three quarters, and none withheld."""
     train, test = Shapes("train"), Shapes("test")
@@ -259,8 +333,8 @@ def test_a_real_pipeline_of_small_pictures(tmp_path):
     folder = data.load(tmp_path, size=8)
     figures = evaluate(tiny_pipeline.make(), folder, folder, count=2, steps=2, progress=False)
     assert "top5" not in figures and figures["candidates"] == 2  # of which any five are all
-    assert "ssim" not in figures and "frechet_drawn" not in figures
-    assert np.isfinite(figures["psnr"]) and figures["drawn"] == 2
+    assert "ssim" not in figures and np.isfinite(figures["psnr"]) and figures["drawn"] == 2
+    assert not figures.keys() & {"frechet_drawn", "precision", "clip_score"}
     assert json.loads(json.dumps(figures)) == figures
 
 
@@ -271,6 +345,15 @@ def test_the_report_is_aligned_and_has_units():
     assert [line.rsplit("  ", 1)[1] for line in lines] == values
     assert len({len(line) - len(value) for line, value in zip(lines, values)}) == 1
     assert lines[1].startswith("PSNR  ")
+
+
+def test_shares_are_followed_by_their_intervals():
+    figures = {"drawn": 300, "all": 0.75, "withheld": 1.0}
+    figures["intervals"] = {"all": [0.698, 0.796, 300], "withheld": [0.951, 1.0, 75]}
+    lines = format_report(figures).splitlines()
+    assert lines[0].endswith("300") and len(lines) == 3
+    assert lines[1].endswith("75.0%   69.8% to 79.6% (95 %)")
+    assert lines[2].endswith("100.0%  95.1% to 100.0% (95 %)")
 
 
 def test_progress_stays_off_stdout(capsys, animals):

@@ -86,3 +86,17 @@ PROJECTED = {  # a context that the model projects itself, and its shape for two
 def labels(rng, shape):
     """Class labels for two pictures: entries of a table of seven, or numbers of that shape."""
     return np.array([4, 1]) if shape is None else rng.standard_normal(shape)
+
+
+CLIP = {  # the two encoders and the space they share are each of another width
+    "text_config": TEXT | {"eos_token_id": 9},
+    "vision_config": {
+        "hidden_size": 12,
+        "intermediate_size": 10,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 3,
+        "image_size": 8,
+        "patch_size": 4,
+    },
+    "projection_dim": 6,
+}
