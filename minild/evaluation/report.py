@@ -72,7 +72,7 @@ def evaluate(pipeline, train, test, count=None, seed=0, steps=50, guidance_scale
     Retrieval, of other sets: pictures are drawn for the captions of random train pictures; how often the nearest of all
     the set's distinct pictures, and one of the five nearest (where there are more than five), has the caption asked.
     Drawn against real: the Fréchet distance between the drawn and the test pictures, precision and recall, by the same
-    network; and the CLIP score of the drawn where a CLIP for the data set comes with minild (load_clip_for).
+    network; and the CLIP scores of the drawn and of the test pictures, where a CLIP for the data set comes with minild.
 
     "intervals" holds {name: [low, high, count]}: the 95 % interval (Wilson's) of each share that is of `count` pictures
     judged one by one. Precision and recall have none: their pictures are judged by each other.
@@ -82,7 +82,7 @@ def evaluate(pipeline, train, test, count=None, seed=0, steps=50, guidance_scale
     guidance_scale  1 or less is none; None for the one recorded with the model, 7.5 where there is none
     sampler         "flow-euler" for a rectified flow
     """
-    pictures, _ = gather(test, count)
+    pictures, captions = gather(test, count)
     model = load_perceptual() if min(pictures.shape[1:3]) >= WINDOW else None
     real = features(pictures, model) if model else None
     if guidance_scale is None:
@@ -100,7 +100,13 @@ def evaluate(pipeline, train, test, count=None, seed=0, steps=50, guidance_scale
         drawn = _retrieval(draw, train, test, RETRIEVALS if count is None else count, seed)
     intervals = {name: [*wilson_interval(drawn.figures[name], n), n] for name, n in drawn.counts.items()}
     figures |= settings | {"drawn": len(drawn.pictures)} | drawn.figures
-    return figures | _against_real(drawn, test, pictures, model, real) | {"intervals": intervals}
+    figures |= _as_sets(drawn.pictures, model, real)
+    clip = load_clip_for(getattr(test, "name", None), pictures.shape[1])
+    if clip:
+        figures["clip_score"] = float(clip_scores(drawn.pictures, drawn.captions, clip).mean())
+        own = [several[0] for several in captions]
+        figures["clip_score_real"] = float(clip_scores(pictures, own, clip).mean())
+    return figures | {"intervals": intervals}
 
 
 def _reconstruction(vae, pictures, model, real, progress):
@@ -120,20 +126,14 @@ def _mean(measure, x, y):
     return float(np.mean([measure(x[i : i + 1], y[i : i + 1])[0] for i in range(len(x))]))
 
 
-def _against_real(drawn, test, pictures, model, real):
-    """The drawn pictures beside the test pictures, as sets, and beside their captions."""
-    figures = {}
-    if model:
-        found = features(drawn.pictures, model)
-        figures["frechet_drawn"] = frechet_distance(found, real)
-        if min(len(found), len(real)) > NEIGHBOURS:
-            figures["precision"], figures["recall"] = precision_recall(real, found)
-    clip = load_clip_for(getattr(test, "name", None), pictures.shape[1])
-    if clip:
-        figures["clip_score"] = float(clip_scores(drawn.pictures, drawn.captions, clip).mean())
-        if getattr(test, "judge", None):  # whose test pictures are those of the captions drawn
-            real_captions = drawn.captions[: len(pictures)]
-            figures["clip_score_real"] = float(clip_scores(pictures, real_captions, clip).mean())
+def _as_sets(drawn, model, real):
+    """The drawn pictures beside the features of the test pictures, by a network; {} without one."""
+    if not model:
+        return {}
+    found = features(drawn, model)
+    figures = {"frechet_drawn": frechet_distance(found, real)}
+    if min(len(found), len(real)) > NEIGHBOURS:
+        figures["precision"], figures["recall"] = precision_recall(real, found)
     return figures
 
 

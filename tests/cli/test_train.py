@@ -33,3 +33,15 @@ def test_train_perceptual(run, module):
     assert words in refused(run("train", "perceptual", "--output", "o", "--objective", "flow"))
     assert "is not for perceptual" in refused(run("train", "perceptual", "--output", "o", "--regularisation", "vq"))
     assert len(calls) == 1
+
+
+def test_train_clip(run, module):
+    calls = module("minild.training", train_clip=lambda *arguments, **settings: None)
+    assert run("train", "clip", "--output", "out", "--minutes", 2, "--seed", 4) == (0, "out\n", "")
+    settings = {"minutes": 2, "steps": None, "seed": 4, "device": "cpu", "size": 32}
+    assert calls == [(("shapes", Path("out")), settings)]
+    run("train", "clip", "--dataset", "emoji", "--output", "out", "--steps", 3, "--size", 64)
+    assert calls[1][0] == ("emoji", Path("out")) and calls[1][1]["size"] == 64
+    assert "--resume is not for clip" in refused(run("train", "clip", "--output", "o", "--resume"))
+    assert "--dataset is for clip" in refused(run("train", "emoji", "--dataset", "shapes", "--output", "o"))
+    assert len(calls) == 2

@@ -20,6 +20,7 @@ from minild.evaluation import (
     features,
     format_report,
     frechet_distance,
+    load_clip_for,
     load_perceptual,
     lpips,
     nearest,
@@ -303,6 +304,18 @@ def test_drawn_pictures_are_compared_with_the_test_pictures(animals):
     assert (other["precision"], other["recall"]) == (0, 0) and other["frechet_drawn"] > 0.1
     few = evaluate(FakePipeline(lambda caption: green), train, test, count=3, progress=False)
     assert "precision" not in few and "frechet_drawn" in few
+
+
+def test_the_clip_that_comes_with_minild_scores_shapes():
+    """Pictures of their captions score as the test pictures do, those of other captions far less."""
+    train, test = Shapes("train"), Shapes("test")
+    right, wrong = ({test.caption(i): test[(i + by) % 12][0] for i in range(12)} for by in (0, 1))
+    figures = evaluate(FakePipeline(right.get), train, test, count=12, progress=False)
+    assert figures["clip_score"] == pytest.approx(figures["clip_score_real"], abs=5)
+    assert 85 < figures["clip_score_real"] <= 100
+    assert evaluate(FakePipeline(wrong.get), train, test, count=12, progress=False)["clip_score"] < 60
+    assert load_clip_for("shapes", 64) is None and load_clip_for("emoji", 32) is None
+    assert load_clip_for("shapes", 32).record["dataset"] == "shapes"
 
 
 def test_a_codebook_is_looked_at(animals, monkeypatch):
