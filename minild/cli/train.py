@@ -31,6 +31,11 @@ def add(commands):
     command.add_argument("--regularisation", choices=["kl", "vq"], help=regularisation)
     objective = "what the U-Net learns to tell: epsilon (default), v_prediction, sample, zero-snr or flow"
     command.add_argument("--objective", metavar="NAME", help=objective)
+    condition = (
+        "what leads it: text, class, image, semantic-map, low-resolution, masked, or text and one of the last three, "
+        "text+masked (default: text)"
+    )
+    command.add_argument("--condition", type=options.name, metavar="NAME", help=condition)
     command.add_argument("--resume", action="store_true", help="go on with the training that DIR holds")
     options.add_device(command)
     options.add_own_ops(command)
@@ -45,7 +50,8 @@ def run(arguments):
         raise UserError("--minutes must be more than 0")
     if arguments.dataset in ("perceptual", "clip") and arguments.resume:
         raise UserError(f"--resume is not for {arguments.dataset}, which takes minutes: begin anew in another folder")
-    for choice, word in (("regularisation", "has no latents"), ("objective", "is no diffusion model")):
+    others = {"regularisation": "has no latents", "objective": "is no diffusion model", "condition": "nothing leads"}
+    for choice, word in others.items():
         if arguments.dataset in ("perceptual", "clip") and getattr(arguments, choice):
             raise UserError(f"--{choice} is not for {arguments.dataset}, which {word}: leave it out")
     if arguments.pairs and arguments.dataset != "clip":
@@ -59,8 +65,9 @@ def run(arguments):
             elif arguments.dataset == "clip":
                 training.train_clip(arguments.pairs or "shapes", arguments.output, size=arguments.size or 32, **length)
             else:
-                length |= {name: getattr(arguments, name) for name in ("regularisation", "objective", "resume")}
-                training.train(arguments.dataset, arguments.output, size=arguments.size, **length)
+                chosen = {choice: getattr(arguments, choice) for choice in ("regularisation", "objective", "condition")}
+                how = chosen | {"size": arguments.size, "resume": arguments.resume}
+                training.train(arguments.dataset, arguments.output, **how, **length)
     except KeyboardInterrupt:
         from minild.training.run import what_is_saved
 

@@ -16,11 +16,17 @@ def load_classes(size=64):
     """
     emoji, shapes = Emoji(size=size), Shapes(size=max(size, 32), length=SCENES)
     kinds = [emoji.subgroup(i) for i in range(len(emoji))]
-    scenes = [sorted(shape for shape, _ in shapes.scene(i).objects) for i in range(len(shapes))]
-    kinds += [" and ".join(pair) for pair in scenes]
+    kinds += [shapes.class_name(i) for i in range(len(shapes))]
     names = sorted(set(kinds))
     pictures = np.concatenate([emoji.pictures, shapes.draw(range(len(shapes)))[0]])
     return pictures, np.array([names.index(kind) for kind in kinds]), names
+
+
+def class_names(dataset, rows):
+    """The class of each of these pictures: the data set's own, or the caption, which may be a folder's name."""
+    if hasattr(dataset, "class_name"):
+        return [dataset.class_name(i) for i in rows]
+    return [dataset.captions(i)[0] for i in rows]
 
 
 def distort(pictures, rng):

@@ -54,6 +54,8 @@ class Emoji:
         """The i-th emoji's group, such as "Animals & Nature"."""
         return self.entries[i]["group"]
 
+    class_name = group
+
     def subgroup(self, i):
         """The i-th emoji's subgroup, such as "animal-bird"."""
         return self.entries[i]["subgroup"]

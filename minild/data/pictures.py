@@ -12,10 +12,15 @@ def to_signed(pictures):
     return pictures.astype(np.float32) / 127.5 - 1
 
 
+def spread(dataset, limit=None):
+    """The numbers of all items, or of `limit` evenly spread over them."""
+    count = len(dataset) if limit is None else min(limit, len(dataset))
+    return [i * len(dataset) // count for i in range(count)]
+
+
 def gather(dataset, limit=None):
     """All items, or `limit` evenly spread over them -> (N, H, W, 3) uint8, and a list of N tuples of true captions."""
-    count = len(dataset) if limit is None else min(limit, len(dataset))
-    rows = [i * len(dataset) // count for i in range(count)]
+    rows = spread(dataset, limit)
     return np.stack([dataset[i][0] for i in rows]), [dataset.captions(i) for i in rows]
 
 

@@ -139,6 +139,20 @@ def render(scene, size=BASE):
     return (picture + 0.5).astype(np.uint8)
 
 
+SEMANTIC = ("background", *SHAPES)
+
+
+def semantic_map(scene, size=BASE):
+    """What covers most of each pixel, by its number in SEMANTIC -> (size, size) uint8. size is a multiple of 32."""
+    scale = size // BASE
+    shown = np.zeros((size, size), np.uint8)
+    for (shape, _), width, (top, left) in zip(scene.objects, scene.sizes, scene.places):
+        (y, oy), (x, ox) = divmod(top * scale, SUB), divmod(left * scale, SUB)
+        cover = sprite(shape, width * scale, oy, ox)
+        shown[y : y + len(cover), x : x + len(cover)][cover > 0.5] = SEMANTIC.index(shape)
+    return shown
+
+
 class Shapes(DrawnScenes):
     """The data set: len(d), d[i] -> ((size, size, 3) uint8 picture, caption), the same for the same (split, seed, i).
 
@@ -147,6 +161,7 @@ class Shapes(DrawnScenes):
     """
 
     name, base, lengths = "shapes", BASE, {"train": 50_000, "test": 512}
+    semantic_classes = SEMANTIC
 
     def _scene(self, rng, i):
         while True:
@@ -166,6 +181,14 @@ class Shapes(DrawnScenes):
 
     def _render(self, scene):
         return render(scene, self.size)
+
+    def class_name(self, i):
+        """Which two shapes picture i shows, whatever their order: "circle and star"."""
+        return " and ".join(sorted(shape for shape, _ in self.scene(i).objects))
+
+    def semantic_map(self, i):
+        """What each pixel of picture i shows, by its number in SEMANTIC -> (size, size) uint8."""
+        return semantic_map(self.scene(i), self.size)
 
     def _is_withheld(self, scene):
         return any(pair in WITHHELD for pair in scene.objects)

@@ -15,6 +15,7 @@ from minild.backend import to_device
 from minild.diffusion import SAMPLERS
 from minild.diffusion.guidance import guided
 from minild.errors import UserError
+from minild.models import Condition, Conditioned
 from minild.pipelines import planning
 from minild.random import image_generators
 
@@ -22,23 +23,36 @@ from minild.random import image_generators
 class Guidance(NamedTuple):
     """What leads the U-Net; in the order in which minild.diffusion.guidance.guided takes it."""
 
-    context: Any  # (N, L, D) of the prompts
-    negative_context: Any  # (N, L, D) of the negative prompts; None at scale 1, which does without
+    condition: Condition  # of what is asked for
+    negative: Any  # that of the negative prompts, or of nothing; None at scale 1, which does without
     scale: float
     rescale: float
 
     def of(self, rows):
         """The guidance of some of the pictures."""
-        away = None if self.negative_context is None else self.negative_context[rows]
-        return self._replace(context=self.context[rows], negative_context=away)
+        away = None if self.negative is None else self.negative.of(rows)
+        return self._replace(condition=self.condition.of(rows), negative=away)
 
 
 def encode(pipe, request):
     """-> the Guidance of all pictures of a Request."""
-    context = pipe.encode_prompts(request.prompts, request.clip_skip)
-    # The reference's clip_skip, too, is for the prompts alone.
-    negative = pipe.encode_prompts(request.negative_prompts) if request.guidance_scale != 1 else None
-    return Guidance(context, negative, request.guidance_scale, request.guidance_rescale)
+    condition, negative = (_on_device(pipe, part) for part in (request.given, request.nothing))
+    guides = request.guidance_scale != 1
+    if "text" in pipe.kinds:
+        condition = condition._replace(context=pipe.encode_prompts(request.prompts, request.clip_skip))
+        # The reference's clip_skip, too, is for the prompts alone.
+        away = pipe.encode_prompts(request.negative_prompts) if guides else None
+        negative = negative._replace(context=away)
+    return Guidance(condition, negative if guides else None, request.guidance_scale, request.guidance_rescale)
+
+
+def _on_device(pipe, condition):
+    """A Condition of host arrays where the pipeline computes, and in what."""
+
+    def move(part):
+        return to_device(part.astype(pipe.dtype) if part.dtype.kind == "f" else part, pipe.device)
+
+    return Condition(*(None if part is None else move(part) for part in condition))
 
 
 def draw_latents(pipe, request, guidance, latents, generators, mix=None):
@@ -51,7 +65,7 @@ def draw_latents(pipe, request, guidance, latents, generators, mix=None):
     """
     h, w, _ = request.shape
     with planning.passes(pipe.unet, h, w, len(request.prompts), guidance.scale) as passes:
-        predict = guided(pipe.unet, *guidance, passes)
+        predict = guided(Conditioned(pipe.unet), *guidance, passes)
         sampler = SAMPLERS[request.sampler]
         steps = sampler(predict, latents, request.schedule, request.steps, generators, mix=mix, **request.settings)
         for step, z in enumerate(steps, 1):

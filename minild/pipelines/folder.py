@@ -11,6 +11,7 @@ from minild.backend import get_device
 from minild.data.location import data_path
 from minild.errors import UserError
 from minild.models import VQModel
+from minild.pipelines.conditions import channel_count, condition_kinds
 from minild.pipelines.scheduler_config import open_scheduler, write_scheduler
 from minild.pipelines.single_file import MODELS, read_single_file
 from minild.tokenizer import CLIPTokenizer
@@ -24,6 +25,8 @@ PARTS = {
     "scheduler": ("diffusers", "DDIMScheduler"),
 }
 AUTOENCODERS = {"AutoencoderKL": MODELS["vae"], "VQModel": VQModel}  # what a vae may be
+OF_TEXT = ("text_encoder", "tokenizer")  # the parts that a pipeline without words does not have
+INPAINTING = "StableDiffusionInpaintPipeline"  # the reference's pipeline of text+masked
 FORMAT_VERSION = "0.40.0"  # the reference's release whose layout we write
 
 SHIPPED = ("emoji", "shapes")  # in data/pretrained
@@ -52,8 +55,11 @@ def find_folder(name=None):
 def read_index(folder):
     """model_index.json of a whole pipeline folder. UserError names a part that is missing or not supported."""
     index = pretrained.read_json(folder / INDEX)
+    absent = () if "text" in condition_kinds(condition_of(read_record(folder), index)) else OF_TEXT
     parts = {part: entry[1] for part, entry in index.items() if isinstance(entry, list) and len(entry) == 2}
     for part, (_, expected) in PARTS.items():
+        if part in absent:
+            continue
         kind = parts.get(part, expected)
         if part == "vae" and str(kind) in AUTOENCODERS:
             continue
@@ -64,6 +70,8 @@ def read_index(folder):
             name = index.get("_class_name")
             raise UserError(f"{folder / INDEX}: {name} with a part {part} is no Stable Diffusion 1.x, so not supported")
     for part in PARTS:
+        if part in absent:
+            continue
         if part not in parts:
             raise UserError(f"{folder / INDEX} names no {part}")
         if not (folder / part).is_dir():
@@ -71,9 +79,25 @@ def read_index(folder):
     return index
 
 
-def models_of(index):
-    """{part: the class of its model} of an index that read_index found whole."""
-    return {**MODELS, "vae": AUTOENCODERS.get(index["vae"][1], MODELS["vae"])}
+def models_of(index, absent=()):
+    """{part: the class of its model} of the parts that a pipeline has; of an index that read_index found whole."""
+    models = {**MODELS, "vae": AUTOENCODERS.get(index["vae"][1], MODELS["vae"])}
+    return {part: model for part, model in models.items() if part not in absent}
+
+
+def condition_of(record, index):
+    """What leads a pipeline, in words: as its record says, or the reference's class of it, or its named classes."""
+    inferred = "text+masked" if index.get("_class_name") == INPAINTING else "class" if "id2label" in index else "text"
+    return record.get("condition", inferred)
+
+
+def complete_record(record, index):
+    """A record with what the reference's index says of the condition, where it does not say that itself."""
+    condition, labels = condition_of(record, index), index.get("id2label")
+    if condition == "text":
+        return record
+    named = {"classes": [labels[str(i)] for i in range(len(labels))]} if labels else {}
+    return {"condition": condition, **named, **record}
 
 
 def read_record(folder):
@@ -104,13 +128,16 @@ def _read_folder(folder, dtype, device, variant):
     """read_pipeline of a folder; nothing says yet that the parts fit."""
     index = read_index(folder)
     variants = part_variants(folder, variant)
-    parts = {"record": read_record(folder), "passed_over": []}
-    for part, model in models_of(index).items():
+    with usable(folder / INDEX):
+        record = complete_record(read_record(folder), index)
+    parts = {"record": record, "passed_over": [], "text_encoder": None, "tokenizer": None}
+    absent = () if "text" in condition_kinds(record.get("condition", "text")) else OF_TEXT
+    for part, model in models_of(index, absent).items():
         with usable(folder / part):
             parts[part] = model.from_pretrained(folder / part, dtype, device, variants[part])
         parts["passed_over"] += [f"{part}: {phrase}" for phrase in parts[part].passed_over]
     with usable(folder / "tokenizer"):
-        parts["tokenizer"] = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+        parts["tokenizer"] = None if absent else CLIPTokenizer.from_pretrained(folder / "tokenizer")
     with usable(folder / "scheduler"):
         scheduler = open_scheduler(folder / "scheduler", index["scheduler"][1])
     if scheduler.schedule is None:
@@ -147,15 +174,25 @@ def usable(path):
 
 def misfits(parts):
     """What keeps the parts from working together, a list of phrases."""
-    text, unet, vae = (parts[part].config for part in ("text_encoder", "unet", "vae"))
-    width = parts["vae"].latent_width(vae)
+    unet, vae, record = parts["unet"].config, parts["vae"].config, parts.get("record", {})
+    text, tokenizer = parts["text_encoder"] and parts["text_encoder"].config, parts["tokenizer"]
+    kinds, c = condition_kinds(record.get("condition", "text")), parts["vae"].latent_width(vae)
+    classes = len(record.get("classes", []))
+    added, plus = channel_count(kinds, c, classes), f" and {kinds[-1]}" if len(kinds) > 1 or not text else ""
     pairs = [
-        ("unet cross_attention_dim", unet["cross_attention_dim"], "text_encoder hidden_size", text["hidden_size"]),
-        ("unet in_channels", unet["in_channels"], "vae latent channels", width),
-        ("unet out_channels", unet["out_channels"], "vae latent channels", width),
+        ("unet in_channels", unet["in_channels"], f"vae latent channels{plus}", c + added),
+        ("unet out_channels", unet["out_channels"], "vae latent channels", c),
     ]
+    if text:
+        field = "encoder_hid_dim" if unet["encoder_hid_dim"] else "cross_attention_dim"
+        pairs.insert(0, (f"unet {field}", unet[field], "text_encoder hidden_size", text["hidden_size"]))
+    if "class" in kinds:
+        pairs.append(("unet num_class_embeds", unet["num_class_embeds"], "number of classes, with none,", classes + 1))
     faults = [f"{a} is {x}, {b} {y}" for a, x, b, y in pairs if x != y]
-    tokenizer = parts["tokenizer"]
+    if unet["class_embed_type"] or (unet["num_class_embeds"] and "class" not in kinds):
+        faults.append(f"unet takes class labels, and {RECORD} does not say of what")
+    if not text:
+        return faults
     tokens = max(tokenizer.vocabulary.values()) + 1
     limits = [
         ("number of token ids", tokens, "text_encoder vocab_size", text["vocab_size"]),
@@ -173,19 +210,27 @@ def write_pipeline(pipeline, folder, dtype):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / INDEX).unlink(missing_ok=True)
     for part in MODELS:
-        getattr(pipeline, part).save_pretrained(folder / part, dtype)
-    pipeline.tokenizer.save_pretrained(folder / "tokenizer")
+        if getattr(pipeline, part):
+            getattr(pipeline, part).save_pretrained(folder / part, dtype)
+    if pipeline.tokenizer:
+        pipeline.tokenizer.save_pretrained(folder / "tokenizer")
     scheduler_class = write_scheduler(folder / "scheduler", pipeline.schedule, pipeline.sampler)
     if pipeline.record:
         pretrained.write_json(folder / RECORD, pipeline.record)
     index = {
-        "_class_name": "StableDiffusionPipeline",
+        "_class_name": INPAINTING if pipeline.kinds == ("text", "masked") else "StableDiffusionPipeline",
         "_diffusers_version": FORMAT_VERSION,
         "feature_extractor": [None, None],
         "requires_safety_checker": False,
         "safety_checker": [None, None],
-        **{part: list(entry) for part, entry in PARTS.items()},
+        **{part: list(entry) if _is_there(pipeline, part) else [None, None] for part, entry in PARTS.items()},
         "vae": ["diffusers", type(pipeline.vae).__name__],
         "scheduler": ["diffusers", scheduler_class],
     }
+    if "class" in pipeline.kinds:  # as the reference's DiTPipeline has them
+        index["id2label"] = {str(i): name for i, name in enumerate(pipeline.classes)}
     pretrained.write_json(folder / INDEX, index)
+
+
+def _is_there(pipeline, part):
+    return part == "scheduler" or getattr(pipeline, part) is not None

@@ -5,10 +5,13 @@ from pathlib import Path
 
 from minild import pretrained
 from minild.diffusion import FlowSchedule, NoiseSchedule
+from minild.pipelines.conditions import condition_kinds
 from minild.pipelines.folder import (
     INDEX,
     MODELS,
+    OF_TEXT,
     STATE,
+    complete_record,
     find_folder,
     models_of,
     part_variants,
@@ -58,12 +61,14 @@ def describe(name=None, variant=None):
 
 
 def _describe_folder(folder, index, variants):
-    head = [f"folder        {folder}", *_training(read_record(folder))]
-    models = models_of(index)
+    record = complete_record(read_record(folder), index)
+    absent = () if "text" in condition_kinds(record.get("condition", "text")) else OF_TEXT
+    head = [f"folder        {folder}", *_training(record)]
+    models = models_of(index, absent)
     opened = {part: model.open_pretrained(folder / part, variants[part]) for part, model in models.items()}
     configs, weights, told = ({part: three[i] for part, three in opened.items()} for i in range(3))
     head += [f"{part:<14}{phrase}" for part, phrases in told.items() for phrase in phrases]
-    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    tokenizer = None if absent else CLIPTokenizer.from_pretrained(folder / "tokenizer")
     scheduler = open_scheduler(folder / "scheduler", index["scheduler"][1])
     return head + _parts(models, weights, configs, tokenizer, scheduler)
 
@@ -95,7 +100,7 @@ def _parts(models, weights, configs, tokenizer, scheduler):
         *lines,
         f"in all        {total:,} parameters",
         _picture(models["vae"], *(models[part].complete_config(configs[part]) for part in ("vae", "unet"))),
-        f"tokenizer     {len(tokenizer):,} tokens, {tokenizer.max_length} to a prompt",
+        *([f"tokenizer     {len(tokenizer):,} tokens, {tokenizer.max_length} to a prompt"] if tokenizer else []),
         *_schedule(scheduler),
     ]
 
@@ -140,6 +145,10 @@ def _training(record):
         size = record.get("size")
         pixels = f" at {size} x {size} pixels" if size else ""
         lines.append(f"trained on    {record['dataset']}{pixels}")
+    if "condition" in record:
+        lines.append(f"led by        {record['condition']}")
+    if "classes" in record:
+        lines.append(f"classes       {', '.join(f'{i} {name}' for i, name in enumerate(record['classes']))}")
     if "command" in record:
         lines.append(f"command       {record['command']}")
     for stage, figures in record.get("stages", {}).items():

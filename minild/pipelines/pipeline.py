@@ -4,7 +4,9 @@ import numpy as np
 
 from minild.backend import get_array_module, to_device, to_host
 from minild.engine.memory import keep_freed_memory
+from minild.errors import UserError
 from minild.pipelines import planning, tiling
+from minild.pipelines.conditions import condition_kinds, given, nothing_like
 from minild.pipelines.drawing import draw_pictures
 from minild.pipelines.folder import read_pipeline, write_pipeline
 from minild.pipelines.request import requested
@@ -16,9 +18,10 @@ class Pipeline:
     """A latent diffusion model ready to draw.
 
     vae, text_encoder, unet   models of one dtype on one device
-    tokenizer                 CLIPTokenizer
+    tokenizer                 CLIPTokenizer; it and the text encoder are None where words do not lead the U-Net
     schedule                  NoiseSchedule
-    record                    how it was trained (minild.json), {} if that is not known
+    record                    how it was trained (minild.json), {} if that is not known; "condition" says what leads
+                              it, if that is not text, and "classes" which classes there are
     sampler                   the name of the sampler used where none is asked for; None if the folder's own is one
                               that is not supported: then one is to be asked for
     refusal                   why there is no sampler, in words
@@ -43,7 +46,7 @@ class Pipeline:
         self.passed_over = passed_over
 
     def __repr__(self):
-        parts = ("vae", "text_encoder", "unet")
+        parts = [part for part in ("vae", "text_encoder", "unet") if getattr(self, part)]
         counts = [f"  {part}: {getattr(self, part).parameter_count():,} parameters" for part in parts]
         return "\n".join([f"Pipeline on {self.device}, sampler {self.sampler}", *counts])
 
@@ -61,6 +64,16 @@ class Pipeline:
     def guidance_scale(self):
         """The guidance scale that the training recorded as the model's own; Stable Diffusion's 7.5 where none did."""
         return self.record.get("guidance_scale", 7.5)
+
+    @property
+    def kinds(self):
+        """What leads it: a tuple of keys of pipelines.conditions.FIELDS, such as ("text",)."""
+        return condition_kinds(self.record.get("condition", "text"))
+
+    @property
+    def classes(self):
+        """The names of the classes that lead it, or of what a semantic map shows; [] without."""
+        return self.record.get("classes", [])
 
     @property
     def default_size(self):
@@ -129,6 +142,7 @@ class Pipeline:
         One prompt serves all of N latents or seeds. A prompt longer than the context is cut: tokenizer.dropped tells
         what is lost. UserError for whatever cannot be used, or does not go together.
         """
+        self._require("text_to_image", self.kinds == ("text",))
         request = requested(
             self,
             prompts,
@@ -142,6 +156,58 @@ class Pipeline:
             clip_skip,
             guidance_rescale,
         )
+
+        return self._draw(request, progress)
+
+    def class_to_image(self, labels, steps=50, guidance_scale=None, sampler=None, seed=0, latents=None, size=None,
+                       progress=False, guidance_rescale=0.0):
+        """Draw a picture of each class -> (N, H, W, 3) float32 in [0, 1].
+
+        labels: one or a list of N, by number or by name (`classes`); one serves all of N latents or seeds. Guidance
+        leads away from the picture of no class. The other arguments are those of text_to_image. UserError for whatever
+        cannot be used.
+        """
+        self._require("class_to_image", "class" in self.kinds)
+        condition, _ = given(self, labels=labels)
+        settings = steps, guidance_scale, sampler, seed, latents, size, 0, guidance_rescale
+        request = requested(self, "", "", *settings, given=condition, nothing=nothing_like(self, condition))
+        return self._draw(request, progress)
+
+    def condition_to_image(self, images, masks=None, prompts="", negative_prompt="", steps=50, guidance_scale=None,
+                           sampler=None, seed=0, latents=None, progress=False, guidance_rescale=0.0):
+        """Draw a picture for each of those that lead the model -> (N, H, W, 3) float32 in [0, 1].
+
+        images  what `kinds` says (pipelines.conditions): semantic maps (N, H, W) of whole numbers, pictures
+                (N, h, w, 3) of f times fewer pixels a side, pictures (N, H, W, 3) with parts to draw anew, or pictures
+                to draw the like of; uint8 or in [0, 1]; one serves all of N latents, seeds or prompts
+        masks   (N, H, W), or (H, W) for all: true where to draw; of masked pictures alone
+        prompts, negative_prompt  where text leads it too
+
+        Drawn is the size of the images. The other arguments are those of text_to_image. UserError for whatever cannot
+        be used.
+        """
+        self._require("condition_to_image", self.kinds[-1] not in ("text", "class"))
+        if "text" not in self.kinds and (prompts or negative_prompt):
+            raise UserError(f"the model takes no prompt: what leads it is {'+'.join(self.kinds)}")
+        condition, size = given(self, images=images, masks=masks)
+        size = size if latents is None else None
+        settings = steps, guidance_scale, sampler, seed, latents, size, 0, guidance_rescale
+        nothing = nothing_like(self, condition)
+        request = requested(self, prompts, negative_prompt, *settings, given=condition, nothing=nothing)
+        channels = condition.channels
+        if channels is not None and channels.shape[1:3] != request.shape[:2]:
+            raise UserError(f"latents: {request.shape[:2]} positions, where the images have {channels.shape[1:3]}")
+        return self._draw(request, progress)
+
+    def _require(self, name, fits):
+        """UserError unless this is the way to draw from the model, naming the one that is."""
+        if not fits:
+            kind = self.kinds[-1]
+            other = {"text": "text_to_image", "class": "class_to_image"}.get(kind, "condition_to_image")
+            raise UserError(f"{name} is not for this model: what leads it is {'+'.join(self.kinds)}, use {other}")
+
+    def _draw(self, request, progress):
+        """Draw from noise, or from the latents of the request."""
 
         def begin(rows, generators):
             if request.latents is None:

@@ -8,7 +8,10 @@ import numpy as np
 
 from minild.diffusion import SAMPLERS, NoiseSchedule
 from minild.errors import UserError
+from minild.models import Condition
 from minild.pipelines.scheduler_config import sampler_schedule, usable_samplers
+
+NONE = Condition()
 
 
 class Request(NamedTuple):
@@ -26,6 +29,8 @@ class Request(NamedTuple):
     sampler: str
     schedule: NoiseSchedule  # as the sampler takes it over from the pipeline's
     settings: dict  # what else the sampler takes from there
+    given: Condition  # what leads them beside words, on the host
+    nothing: Condition  # what stands for nothing of it
 
 
 def requested(
@@ -40,13 +45,18 @@ def requested(
     size=None,
     clip_skip=0,
     guidance_rescale=0.0,
+    given=NONE,
+    nothing=NONE,
 ):
-    """-> the Request that Pipeline.text_to_image understands by its arguments of these names, which it describes."""
+    """-> the Request that Pipeline.text_to_image understands by its arguments of these names, which it describes.
+
+    given, nothing: what leads the pictures beside words, of N rows, or of one for all (pipelines.conditions).
+    """
     sampler = sampler or own_sampler(pipe)
     require_sampler(sampler)
     guidance_scale = pipe.guidance_scale if guidance_scale is None else guidance_scale
     require_guidance(guidance_scale, guidance_rescale)
-    require_clip_skip(clip_skip, pipe.text_encoder.config["num_hidden_layers"])
+    require_clip_skip(clip_skip, pipe.text_encoder.config["num_hidden_layers"] if pipe.text_encoder else 0)
     schedule, settings = sampler_schedule(pipe.schedule.given, sampler)
     schedule.require_steps(steps)
     if latents is None:
@@ -56,7 +66,16 @@ def requested(
     else:
         latents = usable_latents(pipe, latents)
         shape = latents.shape[1:]
-    prompts, negatives, seeds = one_a_picture(prompts, negative_prompt, seed, latents)
+    rows = [len(part) for part in given if part is not None]
+    prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+    if rows and len(prompts) == 1:
+        prompts = prompts * rows[0]
+    name = "prompts" if not rows else "images" if given.class_labels is None else "labels"
+    prompts, negatives, seeds = one_a_picture(prompts, negative_prompt, seed, latents, name)
+    if rows and rows[0] not in (1, len(prompts)):
+        raise UserError(f"{rows[0]} {name} do not go with {len(prompts)} prompts: give one, or as many")
+    if rows and rows[0] == 1:
+        given, nothing = (part.of(np.zeros(len(prompts), int)) for part in (given, nothing))
     return Request(
         prompts=prompts,
         negative_prompts=negatives,
@@ -70,14 +89,16 @@ def requested(
         sampler=sampler,
         schedule=schedule,
         settings=settings,
+        given=given,
+        nothing=nothing,
     )
 
 
-def one_a_picture(prompts, negative_prompt="", seed=0, latents=None):
+def one_a_picture(prompts, negative_prompt="", seed=0, latents=None, name="prompts"):
     """-> prompts, negative prompts, seeds: three lists of N, one entry a picture.
 
     A text, or a list of one, serves all pictures; a number as the seed counts up from picture to picture. N is that of
-    the latents; without them that of a list of seeds; without that, of the prompts.
+    the latents; without them that of a list of seeds; without that, of the prompts. `name` says what these stand for.
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     negatives = [negative_prompt] if isinstance(negative_prompt, str) else list(negative_prompt)
@@ -90,8 +111,8 @@ def one_a_picture(prompts, negative_prompt="", seed=0, latents=None):
     if latents is not None:
         count, what = len(latents), "latents"
     else:
-        count, what = (len(seed), "seeds") if listed else (len(prompts), "prompts")
-    prompts, negatives = _for_all(prompts, "prompts", count, what), _for_all(negatives, "negative prompts", count, what)
+        count, what = (len(seed), "seeds") if listed else (len(prompts), name)
+    prompts, negatives = _for_all(prompts, name, count, what), _for_all(negatives, "negative prompts", count, what)
     seeds = list(seed) if listed else [seed + i for i in range(count)]
     if len(seeds) != count:
         raise UserError(f"{len(seeds)} seeds do not go with {count} {what}: give as many, or a single number")

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 
 from minild.diffusion import FLOW_CLASS
 from minild.errors import UserError
+from minild.pipelines.conditions import condition_kinds
 
 # What the U-Net learns to tell, by name: the fields of scheduler_config.json that say so.
 OBJECTIVES = {
@@ -18,7 +19,18 @@ OBJECTIVES = {
     },
     "flow": {"_class_name": FLOW_CLASS},
 }
-CHOICES = {"regularisation": ("kl", "vq"), "objective": tuple(OBJECTIVES)}  # of a preset, that a training may name
+CHOICES = {  # fields of a preset that a training may name: what a name means, or UserError
+    "regularisation": lambda name: one_of("regularisation", name, ("kl", "vq")),
+    "objective": lambda name: one_of("objective", name, OBJECTIVES),
+    "condition": lambda name: "+".join(condition_kinds(name)),
+}
+
+
+def one_of(what, name, names):
+    """The name. UserError if it is none of the names."""
+    if name not in names:
+        raise UserError(f"unknown {what} {name!r}: use one of {', '.join(names)}")
+    return name
 
 
 @dataclass(frozen=True)
@@ -42,10 +54,12 @@ class Preset:
     unet_channels, heads   of the U-Net
     attends                which of its levels attend to the caption; its middle always does
     text_width, text_layers  of the text encoder
-    text_encoder           a folder of a CLIP (`minild train clip`) whose text encoder and tokenizer are used as they
-                           are, not trained, in place of one of that width; None for one that learns with the U-Net
+    text_encoder           a pipeline, or a CLIP (`minild train clip`), whose text encoder and tokenizer are used as
+                           they are, not trained, in place of one of that width; None for one that learns with the U-Net
     pictures               how many pictures are drawn, for a data set that can draw any number; None for all there are
     guidance_scale         recorded as the model's own
+    condition              what leads the model: text, class, image, semantic map, low resolution, masked, or text
+                           and one of the last three, text+masked (pipelines.conditions)
     objective              what the U-Net learns to tell, a name of OBJECTIVES
     min_snr, offset_noise, times  of the loss of stage two, see latent_diffusion.DiffusionObjective
     schedule               fields of scheduler_config.json besides those that the objective says: "shift" of a flow
@@ -93,14 +107,12 @@ class Preset:
     objective: str = "epsilon"
     times: str = "uniform"
     guidance_scale: float = 3.5
+    condition: str = "text"
     schedule: dict = field(default_factory=dict)
 
     def choose(self, **names):
         """The preset with other choices: {"objective": "flow"}, say; None is its own. UserError for an unknown name."""
-        for choice, name in names.items():
-            if name is not None and name not in CHOICES[choice]:
-                raise UserError(f"unknown {choice} {name!r}: use one of {', '.join(CHOICES[choice])}")
-        return replace(self, **{choice: name for choice, name in names.items() if name is not None})
+        return replace(self, **{choice: CHOICES[choice](name) for choice, name in names.items() if name is not None})
 
     @property
     def choices(self):

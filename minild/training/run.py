@@ -14,24 +14,24 @@ from safetensors import SafetensorError
 
 from minild import data, pretrained
 from minild.backend import get_device
-from minild.data.pictures import gather, tell_skipped
+from minild.data.pictures import gather, spread, tell_skipped
 from minild.diffusion import schedule_of
 from minild.engine.cores import core_count
 from minild.engine.memory import keep_freed_memory
 from minild.errors import UserError
-from minild.evaluation import load_clip, rebuild
-from minild.models import CLIPTextModel, UNet2DConditionModel
+from minild.evaluation import rebuild
+from minild.models import UNet2DConditionModel
 from minild.pipelines import Pipeline
+from minild.pipelines.conditions import condition_kinds
 from minild.pipelines.scheduler_config import default_sampler
 from minild.random import standard_normal
-from minild.tokenizer import CLIPTokenizer
 from minild.training.autoencoder import encode_pictures, prepare
 from minild.training.budget import Budget
 from minild.training.checkpoint import load_training_state, training_state
-from minild.training.conditioning import Frozen
 from minild.training.first_stage import AUTOENCODERS, first_stage
 from minild.training.journal import draw_sheet, plot_losses
 from minild.training.latent_diffusion import Denoiser, DiffusionObjective
+from minild.training.leads import Lead
 from minild.training.loop import training_steps
 from minild.training.optimizer import AdamW, ExponentialMovingAverage
 from minild.training.presets import preset_for
@@ -41,22 +41,22 @@ from minild.training.watch import Diverged
 
 STAGES = ("autoencoder", "diffusion")
 SAMPLES = 16  # pictures on a sheet
-VOCABULARY = 4096  # tokens at most
 STATE, WEIGHTS = "state.json", "state.safetensors"
 
 
 def train(dataset, output, minutes=None, steps=None, seed=0, device="cpu", resume=False, size=None, preset=None,
-          regularisation=None, objective=None, autoencoder_only=False):  # fmt: skip
-    """Train a text-to-image pipeline from nothing and write it to the folder `output`.
+          regularisation=None, objective=None, condition=None, autoencoder_only=False):  # fmt: skip
+    """Train a pipeline, from words to pictures or led by something else, and write it to the folder `output`.
 
     dataset  "shapes", "emoji", "scenes" or a folder of captioned pictures
     minutes  of the whole training; or
     steps    of each stage; with neither, the preset's minutes
     size     of the pictures, in pixels, a multiple of the autoencoder's f, instead of the preset's; not for a resume
     preset   a presets.Preset instead of the data set's own
-    regularisation  of the latents, "kl" or "vq"; and
-    objective  what the U-Net learns to tell, a name of presets.OBJECTIVES: instead of the preset's own. A resume goes
-             on with what was begun
+    regularisation  of the latents, "kl" or "vq";
+    objective  what the U-Net learns to tell, a name of presets.OBJECTIVES; and
+    condition  what leads it: text, class, image, semantic map, low resolution, masked, or text and one of the last
+             three, text+masked: instead of the preset's own. A resume goes on with what was begun
     resume   go on with what `output` holds, as it was begun; a new `minutes` or `steps` moves the end
     autoencoder_only  end after stage one, with no pipeline yet: a resume goes on with stage two
 
@@ -66,7 +66,7 @@ def train(dataset, output, minutes=None, steps=None, seed=0, device="cpu", resum
     """
     get_device(device)
     keep_freed_memory()
-    chosen = {"regularisation": regularisation, "objective": objective}
+    chosen = {"regularisation": regularisation, "objective": objective, "condition": condition}
     if resume:
         state = _resumed_state(output, str(dataset), minutes, steps, chosen, preset or preset_for(dataset))
         run = Run(output, state, device, preset)
@@ -131,7 +131,7 @@ def _resumed_state(output, dataset, minutes, steps, chosen, preset):
     path = Path(output) / "training" / STATE
     if not path.is_file():
         raise UserError(f"{output} holds no training to resume: leave --resume out to begin one")
-    state = pretrained.read_json(path)
+    state = {"condition": "text", **pretrained.read_json(path)}  # those from before there were others do not say it
     if state.get("dataset") != dataset:
         raise UserError(f"{output} is a training on {state.get('dataset')}, not on {dataset}")
     state.setdefault("choices", preset.choices)  # older ones had none
@@ -144,14 +144,6 @@ def _resumed_state(output, dataset, minutes, steps, chosen, preset):
     return state if minutes is None and steps is None else {**state, "minutes": minutes, "steps": steps}
 
 
-def fit_tokenizer(captions):
-    """A tokenizer for these captions, its context no longer than they need (in eights, CLIP's 77 at most)."""
-    tokenizer = CLIPTokenizer.train(captions, VOCABULARY)
-    longest = max(len(tokenizer.tokens(text)) for text in set(captions)) + 2  # with BOS and EOS
-    tokenizer.max_length = min(tokenizer.max_length, -(-longest // 8) * 8)
-    return tokenizer
-
-
 class Run:
     """One training: its state (what state.json holds), its data in memory, its models."""
 
@@ -162,13 +154,12 @@ class Run:
         self.schedule = schedule_of(self.preset.schedule_config())
         train_set, test_set = (data.load(state["dataset"], split, state["size"]) for split in ("train", "test"))
         tell_skipped(train_set)
-        self.pictures, self.captions = gather(train_set, self.preset.pictures)
+        self.pictures, captions = gather(train_set, self.preset.pictures)
         self.samples, sample_captions = gather(test_set, SAMPLES)
         self.sample_captions = [several[0] for several in sample_captions]
-        self.tokenizer, self.frozen = fit_tokenizer([text for several in self.captions for text in several]), None
-        if self.preset.text_encoder:
-            clip = load_clip(self.preset.text_encoder)
-            self.tokenizer, self.frozen = clip.tokenizer, clip.model.text_model.to(device)
+        rows = spread(train_set, self.preset.pictures)
+        self.lead = Lead(condition_kinds(self.preset.condition), train_set, rows, captions, self.preset, device)
+        self.test_set = test_set
 
     def begin(self):
         """Make the folder: an output that cannot be written is told before the work, not after it."""
@@ -203,31 +194,27 @@ class Run:
         state["elapsed"][STAGES[0]] = time.monotonic() - self.started - state["elapsed"][STAGES[1]]
 
     def train_diffusion(self):
-        """Stage two: train U-Net and text encoder as one on the latents, and write the whole pipeline."""
+        """Stage two: train the U-Net, and with it the text encoder, on the latents, and write the whole pipeline."""
         preset, state = self.preset, self.state
-        config, text_encoder = preset.unet_config(state["size"]), self.frozen
-        if text_encoder:
-            config["cross_attention_dim"] = text_encoder.config["hidden_size"]
-        else:
-            text_encoder = CLIPTextModel.from_config(preset.text_config(self.tokenizer), state["seed"] + 2)
-        unet = UNet2DConditionModel.from_config(config, state["seed"] + 1)
-        denoiser = Denoiser(unet, Frozen(text_encoder) if self.frozen else text_encoder).to(self.device)
-        parts = self.vae, text_encoder, self.tokenizer, unet, self.schedule
+        seed, lead = state["seed"], self.lead
+        text_encoder = lead.text_encoder(seed + 2)
+        config = preset.unet_config(state["size"]) | lead.unet_fields(preset.latent_width)
+        unet = UNet2DConditionModel.from_config(config, seed + 1)
+        denoiser = Denoiser(unet, lead.trained(text_encoder)).to(self.device)
+        parts = self.vae, text_encoder, lead.tokenizer, unet, self.schedule, lead.record()
         self.pipeline = Pipeline(*parts, sampler=default_sampler(self.schedule))
-        most = max(len(several) for several in self.captions)
-        texts = [text for several in self.captions for text in (several * most)[:most]]
         objective = DiffusionObjective(
             self.means,
             self.deviations,
             self.vae.config["scaling_factor"],
-            self.tokenizer.encode(texts).reshape(len(self.captions), most, -1),
-            self.tokenizer.encode([""])[0],
+            None,
+            None,
             self.schedule,
-            preset.first_caption,
-            preset.noisy_end,
+            noisy_end=preset.noisy_end,
             min_snr=preset.min_snr,
             offset_noise=preset.offset_noise,
             times=preset.times,
+            condition=lead.conditioning(self.pipeline, self.pictures, seed),
         )
         self._run_stage(denoiser, objective, preset.diffusion, self._draw_samples)
         self._save_pipeline()
@@ -292,17 +279,18 @@ class Run:
         draw_sheet(path, np.concatenate([originals / 255, rebuild(self.vae, originals)]), labels)
 
     def _draw_samples(self, path):
-        scale = self.preset.guidance_scale
-        pictures = self.pipeline.text_to_image(self.sample_captions, steps=20, guidance_scale=scale, seed=1)
-        draw_sheet(path, pictures, self.sample_captions)
+        settings = {"steps": 20, "guidance_scale": self.preset.guidance_scale, "seed": 1}
+        drawn = self.lead.draw(self.pipeline, self.test_set, self.samples, self.sample_captions, settings)
+        draw_sheet(path, *drawn)
 
     def _save_pipeline(self):
         state = self.state
         length = f"--minutes {state['minutes']:g}" if state["steps"] is None else f"--steps {state['steps']}"
         usual = preset_for(state["dataset"]).choices
-        others = [f" --{choice} {name}" for choice, name in state["choices"].items() if name != usual[choice]]
-        settings = f"{length} --size {state['size']} --seed {state['seed']}{''.join(others)}"
-        self.pipeline.record = {
+        others = [(choice, name) for choice, name in state["choices"].items() if name != usual[choice]]
+        named = "".join(f" --{choice} {name.replace(' ', '-')}" for choice, name in others)
+        settings = f"{length} --size {state['size']} --seed {state['seed']}{named}"
+        self.pipeline.record = self.lead.record() | {
             "dataset": state["dataset"],
             "size": state["size"],
             "seed": state["seed"],

@@ -26,6 +26,7 @@ from minild.training import budget, replicas, run, stage
 from minild.training.autoencoder import AutoencoderObjective
 from minild.training.flat import flatten
 from minild.training.latent_diffusion import Denoiser, DiffusionObjective
+from minild.training.leads import fit_tokenizer
 from minild.training.presets import PRESETS, StagePreset
 from minild.training.run import what_is_saved
 
@@ -259,10 +260,10 @@ def test_a_training_on_a_device_is_the_hosts(whole, tmp_path, monkeypatch):
 
 
 def test_the_context_is_as_long_as_the_captions_need():
-    short = run.fit_tokenizer(["a cat", "a dog and a cat"])
+    short = fit_tokenizer(["a cat", "a dog and a cat"])
     assert short.max_length == 8 and short.dropped("a dog and a cat") == ""
-    assert run.fit_tokenizer(["a dog and a cat in a box"]).max_length == 16
-    assert run.fit_tokenizer(["word " * 200]).max_length == 77
+    assert fit_tokenizer(["a dog and a cat in a box"]).max_length == 16
+    assert fit_tokenizer(["word " * 200]).max_length == 77
 
 
 @pytest.fixture
