@@ -20,10 +20,10 @@ from minild.models import CLIPModel
 from minild.ops.contrastive import contrastive
 from minild.training.budget import Budget
 from minild.training.journal import Journal
+from minild.training.leads import fit_tokenizer
 from minild.training.loop import training_steps
 from minild.training.optimizer import AdamW, ExponentialMovingAverage
 from minild.training.presets import StagePreset, preset_for
-from minild.training.run import fit_tokenizer
 
 PRESET = StagePreset(learning_rate=1e-3, batch_size=64, weight_decay=0.05)
 MINUTES = 10

@@ -62,7 +62,7 @@ def fit_tokenizer(captions):
 
 
 def frozen_text(folder, device):
-    """The tokenizer and the text encoder of a pipeline, or of a CLIP. UserError for a pipeline that words do not lead."""
+    """The tokenizer and the text encoder of a pipeline, or of a CLIP. UserError where words do not lead it."""
     if not (Path(folder) / INDEX).is_file():
         clip = load_clip(folder)
         return clip.tokenizer, clip.model.text_model.to(device)

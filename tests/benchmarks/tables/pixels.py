@@ -16,10 +16,10 @@ from minild.training import PRESETS
 from minild.training.autoencoder import encode_pictures
 from minild.training.budget import Budget
 from minild.training.latent_diffusion import Denoiser, DiffusionObjective
+from minild.training.leads import fit_tokenizer
 from minild.training.loop import training_steps
 from minild.training.optimizer import AdamW, ExponentialMovingAverage
 from minild.training.replicas import Replicas
-from minild.training.run import fit_tokenizer
 
 from . import autoencoders
 
