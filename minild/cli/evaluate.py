@@ -38,6 +38,7 @@ def run(arguments):
     pipeline = load(arguments.model, arguments.dtype, arguments.device, arguments.variant)
     for line in pipeline.passed_over:
         note(line)
+    pipeline.require_way("evaluate", pipeline.kinds == ("text",))
     dataset = arguments.dataset or pipeline.record.get("dataset")
     if dataset is None:
         raise UserError(f"{arguments.model} does not say what it was trained on: give --dataset")

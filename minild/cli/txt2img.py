@@ -56,6 +56,7 @@ def run(arguments):
     pipeline = load(arguments.model, arguments.dtype, arguments.device, arguments.variant)
     for line in pipeline.passed_over:
         note(line)
+    pipeline.require_way("txt2img", pipeline.kinds == ("text",))
     guidance = pipeline.guidance_scale if arguments.guidance is None else arguments.guidance
     _tell_unused(arguments, guidance)
     for text in dict.fromkeys([*prompts, arguments.negative_prompt]):

@@ -35,7 +35,7 @@ from minild.diffusion.euler import euler
 from minild.diffusion.euler_ancestral import euler_ancestral
 from minild.diffusion.flow import FLOW_CLASS, FlowSchedule, schedule_of
 from minild.diffusion.flow_euler import flow_euler
-from minild.diffusion.guidance import guided
+from minild.diffusion.guidance import classifier_guided, guided
 from minild.diffusion.heun import heun
 from minild.diffusion.lcm import lcm
 from minild.diffusion.lms import lms
@@ -77,6 +77,6 @@ SAMPLERS = DIFFUSION_SAMPLERS | FLOW_SAMPLERS
 
 __all__ = [
     "DIFFUSION_SAMPLERS", "FLOW_CLASS", "FLOW_SAMPLERS", "SAMPLERS", "FlowSchedule", "NoiseSchedule", "add_noise",
-    "denoising_loss", "denoising_loss_backward", "epsilon_loss", "epsilon_loss_backward", "guided", "predict_clean",
-    "schedule_of",
+    "classifier_guided", "denoising_loss", "denoising_loss_backward", "epsilon_loss", "epsilon_loss_backward",
+    "guided", "predict_clean", "schedule_of",
 ]  # fmt: skip

@@ -1,8 +1,11 @@
-"""Classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598), and its rescaling (Lin et al. 2023)."""
+"""Guidance: classifier-free (Ho & Salimans 2022, arXiv 2207.12598), rescaled (Lin et al. 2023), or by a classifier."""
+
+import math
 
 import numpy as np
 
 from minild.backend import get_array_module
+from minild.errors import UserError
 
 
 def guided(model, context, negative_context, guidance_scale, rescale=0.0, passes=None):
@@ -54,3 +57,29 @@ def rescaled(epsilon, positive, rescale):
 def deviation(x):
     """The standard deviation of each picture, (N, h, w, c) -> (N, 1, 1, 1), in float32 or better."""
     return x.std(axis=(1, 2, 3), keepdims=True, dtype=np.promote_types(x.dtype, "float32"))
+
+
+def classifier_guided(predict, gradient, scale, schedule):
+    """predict(latents, t) -> ε - s √(1 - ᾱ_t) ∇_z log p(y | z_t), led by a classifier of noisy latents.
+
+    (Dhariwal & Nichol 2021, arXiv 2105.05233, algorithm 2.) predict(latents, t) -> what the schedule's prediction_type
+    says; gradient(latents, t) -> ∇_z log p(y | z_t) like latents, t (N,); scale: s. Of a model of v or of z_0 it is the
+    output that says that same ε. In a step of DDPM the mean moves by s β_t / √α_t ∇ log p: algorithm 1, the mean moved
+    by s Σ ∇ log p with Σ = β_t, but for √α_t, which is nearly 1. UserError for another prediction_type.
+    """
+    kind = schedule.config["prediction_type"]
+    if kind not in ("epsilon", "v_prediction", "sample"):
+        raise UserError(f"a classifier cannot lead a model of prediction_type = {kind!r}: leave it out")
+
+    def led(latents, t):
+        output = predict(latents, t)
+        # Some samplers visit timesteps between whole ones.
+        alpha_bar = float(np.interp(float(t), np.arange(schedule.train_steps), schedule.alphas_cumprod))
+        signal, noise = math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
+        if signal == 0:  # z_t is noise alone, and says nothing of y
+            return output
+        factor = {"epsilon": -noise, "v_prediction": -noise / signal, "sample": noise**2 / signal}[kind]
+        xp = get_array_module(latents)
+        return output + scale * factor * gradient(latents, xp.full((len(latents),), t, latents.dtype))
+
+    return led

@@ -9,6 +9,7 @@ from minild.models.clip import CLIPModel, CLIPVisionModel
 from minild.models.clip_text import CLIPTextModel
 from minild.models.condition import Condition, Conditioned
 from minild.models.discriminator import PatchDiscriminator
+from minild.models.latent_classifier import LatentClassifier
 from minild.models.lpips import LPIPS
 from minild.models.unet import UNet2DConditionModel
 from minild.models.vgg import VGG
@@ -16,5 +17,5 @@ from minild.models.vq_model import VQModel
 
 __all__ = [
     "LPIPS", "VGG", "AutoencoderKL", "CLIPModel", "CLIPTextModel", "CLIPVisionModel", "Condition", "Conditioned",
-    "PatchDiscriminator", "UNet2DConditionModel", "VQModel",
+    "LatentClassifier", "PatchDiscriminator", "UNet2DConditionModel", "VQModel",
 ]  # fmt: skip

@@ -13,7 +13,9 @@ Text goes with one of the last three, as "text+masked". Training and drawing bot
 
 import contextlib
 import functools
-from numbers import Integral
+import math
+from numbers import Integral, Real
+from pathlib import Path
 
 import numpy as np
 
@@ -22,7 +24,8 @@ from minild.data.location import data_path
 from minild.data.pictures import to_signed
 from minild.engine.cores import side_by_side
 from minild.errors import UserError
-from minild.models import LPIPS, Condition
+from minild.models import LPIPS, Condition, LatentClassifier
+from minild.pipelines.drawing import ClassifierLead
 
 FIELDS = {  # the part of models.Condition that each kind is
     "text": "context",
@@ -99,6 +102,25 @@ def nothing_like(pipe, condition):
         None if labels is None else np.full_like(labels, len(pipe.classes)),
         np.zeros_like(channels) if pipe.kinds[0] != "text" and channels is not None else channels,
     )
+
+
+def classifier_lead(pipe, classifier, labels, scale):
+    """-> ClassifierLead of a models.LatentClassifier, or of the folder of one. UserError unless it fits the pipeline.
+
+    Its classes are to be the pipeline's, where that has some: labels by number are then the same for both.
+    """
+    if not isinstance(classifier, LatentClassifier):
+        if not (Path(classifier) / "config.json").is_file():
+            raise UserError(f"{classifier} is no classifier: name a folder that train_classifier wrote")
+        classifier = LatentClassifier.from_pretrained(classifier, str(pipe.dtype), pipe.device)
+    if not isinstance(scale, Real) or not math.isfinite(scale):
+        raise UserError(f"classifier scale must be a finite number, got {scale!r}")
+    channels, classes = classifier.config["in_channels"], classifier.config["classes"]
+    if channels != (c := pipe.vae.config["latent_channels"]):
+        raise UserError(f"the classifier is of latents with {channels} channels, not {c} as the model")
+    if "class" in pipe.kinds and classes != pipe.classes:
+        raise UserError(f"the classifier knows other classes than the model: {', '.join(classes)}")
+    return ClassifierLead(classifier, usable_labels(classes, labels), scale)
 
 
 def semantic_channels(maps, classes, f):

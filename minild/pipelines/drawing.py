@@ -13,25 +13,38 @@ from tqdm import tqdm
 
 from minild.backend import to_device
 from minild.diffusion import SAMPLERS
-from minild.diffusion.guidance import guided
+from minild.diffusion.guidance import classifier_guided, guided
 from minild.errors import UserError
 from minild.models import Condition, Conditioned
 from minild.pipelines import planning
 from minild.random import image_generators
 
 
+class ClassifierLead(NamedTuple):
+    """A classifier that leads, to which classes, and how strongly."""
+
+    classifier: Any  # a models.LatentClassifier, where the pipeline computes and in what
+    labels: Any  # (N,) whole numbers, on the host
+    scale: float
+
+    def of(self, rows):
+        """That of some of the pictures."""
+        return self._replace(labels=self.labels[rows])
+
+
 class Guidance(NamedTuple):
-    """What leads the U-Net; in the order in which minild.diffusion.guidance.guided takes it."""
+    """What leads the U-Net; but for the last in the order in which minild.diffusion.guidance.guided takes it."""
 
     condition: Condition  # of what is asked for
     negative: Any  # that of the negative prompts, or of nothing; None at scale 1, which does without
     scale: float
     rescale: float
+    lead: Any = None  # a ClassifierLead; None for none
 
     def of(self, rows):
         """The guidance of some of the pictures."""
-        away = None if self.negative is None else self.negative.of(rows)
-        return self._replace(condition=self.condition.of(rows), negative=away)
+        away, lead = (None if part is None else part.of(rows) for part in (self.negative, self.lead))
+        return self._replace(condition=self.condition.of(rows), negative=away, lead=lead)
 
 
 def encode(pipe, request):
@@ -43,7 +56,8 @@ def encode(pipe, request):
         # The reference's clip_skip, too, is for the prompts alone.
         away = pipe.encode_prompts(request.negative_prompts) if guides else None
         negative = negative._replace(context=away)
-    return Guidance(condition, negative if guides else None, request.guidance_scale, request.guidance_rescale)
+    negative = negative if guides else None
+    return Guidance(condition, negative, request.guidance_scale, request.guidance_rescale, request.lead)
 
 
 def _on_device(pipe, condition):
@@ -65,11 +79,22 @@ def draw_latents(pipe, request, guidance, latents, generators, mix=None):
     """
     h, w, _ = request.shape
     with planning.passes(pipe.unet, h, w, len(request.prompts), guidance.scale) as passes:
-        predict = guided(Conditioned(pipe.unet), *guidance, passes)
+        predict = guided(Conditioned(pipe.unet), *guidance[:-1], passes)
+        if guidance.lead:
+            predict = _led(predict, guidance.lead, request.schedule)
         sampler = SAMPLERS[request.sampler]
         steps = sampler(predict, latents, request.schedule, request.steps, generators, mix=mix, **request.settings)
         for step, z in enumerate(steps, 1):
             yield mix(z, 1.0) if mix and step == request.steps else z
+
+
+def _led(predict, lead, schedule):
+    """`predict`, led by a classifier."""
+
+    def gradient(latents, t):
+        return lead.classifier.log_probability(latents, t, to_device(lead.labels, lead.classifier.device))[1]
+
+    return classifier_guided(predict, gradient, lead.scale, schedule)
 
 
 def draw_pictures(pipe, request, begin, progress=False):

@@ -5,13 +5,19 @@ import numpy as np
 from minild.backend import get_array_module, to_device, to_host
 from minild.engine.memory import keep_freed_memory
 from minild.errors import UserError
+from minild.models import Condition
 from minild.pipelines import planning, tiling
-from minild.pipelines.conditions import condition_kinds, given, nothing_like
+from minild.pipelines.conditions import classifier_lead, condition_kinds, given, nothing_like
 from minild.pipelines.drawing import draw_pictures
 from minild.pipelines.folder import read_pipeline, write_pipeline
 from minild.pipelines.request import requested
 from minild.pipelines.scheduler_config import DEFAULT_SAMPLER
 from minild.random import standard_normal
+
+WAYS = {  # how to draw from what one kind leads
+    "text": "text_to_image (minild txt2img)",
+    "class": "class_to_image (minild class2img)",
+}
 
 
 class Pipeline:
@@ -142,7 +148,7 @@ class Pipeline:
         One prompt serves all of N latents or seeds. A prompt longer than the context is cut: tokenizer.dropped tells
         what is lost. UserError for whatever cannot be used, or does not go together.
         """
-        self._require("text_to_image", self.kinds == ("text",))
+        self.require_way("text_to_image", self.kinds == ("text",))
         request = requested(
             self,
             prompts,
@@ -160,17 +166,27 @@ class Pipeline:
         return self._draw(request, progress)
 
     def class_to_image(self, labels, steps=50, guidance_scale=None, sampler=None, seed=0, latents=None, size=None,
-                       progress=False, guidance_rescale=0.0):
+                       progress=False, guidance_rescale=0.0, classifier=None, classifier_scale=1.0, told=True):
         """Draw a picture of each class -> (N, H, W, 3) float32 in [0, 1].
 
-        labels: one or a list of N, by number or by name (`classes`); one serves all of N latents or seeds. Guidance
-        leads away from the picture of no class. The other arguments are those of text_to_image. UserError for whatever
-        cannot be used.
+        labels      one or a list of N, by number or by name (`classes`); one serves all of N latents or seeds
+        classifier  a models.LatentClassifier, or the folder of one: its gradient leads, too, by classifier_scale
+                    (diffusion.guidance.classifier_guided); the labels are then its own where the model has none
+        told        whether the U-Net, too, is told the class. False, or a model that words lead, leaves all to the
+                    classifier
+
+        guidance_scale leads away from the picture of no class. The other arguments are those of text_to_image.
+        UserError for whatever cannot be used.
         """
-        self._require("class_to_image", "class" in self.kinds)
-        condition, _ = given(self, labels=labels)
+        labelled = "class" in self.kinds
+        self.require_way("class_to_image", labelled or (classifier is not None and self.kinds == ("text",)))
+        lead = classifier and classifier_lead(self, classifier, labels, classifier_scale)
+        condition = given(self, labels=labels)[0] if labelled else Condition()
+        nothing = nothing_like(self, condition)
+        if not (told and labelled):
+            condition, guidance_scale = nothing, 1
         settings = steps, guidance_scale, sampler, seed, latents, size, 0, guidance_rescale
-        request = requested(self, "", "", *settings, given=condition, nothing=nothing_like(self, condition))
+        request = requested(self, "", "", *settings, given=condition, nothing=nothing, lead=lead)
         return self._draw(request, progress)
 
     def condition_to_image(self, images, masks=None, prompts="", negative_prompt="", steps=50, guidance_scale=None,
@@ -186,7 +202,7 @@ class Pipeline:
         Drawn is the size of the images. The other arguments are those of text_to_image. UserError for whatever cannot
         be used.
         """
-        self._require("condition_to_image", self.kinds[-1] not in ("text", "class"))
+        self.require_way("condition_to_image", self.kinds[-1] not in ("text", "class"))
         if "text" not in self.kinds and (prompts or negative_prompt):
             raise UserError(f"the model takes no prompt: what leads it is {'+'.join(self.kinds)}")
         condition, size = given(self, images=images, masks=masks)
@@ -199,12 +215,11 @@ class Pipeline:
             raise UserError(f"latents: {request.shape[:2]} positions, where the images have {channels.shape[1:3]}")
         return self._draw(request, progress)
 
-    def _require(self, name, fits):
-        """UserError unless this is the way to draw from the model, naming the one that is."""
+    def require_way(self, name, fits):
+        """UserError unless the method `name` is a way to draw from the model, telling the one that is."""
         if not fits:
-            kind = self.kinds[-1]
-            other = {"text": "text_to_image", "class": "class_to_image"}.get(kind, "condition_to_image")
-            raise UserError(f"{name} is not for this model: what leads it is {'+'.join(self.kinds)}, use {other}")
+            kinds, way = "+".join(self.kinds), WAYS.get(self.kinds[-1], "condition_to_image in Python")
+            raise UserError(f"{name} is not for this model: what leads it is {kinds}, so use {way}")
 
     def _draw(self, request, progress):
         """Draw from noise, or from the latents of the request."""

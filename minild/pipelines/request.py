@@ -31,6 +31,7 @@ class Request(NamedTuple):
     settings: dict  # what else the sampler takes from there
     given: Condition  # what leads them beside words, on the host
     nothing: Condition  # what stands for nothing of it
+    lead: Any  # a drawing.ClassifierLead; None for none
 
 
 def requested(
@@ -47,10 +48,11 @@ def requested(
     guidance_rescale=0.0,
     given=NONE,
     nothing=NONE,
+    lead=None,
 ):
     """-> the Request that Pipeline.text_to_image understands by its arguments of these names, which it describes.
 
-    given, nothing: what leads the pictures beside words, of N rows, or of one for all (pipelines.conditions).
+    given, nothing, lead: what leads the pictures beside words, of N rows, or of one for all (pipelines.conditions).
     """
     sampler = sampler or own_sampler(pipe)
     require_sampler(sampler)
@@ -66,16 +68,17 @@ def requested(
     else:
         latents = usable_latents(pipe, latents)
         shape = latents.shape[1:]
-    rows = [len(part) for part in given if part is not None]
+    rows = [len(part) for part in (*given, lead and lead.labels) if part is not None]
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     if rows and len(prompts) == 1:
         prompts = prompts * rows[0]
-    name = "prompts" if not rows else "images" if given.class_labels is None else "labels"
+    name = "prompts" if not rows else "images" if given.class_labels is None and not lead else "labels"
     prompts, negatives, seeds = one_a_picture(prompts, negative_prompt, seed, latents, name)
     if rows and rows[0] not in (1, len(prompts)):
         raise UserError(f"{rows[0]} {name} do not go with {len(prompts)} prompts: give one, or as many")
     if rows and rows[0] == 1:
-        given, nothing = (part.of(np.zeros(len(prompts), int)) for part in (given, nothing))
+        first = np.zeros(len(prompts), int)
+        given, nothing, lead = given.of(first), nothing.of(first), lead and lead.of(first)
     return Request(
         prompts=prompts,
         negative_prompts=negatives,
@@ -91,6 +94,7 @@ def requested(
         settings=settings,
         given=given,
         nothing=nothing,
+        lead=lead,
     )
 
 

@@ -3,6 +3,7 @@
 from minild.training.adversarial import AdversarialObjective, AdversarialPair
 from minild.training.autoencoder import AutoencoderObjective
 from minild.training.budget import Budget
+from minild.training.classifier import train_classifier
 from minild.training.clip import ContrastiveObjective, train_clip
 from minild.training.codebook import CodebookTracker, VQObjective
 from minild.training.latent_diffusion import Denoiser, DiffusionObjective
@@ -16,6 +17,6 @@ from minild.training.run import train
 __all__ = [
     "PRESETS", "AdamW", "AdversarialObjective", "AdversarialPair", "AutoencoderObjective", "Budget", "CodebookTracker",
     "ContrastiveObjective", "Denoiser", "DiffusionObjective", "ExponentialMovingAverage", "Preset", "Replicas",
-    "StagePreset", "VQObjective", "clip_by_global_norm", "learning_rate_at", "train", "train_clip", "train_perceptual",
-    "training_steps",
+    "StagePreset", "VQObjective", "clip_by_global_norm", "learning_rate_at", "train", "train_classifier", "train_clip",
+    "train_perceptual", "training_steps",
 ]  # fmt: skip

@@ -1,11 +1,15 @@
 """minild.diffusion.guidance against its formula."""
 
+from typing import Any, NamedTuple
+
 import numpy as np
 import pytest
 from device_double import count_synchronisations
 
 from minild.backend import to_device, to_host
-from minild.diffusion.guidance import guided, rescaled
+from minild.diffusion import NoiseSchedule
+from minild.diffusion.guidance import classifier_guided, guided, joined, rescaled
+from minild.errors import UserError
 
 
 class Recorder:
@@ -97,3 +101,74 @@ def test_rescaling_in_float16_is_exact_and_zeros_stay_zeros(rng):
     np.testing.assert_allclose(half, rescaled(epsilon.astype("d"), positive.astype("d"), 0.6), rtol=3e-3)
     zeros = np.zeros_like(epsilon)  # of a U-Net that has learned nothing yet
     np.testing.assert_array_equal(rescaled(zeros, zeros, 0.6), zeros)
+
+
+class Pair(NamedTuple):
+    first: Any
+    second: Any = None
+
+
+def test_joined_conditions_keep_what_is_not_there():
+    both = joined(Pair(np.array([1, 2])), Pair(np.array([3, 4])))
+    assert both.first.tolist() == [1, 2, 3, 4] and both.second is None
+
+
+ALPHA_BAR = 0.36  # √ᾱ = 0.6, √(1 - ᾱ) = 0.8
+
+
+def flat_schedule(kind):
+    """A schedule of ten timesteps of which the fifth has ᾱ = 0.36."""
+    schedule = NoiseSchedule({"prediction_type": kind, "num_train_timesteps": 10})
+    schedule.alphas_cumprod = np.linspace(0.86, -0.04, 10)
+    assert schedule.alphas_cumprod[5] == pytest.approx(ALPHA_BAR)
+    return schedule
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+def test_a_classifier_leads_epsilon(device, rng, kind):
+    """ε - s √(1 - ᾱ) ∇ log p, whatever the model predicts: written out by hand for s = 2."""
+    z, output, slope = rng.standard_normal((3, 2, 4, 5, 3), dtype="f")
+    asked = []
+
+    def gradient(latents, t):
+        asked.append(to_host(t).tolist())
+        return to_device(slope, device) * latents
+
+    schedule = flat_schedule(kind)
+    led = classifier_guided(lambda latents, t: to_device(output, device), gradient, 2.0, schedule)
+    ours = to_host(led(to_device(z, device), 5))
+    assert asked == [[5, 5]] and ours.dtype == np.float32
+    _, before = schedule.predictions(output, z, ALPHA_BAR)
+    clean, after = schedule.predictions(ours, z, ALPHA_BAR)
+    np.testing.assert_allclose(after, before - 2 * 0.8 * slope * z, atol=2e-5)
+    np.testing.assert_allclose(clean, (z - 0.8 * after) / 0.6, atol=2e-5)
+
+
+def test_in_a_step_of_ddpm_the_classifier_moves_the_mean_as_in_algorithm_1(rng):
+    """By s β_t / √α_t ∇ log p."""
+    schedule, t = NoiseSchedule(), 700
+    z, output, slope = rng.standard_normal((3, 1, 4, 5, 3))
+    alpha_bar, previous, beta = schedule.alpha_bar(t), schedule.alpha_bar(t - 1), schedule.betas[t]
+
+    def mean(predict):
+        clean, _ = schedule.predictions(predict(z, t), z, alpha_bar)  # Ho et al. 2020, equation 7
+        ours = np.sqrt(previous) * beta / (1 - alpha_bar) * clean
+        return ours + np.sqrt(1 - beta) * (1 - previous) / (1 - alpha_bar) * z
+
+    led = classifier_guided(lambda z, t: output, lambda z, t: slope, 3.0, schedule)
+    moved = mean(led) - mean(lambda z, t: output)
+    np.testing.assert_allclose(moved, 3 * beta / np.sqrt(1 - beta) * slope, rtol=1e-9)
+
+
+def test_between_timesteps_and_at_noise_alone():
+    schedule = flat_schedule("epsilon")
+    z = np.ones((1, 1, 1, 1))
+    led = classifier_guided(lambda z, t: 0 * z, lambda z, t: z, 1.0, schedule)
+    assert led(z, 4.5).item() == pytest.approx(-np.sqrt(1 - 0.41))
+    schedule = flat_schedule("v_prediction")
+    schedule.alphas_cumprod[9] = 0
+    led = classifier_guided(lambda z, t: 3 * z, lambda z, t: z, 1.0, schedule)
+    assert led(z, 9).item() == 3
+    schedule.config["prediction_type"] = "flow"
+    with pytest.raises(UserError, match="cannot lead a model of prediction_type = 'flow'"):
+        classifier_guided(None, None, 1.0, schedule)

@@ -1,0 +1,78 @@
+"""`minild class2img`: pictures of a class, by a model that labels lead."""
+
+from minild.cli import arguments as options
+from minild.cli.terminal import answer, note, plural, without_warnings
+from minild.errors import UserError
+
+MOST_PICTURES = 10_000  # of one command
+
+
+def add(commands):
+    details = (
+        "For models of `minild train ... --condition class`; `minild info DIR` lists the classes. Prints the names of "
+        "the files it wrote. Several pictures become NAME-0.png, NAME-1.png, ..., in the order of the labels, --count "
+        "of each."
+    )
+    command = options.add_command(commands, "class2img", run, "draw pictures of a class", details)
+    command.add_argument("labels", nargs="+", metavar="LABEL", help="which class, by number or by name")
+    command.add_argument("--model", type=options.name, required=True, metavar="DIR", help="the pipeline folder")
+    output = ".png, or .npy for all pictures as float32 (N, H, W, 3) in [0, 1] (default: the first label, as .png)"
+    command.add_argument("--output", type=options.path, metavar="FILE", help=output)
+    options.add_steps(command, "steps of the sampler")
+    guidance = "guidance scale, away from the picture of no class; 1 or less is none (default: the model's own)"
+    command.add_argument("--guidance", type=float, help=guidance)
+    classifier = "a classifier that leads, too: the folder that minild.training.train_classifier wrote"
+    command.add_argument("--classifier", type=options.path, metavar="DIR", help=classifier)
+    scale = "how strongly it leads (default: 1)"
+    command.add_argument("--classifier-scale", type=float, default=1.0, metavar="S", help=scale)
+    options.add_sampler(command)
+    count = "pictures of each label (default: 1)"
+    command.add_argument("--count", type=options.at_least(1, int), default=1, help=count)
+    options.add_seeds(command)
+    options.add_device(command)
+    options.add_dtype(command)
+
+
+def run(arguments):
+    """Draw, write and name the pictures."""
+    from minild.pipelines import load, output
+
+    labels = [label for label in arguments.labels for _ in range(arguments.count)]
+    if len(labels) > MOST_PICTURES:
+        raise UserError(f"{len(labels):,} pictures are too many for one command: ask for {MOST_PICTURES:,} at most")
+    seeds = arguments.seed if isinstance(arguments.seed, list) else [arguments.seed + i for i in range(len(labels))]
+    if len(seeds) != len(labels):
+        raise UserError(f"{len(seeds)} seeds for {plural(len(labels), 'picture')}: give one for each, or only one")
+    paths = output.output_paths(arguments.output or output.default_name(labels[0]), len(labels))
+    for path in paths:
+        output.require_writable(path)
+    pipeline = load(arguments.model, arguments.dtype, arguments.device)
+    for line in pipeline.passed_over:
+        note(line)
+    guidance = pipeline.guidance_scale if arguments.guidance is None else arguments.guidance
+    leads = {"classifier": arguments.classifier, "classifier_scale": arguments.classifier_scale}
+    with without_warnings():
+        pictures = pipeline.class_to_image(
+            labels, arguments.steps, guidance, arguments.sampler, seeds, progress=True, **leads
+        )
+    if paths[0].suffix.lower() == ".npy":
+        output.write_npy(paths[0], pictures)
+    else:
+        settings = _settings(arguments, pipeline, guidance)
+        for path, label, seed, picture in zip(paths, labels, seeds, pictures):
+            output.write_png(path, picture, {"Software": "minild", "class": label, "seed": seed, **settings})
+    answer(*paths)
+
+
+def _settings(arguments, pipeline, guidance):
+    """What a PNG says of how it was drawn, beside class and seed."""
+    settings = {
+        "model": arguments.model,
+        "steps": arguments.steps,
+        "guidance": guidance,
+        "sampler": arguments.sampler or pipeline.sampler,
+        "dtype": arguments.dtype,
+    }
+    if arguments.classifier:
+        settings |= {"classifier": arguments.classifier.name, "classifier_scale": arguments.classifier_scale}
+    return settings

@@ -1,0 +1,117 @@
+"""A classifier of a pipeline's noisy latents, for classifier guidance (Dhariwal & Nichol 2021, arXiv 2105.05233)."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minild import data, pretrained
+from minild.backend import to_device
+from minild.data.classes import class_names
+from minild.data.pictures import gather, spread, tell_skipped
+from minild.diffusion.schedule import add_noise
+from minild.engine.cores import core_count
+from minild.engine.memory import keep_freed_memory
+from minild.errors import UserError
+from minild.models import LatentClassifier
+from minild.ops.loss import cross_entropy, cross_entropy_backward
+from minild.pipelines import load
+from minild.pipelines.conditions import usable_labels
+from minild.training.autoencoder import encode_pictures
+from minild.training.budget import Budget
+from minild.training.journal import Journal
+from minild.training.leads import classes_of
+from minild.training.loop import training_steps
+from minild.training.optimizer import AdamW, ExponentialMovingAverage
+from minild.training.presets import StagePreset, preset_for
+from minild.training.replicas import Replicas
+
+PRESET = StagePreset(learning_rate=1e-3, batch_size=64, weight_decay=0.05)
+MINUTES = 3
+
+
+class LatentClassifierCache(NamedTuple):
+    model: Any
+    classifier: Any
+    loss: Any
+
+
+class LatentClassifierObjective:
+    """The cross-entropy of the classes of noisy latents z_t, t uniform, in nats; and the share of right guesses.
+
+    means, deviations: (N, h, w, c), the posteriors of the pictures, multiplied by scaling_factor; labels (N,).
+    """
+
+    def __init__(self, means, deviations, scaling_factor, labels, schedule):
+        self.means, self.deviations = means * scaling_factor, deviations * scaling_factor
+        self.labels, self.schedule = labels, schedule
+
+    def batch(self, rng, size, progress):
+        """Noisy latents, their timesteps and labels, on the host."""
+        rows = rng.integers(len(self.means), size=size)
+        noise = rng.standard_normal((2, size, *self.means.shape[1:]), dtype=np.float32)
+        t = rng.integers(self.schedule.train_steps, size=size)
+        z = self.means[rows] + self.deviations[rows] * noise[0]
+        return add_noise(z, noise[1], *self.schedule.noise_levels(t)), t.astype(np.float32), self.labels[rows]
+
+    def forward(self, classifier, batch):
+        """-> {"loss", "accuracy"} on the device, cache."""
+        x, t, labels = (to_device(array, classifier.device) for array in batch)
+        logits, cache = classifier.forward(x, t)
+        loss, loss_cache = cross_entropy(logits, labels)
+        accuracy = (logits.argmax(axis=1) == labels).mean()
+        return {"loss": loss, "accuracy": accuracy}, LatentClassifierCache(classifier, cache, loss_cache)
+
+    def backward(self, dloss, cache):
+        """Adds dloss times the gradient of the loss into the classifier's gradients."""
+        cache.model.backward(cross_entropy_backward(dloss, cache.loss), cache.classifier)
+
+
+def train_classifier(model, output, minutes=None, steps=None, seed=0, device="cpu", dataset=None, config=None):
+    """Train a models.LatentClassifier on the latents of the pipeline `model` (a name or a folder), written to `output`.
+
+    The classes are those of the data set the pipeline was trained on, or of `dataset`: of shapes, which two there are;
+    of emoji, the group; of a folder, the caption. minutes or steps say for how long; with neither, 3 minutes. config:
+    fields of the classifier's config. Beside the model's files, minild.json tells how it was trained, and how many of
+    the last steps' noisy latents it put into their class. UserError for a folder that holds a model already or cannot
+    be written, or a pipeline that does not say what it was trained on.
+    """
+    folder = Path(output)
+    if (folder / "config.json").exists():
+        raise UserError(f"{output} holds a model already: name another folder")
+    keep_freed_memory()
+    pipe = load(model, device=device)
+    name = dataset or pipe.record.get("dataset")
+    if name is None:
+        raise UserError(f"{model} does not say what it was trained on: give a dataset")
+    train_set = data.load(name, "train", pipe.default_size[0])
+    tell_skipped(train_set)
+    limit = preset_for(str(name)).pictures
+    rows = spread(train_set, limit)
+    classes = classes_of(("class",), train_set, rows)
+    labels = usable_labels(classes, class_names(train_set, rows))
+    latents = encode_pictures(pipe.vae, gather(train_set, limit)[0])
+    objective = LatentClassifierObjective(*latents, pipe.vae.config["scaling_factor"], labels, pipe.schedule)
+    fields = {"in_channels": pipe.vae.config["latent_channels"], "classes": classes} | (config or {})
+    classifier = LatentClassifier.from_config(fields, seed).to(device)
+    minutes = MINUTES if minutes is None and steps is None else minutes
+    budget = Budget(None if minutes is None else 60 * minutes, steps)
+    optimizer, ema = AdamW(classifier, weight_decay=PRESET.weight_decay), ExponentialMovingAverage(classifier)
+    rng, right = np.random.default_rng((seed, 1)), []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (
+            Replicas(classifier, objective, core_count()) as replicas,
+            Journal(folder, "classifier", budget, PRESET.batch_size) as journal,
+        ):
+            steps_taken = training_steps(classifier, objective, PRESET, budget, rng, optimizer, ema, replicas.gradient)
+            for _, metrics in steps_taken:
+                journal.note(metrics)
+                right = [*right[-99:], metrics["accuracy"]]
+        ema.adopt()
+        classifier.save_pretrained(folder)
+        record = {"model": str(model), "dataset": str(name), "seed": seed, "steps": budget.taken}
+        record |= {"seconds": round(budget.elapsed, 1), "accuracy": float(sum(right)) / len(right)}
+        pretrained.write_json(folder / "minild.json", record)
+    except OSError as error:
+        raise UserError(f"cannot write to {output}: {error.strerror or error}") from None

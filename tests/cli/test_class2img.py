@@ -1,0 +1,73 @@
+"""minild class2img: what it draws, writes and prints; and what the other commands say of a model without words."""
+
+import numpy as np
+import pytest
+import tiny_pipeline
+from PIL import Image
+from refusal import refused
+
+from minild.models import UNet2DConditionModel
+from minild.pipelines import load
+
+CLASSES = ["circle", "red square", "star"]
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    """A tiny pipeline that three classes lead."""
+    folder, pipe = tmp_path_factory.mktemp("pipelines") / "labelled", tiny_pipeline.make()
+    pipe.unet = UNet2DConditionModel.from_config(pipe.unet.config | {"num_class_embeds": 4})
+    pipe.unet.conv_out.weight.data = pipe.unet.conv_out.weight.data + 0.1
+    pipe.text_encoder = pipe.tokenizer = None
+    pipe.record = {"condition": "class", "classes": CLASSES, "guidance_scale": 2.0, "dataset": "shapes", "size": 32}
+    pipe.save_pretrained(folder)
+    return folder
+
+
+def test_class2img_writes_pngs(run, labelled, tmp_path):
+    status, out, err = run("class2img", "red square", 2, "--model", labelled, "--steps", 2, "--count", 2, "--seed", 3)
+    assert (status, err) == (0, "") and out == "".join(f"red-square-{i}.png\n" for i in range(4))
+    pictures = load(labelled).class_to_image([1, 1, 2, 2], steps=2, seed=3)
+    for i, label in enumerate(["red square", "red square", "2", "2"]):
+        with Image.open(tmp_path / f"red-square-{i}.png") as image:
+            assert abs(np.asarray(image) / 255 - pictures[i]).max() <= 0.5 / 255 + 1e-6
+            said = {"class": label, "seed": str(3 + i), "guidance": "2.0", "steps": "2", "sampler": "ddim"}
+            assert image.text.items() >= said.items()
+
+
+def test_class2img_writes_numbers(run, labelled, tmp_path):
+    options = "--output", "both.npy", "--guidance", 1, "--sampler", "euler", "--seed", "4,9"
+    assert run("class2img", "star", "CIRCLE", "--model", labelled, "--steps", 2, *options) == (0, "both.npy\n", "")
+    expected = load(labelled).class_to_image([2, 0], 2, 1, "euler", [4, 9])
+    np.testing.assert_array_equal(np.load(tmp_path / "both.npy"), expected)
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["cat"], "no class 'cat': there are 0 circle, 1 red square, 2 star"),
+    (["3"], "no class '3': there are 0 circle, 1 red square, 2 star"),
+    (["-1"], "no class"),
+    ([], "required: LABEL"),
+    (["star", "--steps", 0], "--steps"),
+    (["star", "--seed", "1,2"], "2 seeds for 1 picture"),
+    (["star", "--classifier", "nowhere"], "nowhere is no classifier"),
+    (["star", "--output", "a.gif"], "expected a name that ends in .png or .npy"),
+])
+def test_a_mistake_is_one_line_and_writes_nothing(run, labelled, tmp_path, arguments, words):
+    arguments = ["--", *arguments] if arguments == ["-1"] else arguments
+    assert words in refused(run("class2img", "--model", labelled, *arguments))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_commands_of_words_refuse_a_model_of_classes(run, labelled):
+    line = refused(run("txt2img", "star", "--model", labelled))
+    assert "what leads it is class, so use class_to_image (minild class2img)" in line
+    assert "what leads it is class" in refused(run("evaluate", labelled))
+    assert "what leads it is text, so use text_to_image (minild txt2img)" in refused(
+        run("class2img", "star", "--model", "MODEL")
+    )
+
+
+def test_info_lists_the_classes(run, labelled):
+    status, out, _ = run("info", labelled)
+    assert status == 0 and "led by        class\nclasses       0 circle, 1 red square, 2 star\n" in out
+    assert "tokenizer" not in out and "text_encoder" not in out
