@@ -6,8 +6,6 @@ tokens, and a learned token before them, the class token, gathers what the pictu
 
 import math
 
-import numpy as np
-
 from minild.backend import get_array_module
 from minild.errors import UserError
 from minild.models.clip_text import CLIPEncoder, CLIPTextModel, Positions, require_encoder
@@ -165,23 +163,24 @@ class CLIPModel(Model):
         pooled, vision = self.vision_model.forward(x)
         images, visual = self.visual_projection.forward(pooled)
         hidden, text = self.text_model.forward(token_ids)
-        ends = self.ends(token_ids)
-        texts, textual = self.text_projection.forward(hidden[np.arange(len(ends)), ends])
-        return (images, texts), (vision, visual, text, textual, ends, hidden.shape)
+        last = self.ends(token_ids)
+        texts, textual = self.text_projection.forward(hidden[last])
+        return (images, texts), (vision, visual, text, textual, last, hidden.shape)
 
     def backward(self, dy, cache):
         """dy = (dimages (N, P), dtexts (M, P)) -> dx (N, H, W, 3); token ids have no gradient."""
-        vision, visual, text, textual, ends, shape = cache
+        vision, visual, text, textual, last, shape = cache
         dimages, dtexts = dy
         dhidden = get_array_module(dtexts).zeros(shape, dtexts.dtype)
-        dhidden[np.arange(len(ends)), ends] = self.text_projection.backward(dtexts, textual)
+        dhidden[last] = self.text_projection.backward(dtexts, textual)
         self.text_model.backward(dhidden, text)
         return self.vision_model.backward(self.visual_projection.backward(dimages, visual), vision)
 
     def ends(self, token_ids):
-        """Where each text ends, (N, L) -> (N,): at its first end token; at the largest id for configs that say 2."""
+        """Where each text ends, an index of (N, L): its first end token; its largest id for configs that say 2."""
         end = self.text_model.config["eos_token_id"]
-        return (token_ids if end == OLD_EOS else token_ids == end).argmax(axis=1)
+        columns = (token_ids if end == OLD_EOS else token_ids == end).argmax(axis=1)
+        return get_array_module(token_ids).arange(len(token_ids)), columns
 
     def embed_pictures(self, x):
         """x (N, H, W, 3) -> (N, P) of length one; no cache is kept."""
@@ -189,8 +188,7 @@ class CLIPModel(Model):
 
     def embed_texts(self, token_ids):
         """token_ids (N, L) -> (N, P) of length one; no cache is kept."""
-        ends = self.ends(token_ids)
-        return _unit(self.text_projection(self.text_model(token_ids)[np.arange(len(ends)), ends]))
+        return _unit(self.text_projection(self.text_model(token_ids)[self.ends(token_ids)]))
 
     def limit_scale(self):
         """Hold the logit scale at ln 100 at most, as is done after every step of its training."""

@@ -52,4 +52,4 @@ def contrastive_backward(dy, cache):
     dcosines = scale * dlogits
     dimages = unit_norm_backward(dcosines @ unit_texts, images)
     dtexts = unit_norm_backward(dcosines.T @ unit_images, texts)
-    return dimages, dtexts, (dlogits * logits).sum()
+    return dimages, dtexts, get_array_module(logits).asarray((dlogits * logits).sum())

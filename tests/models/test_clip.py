@@ -9,8 +9,7 @@ import pytest
 from minild.errors import UserError
 from minild.gradcheck import check_module
 from minild.models import CLIPModel, CLIPTextModel, CLIPVisionModel
-from minild.nn.module import Module
-from minild.ops.contrastive import contrastive, contrastive_backward
+from models.contrastive import ContrastiveCLIP, clip_inputs
 from models.tiny import CLIP
 
 
@@ -19,31 +18,8 @@ def model():
     return CLIPModel.from_config(CLIP)
 
 
-def clip_inputs(rng):
-    ids = rng.integers(0, 8, (3, 5))
-    ids[0, 2:], ids[1, 4:], ids[2, 1:] = 9, 9, 9  # texts of 2, 4 and 1 tokens, then the end token, which also pads
-    return {"x": rng.standard_normal((3, 8, 8, 3)), "token_ids": ids}
-
-
-class ContrastiveCLIP(Module):
-    """The loss of a CLIP as a Module, for the checker."""
-
-    def __init__(self, model):
-        self.model = model
-
-    def forward(self, x, token_ids):
-        embeddings, cache = self.model.forward(x, token_ids)
-        loss, loss_cache = contrastive(*embeddings, self.model.logit_scale.value)
-        return loss, (cache, loss_cache)
-
-    def backward(self, dy, cache):
-        *dembeddings, dscale = contrastive_backward(dy, cache[1])
-        self.model.logit_scale.accumulate(np.array(dscale))
-        return self.model.backward(tuple(dembeddings), cache[0])
-
-
-def test_gradients(rng, model):
-    check_module(ContrastiveCLIP(model), clip_inputs(rng), differentiable=["x"], samples=6)
+def test_gradients(rng):
+    check_module(ContrastiveCLIP.from_config(CLIP), clip_inputs(rng), differentiable=["x"], samples=6)
 
 
 def test_image_encoder_gradients(rng):
@@ -54,7 +30,7 @@ def test_image_encoder_gradients(rng):
 def test_a_text_is_what_stands_before_its_end(rng, model):
     """What follows the first end token changes nothing, and what stands before it does."""
     ids = clip_inputs(rng)["token_ids"]
-    assert model.ends(ids).tolist() == [2, 4, 1]
+    assert model.ends(ids)[1].tolist() == [2, 4, 1]
     after, before = ids.copy(), ids.copy()
     after[0, 3:] = 4
     before[0, 1] = (before[0, 1] + 1) % 8
@@ -65,7 +41,7 @@ def test_a_text_is_what_stands_before_its_end(rng, model):
 
 def test_configs_that_say_2_end_at_the_largest_id(rng):
     old = CLIPModel.from_config(CLIP | {"text_config": CLIP["text_config"] | {"eos_token_id": 2}})
-    assert old.ends(np.array([[8, 2, 10, 3], [8, 10, 10, 2]])).tolist() == [2, 1]
+    assert old.ends(np.array([[8, 2, 10, 3], [8, 10, 10, 2]]))[1].tolist() == [2, 1]
 
 
 def test_embeddings_are_those_of_the_forward_at_length_one(rng, model):

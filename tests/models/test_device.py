@@ -7,15 +7,16 @@ from device_double import count_synchronisations
 from minild.backend import to_device, to_host
 from minild.diffusion.loss import epsilon_loss, epsilon_loss_backward
 from minild.diffusion.schedule import NoiseSchedule
-from minild.models import AutoencoderKL, CLIPTextModel, UNet2DConditionModel, VQModel
-from models.tiny import AUTOENCODER, TEXT, THREE_LEVELS, UNET, UNET_2, VQ, autoencoder_inputs, unet_inputs
+from minild.models import AutoencoderKL, CLIPTextModel, CLIPVisionModel, UNet2DConditionModel, VQModel
+from models.contrastive import ContrastiveCLIP, clip_inputs
+from models.tiny import AUTOENCODER, CLIP, TEXT, THREE_LEVELS, UNET, UNET_2, VQ, autoencoder_inputs, unet_inputs
 
 
 def trained(model):
     """No layer left at zero."""
     rng = np.random.default_rng(1)
     for parameter in model.parameters():
-        parameter.data = parameter.data + 0.1 * rng.standard_normal(parameter.data.shape, dtype="f")
+        parameter.data = np.asarray(parameter.data + 0.1 * rng.standard_normal(parameter.data.shape, dtype="f"))
     return model
 
 
@@ -59,6 +60,8 @@ CASES = {
     "unet of three levels": (UNet2DConditionModel, THREE_LEVELS, lambda rng: single(unet_inputs(rng, 3, (7, 10)))),
     "autoencoder": (AutoencoderKL, AUTOENCODER, lambda rng: single(autoencoder_inputs(rng))),
     "vq": (VQModel, VQ, lambda rng: single(autoencoder_inputs(rng))[:1]),
+    "image": (CLIPVisionModel, CLIP["vision_config"], lambda rng: single(clip_inputs(rng))[:1]),
+    "clip": (ContrastiveCLIP, CLIP, lambda rng: single(clip_inputs(rng))),
     "text": (CLIPTextModel, TEXT, lambda rng: [rng.integers(0, 11, (2, 5))]),
     "text gelu": (CLIPTextModel, TEXT | {"hidden_act": "gelu"}, lambda rng: [rng.integers(0, 11, (2, 5))]),
 }

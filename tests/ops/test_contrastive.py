@@ -37,7 +37,8 @@ def test_the_length_of_an_embedding_does_not_count(rng):
     lengths = rng.uniform(0.1, 9, (6, 1))
     first, cache = contrastive(images, texts, np.array(2.0))
     assert float(contrastive(images * lengths, texts, np.array(2.0))[0]) == pytest.approx(float(first), rel=1e-12)
-    dimages, dtexts, _ = contrastive_backward(1.0, cache)
+    dimages, dtexts, dscale = contrastive_backward(1.0, cache)
+    assert isinstance(dscale, np.ndarray) and dscale.shape == ()  # which a parameter can add to and set to zero
     np.testing.assert_allclose((dimages * images).sum(axis=1), 0, atol=1e-12)
     np.testing.assert_allclose((dtexts * texts).sum(axis=1), 0, atol=1e-12)
 
