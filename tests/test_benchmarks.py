@@ -1,16 +1,19 @@
 """The benchmarks' own arithmetic and text; PyTorch is not needed for these."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 from benchmarks import __main__ as benchmarks
-from benchmarks import machine, profile, report, timing, works
+from benchmarks import machine, objectives, profile, report, timing, works
 
 from minild import models
 from minild.errors import UserError
 from minild.nn.layers import SILU
 from minild.nn.resnet import ResnetBlock2D
+from minild.training import run, stage
+from minild.training.presets import StagePreset
 
 MB = 2**20
 RESULT = {
@@ -192,3 +195,42 @@ def test_the_figures_are_written_with_the_machines(capsys, tmp_path, monkeypatch
     assert figures["works"] == [RESULT] and figures["gemm"] == {"minild": 2e12, "PyTorch": 9e11}
     assert set(figures["machine"]) == {"processor", "system", "minild", "load before", "NumPy"}
     assert "| W9 " in capsys.readouterr().out
+
+
+def test_the_objectives_loss_is_the_mean_of_its_last_tenth(tmp_path):
+    lines = [{"stage": "autoencoder", "step": 10, "loss": 9.0}, {"stage": "diffusion", "step": 5, "warning": "told"}]
+    lines += [{"stage": "diffusion", "step": 10 * i, "loss": float(i)} for i in range(1, 31)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (tmp_path / "state.json").write_text('{"taken": {"autoencoder": 4, "diffusion": 305}}')
+    assert objectives.last_loss(tmp_path / "metrics.jsonl") == {"loss": 29.0, "trained": 305}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(lines[0]))
+    assert objectives.last_loss(tmp_path / "metrics.jsonl")["loss"] is None
+
+
+def test_objectives_share_an_autoencoder_and_are_gone_on_with(tmp_path, monkeypatch, capsys):
+    small = StagePreset(learning_rate=1e-3, batch_size=8)
+    sizes = {"channels": (8, 8, 8), "unet_channels": (8, 8), "text_width": 16, "text_layers": 1, "pictures": 16}
+    preset = dataclasses.replace(objectives.SHAPES, autoencoder=small, diffusion=small, **sizes)
+    monkeypatch.setattr(objectives, "SHAPES", preset)
+    monkeypatch.setattr(run, "SAMPLES", 1)
+    monkeypatch.setattr(stage, "SHEETS", 1)
+    shares = dict.fromkeys(("all", "withheld", "shapes", "colours", "relation"), 0.25)
+    figures = {"psnr": 20.0, "drawn": 2, "steps": 3, "guidance_scale": 1.5, "seed": 0} | shares
+    asked = []
+    monkeypatch.setattr(objectives, "evaluate", lambda *a, **k: asked.append((a[3:], k)) or figures)
+    command = ["--first-steps", "2", "--count", "2", "--sampler-steps", "3", "--folder", str(tmp_path / "runs")]
+    command += ["--output", str(tmp_path / "table"), "--objectives", "v_prediction,flow", "--steps"]
+    assert objectives.main([*command, "3"]) == 0
+    assert asked == [((2, 0, 3, None), {"sampler": name}) for name in ("ddim", "flow-euler")]
+    results = json.loads((tmp_path / "table.json").read_text())
+    assert [(r["objective"], r["trained"], r["all"]) for r in results] == [("v_prediction", 3, 0.25), ("flow", 3, 0.25)]
+    assert "| flow         |            25.0% |" in (tmp_path / "table.md").read_text()
+    vaes = [tmp_path / "runs" / n / "vae" / "diffusion_pytorch_model.safetensors" for n in ("first", "flow")]
+    assert vaes[0].read_bytes() == vaes[1].read_bytes()
+    before = (tmp_path / "runs" / "first" / "training" / "state.json").stat().st_mtime_ns
+    assert objectives.main([*command, "5"]) == 0
+    assert [r["trained"] for r in json.loads((tmp_path / "table.json").read_text())] == [5, 5]
+    assert (tmp_path / "runs" / "first" / "training" / "state.json").stat().st_mtime_ns == before
+    assert objectives.main([*command[:-3], "--objectives", "eps", "--steps", "3"]) == 2
+    assert "unknown objective 'eps': use some of epsilon" in capsys.readouterr().err
+    assert objectives.main([*command, "5", "--seed", "1"]) == 2

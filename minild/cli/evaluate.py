@@ -15,7 +15,7 @@ def add(commands):
     command.add_argument("--dataset", type=options.name, metavar="NAME", help=dataset)
     command.add_argument("--count", type=options.at_least(1, int), help="how many pictures to draw and judge")
     options.add_seed(command)
-    options.add_steps(command, "steps of DDIM, or of Euler's method for a flow")
+    options.add_steps(command, "steps of DDIM, of DDPM where the variance is learnt, of Euler's method for a flow")
     options.add_guidance(command)
     command.add_argument("--json", type=options.path, metavar="FILE", help="write the figures to this file, too")
     options.add_device(command)

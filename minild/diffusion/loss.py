@@ -62,6 +62,17 @@ def min_snr_weights(prediction, levels, gamma):
     return xp.minimum(snr, gamma) / (snr + 1 if prediction == "v_prediction" else 1)
 
 
+def weighted_mse(output, target, levels, prediction, min_snr):
+    """The mean of w (output - target)², w of denoising_loss -> it, the call of mse, and √w or None: where it is not
+    None, the gradient that the call gives is to be multiplied by it.
+    """
+    root = None
+    if min_snr is not None:
+        root = get_array_module(output).sqrt(min_snr_weights(prediction, levels, min_snr)).astype(output.dtype)
+        output, target = root * output, root * target
+    return *run(mse, output, target), root
+
+
 class DenoisingLossCache(NamedTuple):
     model: Any
     model_cache: Any
@@ -76,11 +87,8 @@ def denoising_loss(model, z, noise, t, levels, context, prediction="epsilon", mi
     neither is given -> scalar, cache.
     """
     output, model_cache = model.forward(add_noise(z, noise, *levels), t, context)
-    target, root = target_of(prediction, z, noise, levels), None
-    if min_snr is not None:
-        root = get_array_module(output).sqrt(min_snr_weights(prediction, levels, min_snr)).astype(output.dtype)
-        output, target = root * output, root * target
-    loss, mse_cache = run(mse, output, target)
+    target = target_of(prediction, z, noise, levels)
+    loss, mse_cache, root = weighted_mse(output, target, levels, prediction, min_snr)
     return loss, DenoisingLossCache(model, model_cache, mse_cache, root)
 
 

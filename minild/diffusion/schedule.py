@@ -93,10 +93,17 @@ SUPPORTED = {
     "solver_type": {**dict.fromkeys(DPM, ("midpoint", "heun")), "deis": ("logrho",), "unipc": ("bh1", "bh2")},
     # what none does
     "thresholding": {ALL: (False, None)},
-    # Solvers pass over which of the fixed variances it is.
+    # Only DDPM draws with it: the others pass it over, and drop the channels that tell a learnt one.
     "variance_type": {
-        ALL: (None, "fixed_small"),
-        **dict.fromkeys(DPM, (None, "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log")),
+        ALL: (
+            None,
+            "fixed_small",
+            "fixed_small_log",
+            "fixed_large",
+            "fixed_large_log",
+            "learned",
+            "learned_range",
+        )
     },
     "interpolation_type": {ALL: ("linear",)},
     "timestep_type": {ALL: ("discrete",)},
@@ -152,6 +159,7 @@ class NoiseSchedule:
         "rescale_betas_zero_snr": False,
         "use_karras_sigmas": False,
         "final_sigmas_type": "zero",
+        "variance_type": None,
     }
 
     def __init__(self, config=None, given=None):
@@ -224,6 +232,27 @@ class NoiseSchedule:
         """The timesteps ⌊T u⌋ of u (N,) in [0, 1) -> t (N,), √ᾱ_t and √(1 - ᾱ_t) as of noise_levels; all float32."""
         t = np.minimum((self.train_steps * u).astype(np.int64), self.train_steps - 1)
         return t.astype(np.float32), *self.noise_levels(t)
+
+    def posterior(self, t):
+        """What the loss of a learnt variance asks of q(z_prev | z_t, z_0) = N(μ̃, β̃), t - 1 before an array t (N,)
+        (Ho et al. 2020, equations 6 and 7): four (N, 1, 1, 1) float32 host arrays.
+
+        How much of an error of the model's output is one of its mean; log β̃, at t = 0 that of t = 1, as β̃ is 0 there;
+        log β; and 1, or 0 at t = 0.
+        """
+        alpha_bar, beta = self.alphas_cumprod, self.betas
+        before = np.concatenate([[1.0], alpha_bar[:-1]])
+        variance = (1 - before) / (1 - alpha_bar) * beta
+        of_clean = np.sqrt(before) * beta / (1 - alpha_bar)
+        with np.errstate(divide="ignore"):  # of ε at zero terminal SNR, which `predictions` refuses
+            of_output = {
+                "epsilon": np.sqrt(1 / alpha_bar - 1),
+                "v_prediction": np.sqrt(1 - alpha_bar),
+                "sample": np.ones_like(alpha_bar),
+            }[self.config["prediction_type"]]
+        low = np.log(np.concatenate([variance[1:2], variance[1:]]))
+        every = of_clean * of_output, low, np.log(beta), np.arange(len(beta)) > 0
+        return [x[t].reshape(-1, 1, 1, 1).astype(np.float32) for x in every]
 
     def noise_levels(self, t):
         """(√ᾱ_t, √(1 - ᾱ_t)) for an array t (N,) of host integers: two (N, 1, 1, 1) float32 host arrays."""

@@ -208,6 +208,7 @@ OPS = {
     "logistic": Op(ops.logistic, ops.logistic_backward, ops.require_target),
     "gaussian_kl": Op(ops.gaussian_kl, ops.gaussian_kl_backward, ops.require_moments),
     "contrastive": Op(ops.contrastive, ops.contrastive_backward, ops.require_contrastive),
+    "gaussian_cross_entropy": Op(ops.gaussian_cross_entropy, ops.gaussian_cross_entropy_backward, ops.require_spread),
 }
 
 NAMES = {op.op: name for name, op in OPS.items()}  # of the textbook functions

@@ -37,6 +37,7 @@ EXAMPLES = {
     "logistic": ([(2, 3, 5), -1], {}),
     "gaussian_kl": ([(2, 3, 5), (2, 3, 5)], {}),
     "contrastive": ([(4, 6), (4, 6), ()], {}),
+    "gaussian_cross_entropy": ([(2, 3, 5), (2, 3, 5)], {}),
 }
 MORE = {  # what models ask for besides
     "linear": ([(5, 4), (4, 3), None], {}),

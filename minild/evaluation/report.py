@@ -34,7 +34,7 @@ LINES = {
     "frechet": ("Fréchet distance of the rebuilt, same network", "{:.2f}"),
     "codes": ("codes of the codebook used", "{:.1%}"),
     "perplexity": ("perplexity of the codes", "{:.1f}"),
-    "steps": ("steps of DDIM, or Euler's of a flow", "{}"),
+    "steps": ("steps of the sampler", "{}"),
     "guidance_scale": ("guidance scale", "{:g}"),
     "seed": ("seed", "{}"),
     "drawn": ("pictures drawn", "{:,}"),
@@ -80,7 +80,7 @@ def evaluate(pipeline, train, test, count=None, seed=0, steps=50, guidance_scale
     count           pictures to draw, and at most that many to rebuild; None for 300 (with a judge and to rebuild: all)
     seed            of the random choice, and of the first picture drawn
     guidance_scale  1 or less is none; None for the one recorded with the model, 7.5 where there is none
-    sampler         "flow-euler" for a rectified flow
+    sampler         a rectified flow is drawn by "flow-euler" only, and a learnt variance used by "ddpm" only
     """
     pictures, captions = gather(test, count)
     model = load_perceptual() if min(pictures.shape[1:3]) >= WINDOW else None

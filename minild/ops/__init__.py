@@ -49,6 +49,8 @@ from minild.ops.linear import linear, linear_backward, require_linear
 from minild.ops.loss import (
     cross_entropy,
     cross_entropy_backward,
+    gaussian_cross_entropy,
+    gaussian_cross_entropy_backward,
     gaussian_kl,
     gaussian_kl_backward,
     hinge,
@@ -61,6 +63,7 @@ from minild.ops.loss import (
     mse_backward,
     require_alike,
     require_moments,
+    require_spread,
     require_target,
 )
 from minild.ops.norm import (

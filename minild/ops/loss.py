@@ -1,5 +1,6 @@
 """Losses: scalars on the device, so that none makes the host wait. dy, the loss's own gradient, is a number."""
 
+import math
 from typing import Any, NamedTuple
 
 from minild.backend import get_array_module
@@ -116,6 +117,35 @@ def gaussian_kl_backward(dy, cache):
     mean, logvar = cache
     scale = dy / mean.size
     return mean * scale, (get_array_module(mean).exp(logvar) - 1) * (scale / 2)
+
+
+class GaussianCrossEntropyCache(NamedTuple):
+    spread: Any
+    precision: Any  # exp(-logvar)
+
+
+def require_spread(logvar, spread):
+    """ValueError unless `spread` is an array like `logvar`."""
+    require_shape("spread", spread, logvar.shape)
+    require_like("spread", spread, "logvar", logvar)
+
+
+def gaussian_cross_entropy(logvar, spread):
+    """Mean over the elements of E[-log N(x; μ, exp(logvar))] = (log 2π + logvar + spread exp(-logvar)) / 2, in nats.
+
+    spread: E[(x - μ)²], of whatever x is drawn from. Without that distribution's entropy it is a KL divergence.
+    """
+    require_spread(logvar, spread)
+    precision = get_array_module(logvar).exp(-logvar)
+    nats = math.log(2 * math.pi) + logvar + spread * precision
+    return nats.mean() / 2, GaussianCrossEntropyCache(spread, precision)
+
+
+def gaussian_cross_entropy_backward(dy, cache):
+    """dlogvar = dy · (1 - spread exp(-logvar)) / (2 count), dspread = dy · exp(-logvar) / (2 count)."""
+    spread, precision = cache
+    scale = dy / (2 * spread.size)
+    return (1 - spread * precision) * scale, precision * scale
 
 
 class CrossEntropyCache(NamedTuple):

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from minild.backend import to_device
 from minild.diffusion import SAMPLERS
 from minild.diffusion.guidance import classifier_guided, guided
+from minild.diffusion.variance import LEARNED
 from minild.errors import UserError
 from minild.models import Condition, Conditioned
 from minild.pipelines import planning
@@ -69,6 +70,11 @@ def _on_device(pipe, condition):
     return Condition(*(None if part is None else move(part) for part in condition))
 
 
+def without_variance(predict):
+    """predict without the channels in which a model may tell its variance, which only DDPM's steps are drawn with."""
+    return lambda latents, t: predict(latents, t)[..., : latents.shape[-1]]
+
+
 def draw_latents(pipe, request, guidance, latents, generators, mix=None):
     """Yield the latents (N, h, w, c) after each step of the request's sampler; the last are what is drawn.
 
@@ -80,6 +86,8 @@ def draw_latents(pipe, request, guidance, latents, generators, mix=None):
     h, w, _ = request.shape
     with planning.passes(pipe.unet, h, w, len(request.prompts), guidance.scale) as passes:
         predict = guided(Conditioned(pipe.unet), *guidance[:-1], passes)
+        if request.settings.get("variance_type") not in LEARNED:
+            predict = without_variance(predict)
         if guidance.lead:
             predict = _led(predict, guidance.lead, request.schedule)
         sampler = SAMPLERS[request.sampler]

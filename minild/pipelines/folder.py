@@ -9,6 +9,7 @@ from pathlib import Path
 from minild import pretrained
 from minild.backend import get_device
 from minild.data.location import data_path
+from minild.diffusion.variance import LEARNED
 from minild.errors import UserError
 from minild.models import VQModel
 from minild.pipelines.conditions import channel_count, condition_kinds
@@ -172,6 +173,11 @@ def usable(path):
         raise UserError(f"{path} cannot be used: {type(error).__name__}: {error}") from None
 
 
+def learns_variance(schedule):
+    """Whether a folder's model may tell the variance of its steps, in as many channels again."""
+    return schedule.given.get("variance_type") in LEARNED
+
+
 def misfits(parts):
     """What keeps the parts from working together, a list of phrases."""
     unet, vae, record = parts["unet"].config, parts["vae"].config, parts.get("record", {})
@@ -181,8 +187,9 @@ def misfits(parts):
     added, plus = channel_count(kinds, c, classes), f" and {kinds[-1]}" if len(kinds) > 1 or not text else ""
     pairs = [
         ("unet in_channels", unet["in_channels"], f"vae latent channels{plus}", c + added),
-        ("unet out_channels", unet["out_channels"], "vae latent channels", c),
     ]
+    if not (unet["out_channels"] == 2 * c and learns_variance(parts["schedule"])):
+        pairs.append(("unet out_channels", unet["out_channels"], "vae latent channels", c))
     if text:
         field = "encoder_hid_dim" if unet["encoder_hid_dim"] else "cross_attention_dim"
         pairs.insert(0, (f"unet {field}", unet[field], "text_encoder hidden_size", text["hidden_size"]))

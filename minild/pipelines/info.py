@@ -5,6 +5,7 @@ from pathlib import Path
 
 from minild import pretrained
 from minild.diffusion import FlowSchedule, NoiseSchedule
+from minild.diffusion.variance import LEARNED
 from minild.pipelines.conditions import condition_kinds
 from minild.pipelines.folder import (
     INDEX,
@@ -120,6 +121,8 @@ def _schedule(scheduler):
         betas += ", rescaled to zero terminal SNR"
     if fields["prediction_type"] != "epsilon":
         betas += f", the U-Net tells {fields['prediction_type']}"
+    if fields["variance_type"] in LEARNED:
+        betas += ", the U-Net tells its variance"
     line = f"schedule      {fields['num_train_timesteps']} steps, {betas}"
     if scheduler.sampler:
         return [f"{line}; sampler {scheduler.sampler}"]

@@ -6,9 +6,11 @@ from typing import NamedTuple
 from minild import pretrained
 from minild.diffusion import FLOW_CLASS, FLOW_SAMPLERS, SAMPLERS, FlowSchedule, NoiseSchedule
 from minild.diffusion.schedule import require_supported
+from minild.diffusion.variance import LEARNED
 from minild.errors import UserError
 
 DEFAULT_SAMPLER, DEFAULT_FLOW_SAMPLER = "ddim", "flow-euler"
+VARIANCE_SAMPLER = "ddpm"  # that draws with a learnt variance
 
 BASE = {
     "num_train_timesteps": 1000,
@@ -69,6 +71,7 @@ REFERENCES = {
     "ddpm": Reference(
         "DDPMScheduler",
         BASE | ZERO_SNR | THRESHOLDING | {"timestep_spacing": "leading", "variance_type": "fixed_small"},
+        settings=("variance_type",),
     ),
     "ddim": Reference(
         "DDIMScheduler",
@@ -256,7 +259,9 @@ def require_kind(given, sampler):
 
 def default_sampler(schedule):
     """The sampler that a new pipeline of this schedule is given."""
-    return DEFAULT_FLOW_SAMPLER if _kind_of(schedule.given) == FLOW_CLASS else DEFAULT_SAMPLER
+    if _kind_of(schedule.given) == FLOW_CLASS:
+        return DEFAULT_FLOW_SAMPLER
+    return VARIANCE_SAMPLER if schedule.given.get("variance_type") in LEARNED else DEFAULT_SAMPLER
 
 
 def _fields(given, sampler):
@@ -305,5 +310,7 @@ def write_scheduler(folder, schedule, sampler):
     config = {"_class_name": scheduler_class(sampler), **stated}
     if sampler not in FLOW_SAMPLERS:
         config["clip_sample"] = False
+    if schedule.given.get("variance_type") in LEARNED:  # why the U-Net has more channels, whether it is used or not
+        config["variance_type"] = schedule.given["variance_type"]
     pretrained.write_json(folder / "scheduler_config.json", config)
     return config["_class_name"]

@@ -4,6 +4,8 @@ import numpy as np
 
 from minild.backend import to_device
 from minild.diffusion.loss import denoising_loss, denoising_loss_backward
+from minild.diffusion.variance import hybrid_loss, hybrid_loss_backward
+from minild.errors import UserError
 from minild.models.condition import Condition, Conditioned
 from minild.training.conditioning import EARLY, Choices, Conditioning
 
@@ -71,7 +73,8 @@ class DiffusionObjective:
     times: "uniform", or "logit_normal": u = 1 / (1 + exp(-n)) for a standard normal n, more often in the middle and
         never at the ends, as Stable Diffusion 3 trains its flow (arXiv 2403.03206, equation 19 with m = 0, s = 1).
 
-    Of a schedule that is a diffusion.FlowSchedule, it is the loss of the flow's v = ε - z (diffusion.flow).
+    Of a schedule that is a diffusion.FlowSchedule, it is the loss of the flow's v = ε - z (diffusion.flow). With the
+    schedule's variance_type = "learned_range" the U-Net tells its variance, too: diffusion.variance.hybrid_loss.
     """
 
     def __init__(self, means, deviations, scaling_factor, token_ids, unconditional_ids, schedule,
@@ -82,6 +85,10 @@ class DiffusionObjective:
         self.min_snr, self.offset_noise = min_snr, offset_noise
         captions = Choices("context", token_ids, unconditional_ids, first_caption)
         self.condition = condition or Conditioning([captions], caption_dropout)
+        kind = schedule.config.get("variance_type")
+        if kind not in (None, "fixed_small", "learned_range"):
+            raise UserError(f"variance_type = {kind!r} is not trained: use 'learned_range', or leave it out")
+        self.learns_variance = kind == "learned_range"
 
     def batch(self, rng, size, progress):
         """Latents, noise, timesteps, noise levels and what the condition has for each, on the host."""
@@ -93,16 +100,26 @@ class DiffusionObjective:
             noise[1] += self.offset_noise * rng.standard_normal((N, 1, 1, c), dtype=np.float32)
         noisy_end = self.noisy_end if progress < EARLY else 0.0
         t, *levels = self.schedule.training_levels(self.times(rng, size) ** (1 / (1 + noisy_end)))
-        return z, noise[1], t, *levels, *self.condition.batch(rng, rows, progress)
+        posterior = self.schedule.posterior(t.astype(np.int64)) if self.learns_variance else []
+        return z, noise[1], t, *levels, *posterior, *self.condition.batch(rng, rows, progress)
 
     def forward(self, denoiser, batch):
-        """-> {"loss": loss} on the device, cache."""
-        z, noise, t, signal_level, noise_level, *given = (to_device(x, denoiser.unet.device) for x in batch)
-        condition = Condition(**dict(zip(self.condition.fields, given)))
-        prediction, levels = self.schedule.config["prediction_type"], (signal_level, noise_level)
-        loss, cache = denoising_loss(denoiser, z, noise, t, levels, condition, prediction, self.min_snr)
-        return {"loss": loss}, cache
+        """-> {"loss": loss} on the device, cache; "vlb", in nats, beside it where the variance is learnt."""
+        z, noise, t, *rest = (to_device(x, denoiser.unet.device) for x in batch)
+        levels, rest = tuple(rest[:2]), rest[2:]
+        prediction = self.schedule.config["prediction_type"]
+        if not self.learns_variance:
+            condition = self._condition(rest)
+            loss, cache = denoising_loss(denoiser, z, noise, t, levels, condition, prediction, self.min_snr)
+            return {"loss": loss}, cache
+        posterior, condition = rest[:4], self._condition(rest[4:])
+        arguments = z, noise, t, levels, posterior, condition, prediction, self.min_snr, self.schedule.train_steps
+        (loss, vlb), cache = hybrid_loss(denoiser, *arguments)
+        return {"loss": loss, "vlb": vlb}, cache
+
+    def _condition(self, given):
+        return Condition(**dict(zip(self.condition.fields, given)))
 
     def backward(self, dloss, cache):
         """Adds dloss times the gradient of the loss into the gradients of all that is trained."""
-        denoising_loss_backward(dloss, cache)
+        (hybrid_loss_backward if self.learns_variance else denoising_loss_backward)(dloss, cache)

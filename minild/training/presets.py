@@ -17,6 +17,7 @@ OBJECTIVES = {
         "rescale_betas_zero_snr": True,
         "timestep_spacing": "trailing",
     },
+    "learned-variance": {"variance_type": "learned_range"},
     "flow": {"_class_name": FLOW_CLASS},
 }
 CHOICES = {  # fields of a preset that a training may name: what a name means, or UserError
@@ -149,7 +150,7 @@ class Preset:
         return {
             "sample_size": size // 2 ** (len(self.channels) - 1),
             "in_channels": self.latent_width,
-            "out_channels": self.latent_width,
+            "out_channels": self.latent_width * (2 if "variance_type" in self.schedule_config() else 1),
             "block_out_channels": list(self.unet_channels),
             "down_block_types": [f"{kind}DownBlock2D" for kind in kinds],
             "up_block_types": [f"{kind}UpBlock2D" for kind in reversed(kinds)],

@@ -76,7 +76,7 @@ def train(dataset, output, minutes=None, steps=None, seed=0, device="cpu", resum
         size = preset.size if size is None else size
         _refuse_used(output)
         _refuse_size(size, preset)
-        run = Run(output, _first_state(str(dataset), size, seed, minutes, steps, preset.choices), device, preset)
+        run = Run(output, first_state(str(dataset), size, seed, minutes, steps, preset.choices), device, preset)
         run.begin()
     try:
         run.train_autoencoder()
@@ -102,7 +102,8 @@ def what_is_saved(output):
     return f"saved in {output} are the steps {steps}: add --resume to go on"
 
 
-def _first_state(dataset, size, seed, minutes, steps, choices):
+def first_state(dataset, size, seed, minutes, steps, choices):
+    """What state.json holds before the first step."""
     return {
         "dataset": dataset,
         "size": size,
@@ -131,11 +132,11 @@ def _resumed_state(output, dataset, minutes, steps, chosen, preset):
     path = Path(output) / "training" / STATE
     if not path.is_file():
         raise UserError(f"{output} holds no training to resume: leave --resume out to begin one")
-    state = {"condition": "text", **pretrained.read_json(path)}  # those from before there were others do not say it
+    state = pretrained.read_json(path)
     if state.get("dataset") != dataset:
         raise UserError(f"{output} is a training on {state.get('dataset')}, not on {dataset}")
     state.setdefault("choices", preset.choices)  # older ones had none
-    for field in _first_state(dataset, None, None, None, None, None):
+    for field in first_state(dataset, None, None, None, None, None):
         if field not in state:
             raise UserError(f"{path} has no {field!r}: begin anew in another folder")
     for choice, begun in state["choices"].items():

@@ -21,7 +21,7 @@ FOREIGN = {
     "flow": ({"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": True}, "use_flow_sigmas = True", "dpmpp-2m"),
     "thresholding": ({"_class_name": "LCMScheduler", "thresholding": True}, "thresholding = True", "ddim"),
     "levels": ({"_class_name": "HeunDiscreteScheduler", "use_beta_sigmas": True}, "use_beta_sigmas = True", "euler"),
-    "a variance": ({"_class_name": "DDPMScheduler", "variance_type": "learned"}, "variance_type = 'learned'", "ddpm"),
+    "a variance": ({"_class_name": "DDPMScheduler", "variance_type": "magic"}, "variance_type = 'magic'", "ddpm"),
     "an interpolation": (
         {"_class_name": "EulerDiscreteScheduler", "interpolation_type": "log_linear"},
         "interpolation_type = 'log_linear'",

@@ -18,10 +18,12 @@ def inputs_of(name, rng):
     if name == "cross_entropy":
         return {"logits": 2 * rng.standard_normal((3, 5)), "labels": LABELS}
     first, second = rng.standard_normal((2, *SHAPE))
+    if name == "gaussian_cross_entropy":
+        return {"logvar": first, "spread": second**2}
     return {"mean": first, "logvar": second} if name == "gaussian_kl" else {"prediction": first, "target": second}
 
 
-LOSSES = ["mse", "l1", "gaussian_kl", "cross_entropy"]
+LOSSES = ["mse", "l1", "gaussian_kl", "gaussian_cross_entropy", "cross_entropy"]
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -33,6 +35,7 @@ def test_gradient(device, rng, name):
     ("mse", lambda a, b: (a - b) ** 2),
     ("l1", lambda a, b: abs(a - b)),
     ("gaussian_kl", lambda m, v: (m * m + math.exp(v) - 1 - v) / 2),
+    ("gaussian_cross_entropy", lambda v, s: (math.log(2 * math.pi) + v + s / math.exp(v)) / 2),
 ])
 def test_mean_of_elements(on_device, rng, name, formula):
     inputs = inputs_of(name, rng)
@@ -103,7 +106,10 @@ def test_cross_entropy_of_large_logits(on_device):
     assert on_device_scalar(on_device, "cross_entropy", inputs) == 5e3
 
 
-@pytest.mark.parametrize(("name", "argument"), [("mse", "target"), ("l1", "target"), ("gaussian_kl", "logvar")])
+SECOND = {"mse": "target", "l1": "target", "gaussian_kl": "logvar", "gaussian_cross_entropy": "spread"}
+
+
+@pytest.mark.parametrize(("name", "argument"), SECOND.items())
 def test_wrong_argument_is_named(name, argument):
     op = getattr(loss, name)
     with pytest.raises(ValueError, match=rf"^{argument}: expected shape"):

@@ -8,7 +8,9 @@ import tiny_pipeline
 from safetensors.numpy import load_file, save_file
 
 from minild import pipelines
+from minild.diffusion import NoiseSchedule
 from minild.errors import UserError
+from minild.models import UNet2DConditionModel
 from minild.pipelines import folder as folder_module
 from minild.pipelines.info import describe
 
@@ -270,3 +272,47 @@ def test_describe_refuses_what_is_broken(folder):
     edit(folder / "minild.json", stages={"diffusion": {}})
     with pytest.raises(UserError, match="cannot be used: KeyError: 'steps'"):
         describe(folder)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "euler", "dpmpp-2m", "ddpm"])
+def test_more_channels_of_the_unet_are_a_learnt_variance_or_a_misfit(sampler, tmp_path):
+    """A sampler that has no use for the variance draws what a U-Net without it would."""
+    plain = tiny_pipeline.make()
+    plain.schedule = NoiseSchedule({"set_alpha_to_one": True})  # as DDIM has it where a file of DDPM says nothing
+    state = plain.unet.state_dict()
+    unet = UNet2DConditionModel.from_config(plain.unet.config | {"out_channels": 4})
+    rng = np.random.default_rng(2)
+    more = {f"conv_out.{name}": state[f"conv_out.{name}"] for name in ("weight", "bias")}
+    wider = {name: np.concatenate([x, rng.standard_normal(x.shape, np.float32)]) for name, x in more.items()}
+    unet.load_state_dict(state | wider)
+    learnt = tiny_pipeline.make()
+    learnt.unet, learnt.schedule = unet, NoiseSchedule({"variance_type": "learned_range"})
+    learnt.sampler = "ddpm"
+    learnt.save_pretrained(tmp_path)
+    pictures, expected = (
+        pipe.text_to_image(tiny_pipeline.CAPTIONS[0], steps=4, sampler=sampler)
+        for pipe in (pipelines.load(tmp_path), plain)
+    )
+    if sampler == "ddpm":
+        assert np.abs(pictures - expected).max() > 1e-3
+    else:
+        np.testing.assert_allclose(pictures, expected, atol=1e-5)
+    path = tmp_path / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"variance_type": "fixed_small"}))
+    with pytest.raises(UserError, match="unet out_channels is 4, vae latent_channels 2"):
+        pipelines.load(tmp_path)
+
+
+def test_ddpm_refuses_a_learnt_variance_that_the_unet_does_not_tell(tmp_path):
+    pipeline = tiny_pipeline.make()
+    pipeline.schedule, pipeline.sampler = NoiseSchedule({"variance_type": "learned"}), "ddpm"
+    pipeline.save_pretrained(tmp_path)
+    words = "variance_type = 'learned' needs 4 output channels for latents of 2, the U-Net has 2: use another sampler"
+    with pytest.raises(UserError, match=words):
+        pipelines.load(tmp_path).text_to_image(tiny_pipeline.CAPTIONS[0], steps=2)
+    assert pipelines.load(tmp_path).text_to_image(tiny_pipeline.CAPTIONS[0], steps=2, sampler="ddim").shape == (
+        1,
+        8,
+        8,
+        3,
+    )

@@ -173,7 +173,7 @@ def test_what_is_written_is_read_again_and_states_no_more(tmp_path, name):
         ({"_class_name": "EulerDiscreteScheduler", "interpolation_type": "log_linear"}, "interpolation_type = 'log_l"),
         ({"_class_name": "DDIMInverseScheduler", "timestep_spacing": "linspace"}, "timestep_spacing = 'linspace'"),
         ({"_class_name": "HeunDiscreteScheduler", "use_beta_sigmas": True}, "use_beta_sigmas = True is not supported"),
-        ({"_class_name": "DDPMScheduler", "variance_type": "learned"}, "variance_type = 'learned' is not supported"),
+        ({"_class_name": "DDPMScheduler", "variance_type": "magic"}, "variance_type = 'magic' is not supported"),
         ({"trained_betas": [0.1]}, "trained_betas: expected num_train_timesteps = 1000 numbers, got an array"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ TOLD = {
     "v_prediction": "0.012, the U-Net tells v_prediction; sampler ddim",
     "sample": "0.012, the U-Net tells sample; sampler ddim",
     "zero-snr": "0.012, rescaled to zero terminal SNR, the U-Net tells v_prediction; sampler ddim",
+    "learned-variance": "0.012, the U-Net tells its variance; sampler ddpm",
     "flow": "1000 steps, a rectified flow, shift 1; sampler flow-euler",
 }
 PROMPT = "a red circle above a blue square on a white background"
@@ -50,7 +52,7 @@ def test_a_training_of_every_objective_draws_and_is_told(objective, tmp_path):
     training.train("shapes", tmp_path / "out", steps=3, objective=objective)
     pipeline = load(tmp_path / "out")
     assert pipeline.schedule.config["prediction_type"] == {
-        "flow": "flow_prediction", "zero-snr": "v_prediction"
+        "flow": "flow_prediction", "zero-snr": "v_prediction", "learned-variance": "epsilon"
     }.get(objective, objective)  # fmt: skip
     pictures = pipeline.text_to_image(PROMPT, steps=3, guidance_scale=2.0)
     assert np.isfinite(pictures).all() and pictures.std() > 0
@@ -60,7 +62,7 @@ def test_a_training_of_every_objective_draws_and_is_told(objective, tmp_path):
     assert f"--seed 0{named} --output" in pipeline.record["command"]
 
 
-@pytest.mark.parametrize("objective", ["flow", "zero-snr"])
+@pytest.mark.parametrize("objective", ["flow", "learned-variance"])
 def test_a_resume_goes_on_with_the_objective_it_was_begun_with(objective, tmp_path):
     training.train("shapes", tmp_path / "whole", steps=4, objective=objective)
     training.train("shapes", tmp_path / "out", steps=2, objective=objective)
@@ -95,6 +97,32 @@ def test_zero_terminal_snr_trains_and_draws_from_noise_alone(tmp_path):
     for sampler in ("ddim", "ddpm", "euler", "dpmpp-2m", "unipc"):
         pictures = pipeline.text_to_image(PROMPT, steps=5, sampler=sampler, guidance_rescale=0.7)
         assert np.isfinite(pictures).all() and pictures.std() > 0, sampler
+
+
+def test_a_learnt_variance_is_trained_and_used_by_ddpm_alone(tmp_path):
+    """Others drop the half of the channels that tell it; and it goes with v and zero terminal SNR."""
+    zero_snr = OBJECTIVES["zero-snr"]
+    preset = dataclasses.replace(PRESET, objective="learned-variance", schedule=zero_snr)
+    training.train("shapes", tmp_path / "out", steps=10, preset=preset)
+    lines = (tmp_path / "out" / "training" / "metrics.jsonl").read_text().splitlines()
+    metrics = [json.loads(line) for line in lines]
+    assert [math.isfinite(line["vlb"]) for line in metrics if line["stage"] == "diffusion"] == [True]
+    pipeline = load(tmp_path / "out")
+    assert pipeline.unet.config["out_channels"] == 2 * pipeline.vae.config["latent_channels"]
+    assert pipeline.sampler == "ddpm" and pipeline.schedule.alphas_cumprod[-1] == 0
+    pictures = {name: pipeline.text_to_image(PROMPT, steps=4, sampler=name) for name in ("ddpm", "ddim", "dpmpp-2m")}
+    assert all(np.isfinite(each).all() for each in pictures.values())
+    pipeline.sampler = "ddim"
+    pipeline.save_pretrained(tmp_path / "ddim")  # and it is still known why the U-Net has more channels
+    again = load(tmp_path / "ddim")
+    np.testing.assert_array_equal(again.text_to_image(PROMPT, steps=4), pictures["ddim"])
+    np.testing.assert_array_equal(again.text_to_image(PROMPT, steps=4, sampler="ddpm"), pictures["ddpm"])
+
+
+def test_another_learnt_variance_is_not_trained(tmp_path):
+    preset = dataclasses.replace(PRESET, schedule={"variance_type": "learned"})
+    with pytest.raises(UserError, match="variance_type = 'learned' is not trained: use 'learned_range'"):
+        training.train("shapes", tmp_path, steps=1, preset=preset)
 
 
 def test_an_unknown_objective_is_refused_before_anything_is_written(tmp_path):
