@@ -270,7 +270,7 @@ TASKS = (
     ),
     Task(
         "6.5", "DDPM", "minild.diffusion.ddpm:ddpm", 3, inputs.ddpm_samplings, steps,
-        uses=("minild.diffusion.schedule:NoiseSchedule",), note="`mix` may be left aside.", faults={
+        uses=("minild.diffusion.schedule:NoiseSchedule",), note="`mix` and `variance_type` may be left aside.", faults={
             "the variance is that of the forward step, not of the posterior": faults.ddpm_with("wide"),
             "the last step adds noise": faults.ddpm_with("noisy end"),
             "the mean is that of ẑ_0 alone, without z_t's share": faults.ddpm_with("mean of the clean"),

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from device_double import count_synchronisations
 
 from minild.backend import to_device, to_host
 from minild.diffusion import NoiseSchedule, ddpm, variance
@@ -196,3 +197,18 @@ def test_a_model_of_too_few_channels_is_named(rng):
     _, arguments, output = case(rng, "epsilon")
     with pytest.raises(ValueError, match="model: expected an output of 4 channels for latents of 2, got 2"):
         hybrid_loss(Tells(output[..., :2]), *arguments)
+
+
+def test_the_loss_stays_on_every_device(device, rng):
+    _, (z, noise, t, levels, posterior, _, prediction), output = case(rng, "v_prediction")
+    expected = hybrid_loss(Tells(output), z, noise, t, levels, posterior, None, prediction, 5.0)
+    hybrid_loss_backward(1.0, expected[1])
+    move = lambda x: [to_device(np.asarray(each), device) for each in x]  # noqa: E731
+    z, noise, output = move([z, noise, output])
+    model = Tells(output)
+    with count_synchronisations() as waits:
+        (loss, vlb), cache = hybrid_loss(model, z, noise, t, move(levels), move(posterior), None, prediction, 5.0)
+        hybrid_loss_backward(1.0, cache)
+    assert waits.reasons == []
+    np.testing.assert_allclose([float(loss), float(vlb)], [float(each) for each in expected[0]], rtol=1e-9)
+    np.testing.assert_allclose(to_host(model.dy), expected[1].model.dy, rtol=1e-9, atol=1e-12)
