@@ -93,7 +93,7 @@ class Preset:
     kl_weight: float = 1e-4
     regularisation: str = "kl"
     codebook_size: int = 512
-    code_width: int | None = None
+    code_width: int | None = 4
     commitment: float = 0.25
     codebook_weight: float = 1.0
     codebook_moves: bool = True
