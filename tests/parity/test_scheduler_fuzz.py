@@ -50,7 +50,7 @@ SHAPE = (1, 2, 2, 1)
 ROUNDING = 3e-7  # of float32 in a step, a few of them
 COARSE = {"KDPM2AncestralDiscreteScheduler"}  # σ_down of levels in the thousands as a difference of float32 squares
 FOREIGN = {"SASolverScheduler", "TCDScheduler"}
-KINDS = sorted({reference.kind for reference in REFERENCES.values()} | FOREIGN)
+KINDS = sorted({REFERENCES[name].kind for name in SAMPLERS} | FOREIGN)
 
 
 def named(reference, config):
