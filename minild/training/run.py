@@ -76,7 +76,7 @@ def train(dataset, output, minutes=None, steps=None, seed=0, device="cpu", resum
         size = preset.size if size is None else size
         _refuse_used(output)
         _refuse_size(size, preset)
-        run = Run(output, first_state(str(dataset), size, seed, minutes, steps, preset.choices), device, preset)
+        run = Run(output, _first_state(str(dataset), size, seed, minutes, steps, preset.choices), device, preset)
         run.begin()
     try:
         run.train_autoencoder()
@@ -102,8 +102,7 @@ def what_is_saved(output):
     return f"saved in {output} are the steps {steps}: add --resume to go on"
 
 
-def first_state(dataset, size, seed, minutes, steps, choices):
-    """What state.json holds before the first step."""
+def _first_state(dataset, size, seed, minutes, steps, choices):
     return {
         "dataset": dataset,
         "size": size,
@@ -136,7 +135,7 @@ def _resumed_state(output, dataset, minutes, steps, chosen, preset):
     if state.get("dataset") != dataset:
         raise UserError(f"{output} is a training on {state.get('dataset')}, not on {dataset}")
     state.setdefault("choices", preset.choices)  # older ones had none
-    for field in first_state(dataset, None, None, None, None, None):
+    for field in _first_state(dataset, None, None, None, None, None):
         if field not in state:
             raise UserError(f"{path} has no {field!r}: begin anew in another folder")
     for choice, begun in state["choices"].items():
@@ -193,6 +192,7 @@ class Run:
             self.means, self.deviations = encode_pictures(self.vae, self.pictures)
         # All that comes before stage two, reading and encoding too, counts as stage one's time.
         state["elapsed"][STAGES[0]] = time.monotonic() - self.started - state["elapsed"][STAGES[1]]
+        pretrained.write_json(self.folder / STATE, state)
 
     def train_diffusion(self):
         """Stage two: train the U-Net, and with it the text encoder, on the latents, and write the whole pipeline."""

@@ -85,17 +85,13 @@ def train_first(given):
     steps = given.steps if given.first_steps is None else given.first_steps
     whole = {"minutes": given.minutes, "steps": None if given.steps is None else steps}
     path = folder / "training" / run.STATE
-    if path.is_file():
+    begun = path.is_file()
+    if begun:
         state = pretrained.read_json(path)
         if state["seed"] != given.seed or any(state[field] != value for field, value in whole.items()):
             raise UserError(f"{folder} was begun with another --seed, --steps or --minutes: name another --folder")
-    else:
-        state = run.first_state("shapes", 32, given.seed, **whole)
-    if state["stage"] == run.STAGES[0]:
-        one = run.Run(folder, state, "cpu", SHAPES)
-        one.begin()
-        one.train_autoencoder()
-        pretrained.write_json(path, state)
+    if not begun or state["stage"] == run.STAGES[0]:
+        train("shapes", folder, **whole, seed=given.seed, preset=SHAPES, resume=begun, autoencoder_only=True)
     return folder
 
 
@@ -108,7 +104,8 @@ def train_second(name, first, given):
         shutil.copytree(first / "vae", folder / "vae", dirs_exist_ok=True)
         path.parent.mkdir(exist_ok=True)
         state = pretrained.read_json(first / "training" / run.STATE)
-        pretrained.write_json(path, state | {"steps": given.steps, "minutes": given.minutes})
+        own = {"steps": given.steps, "minutes": given.minutes, "choices": preset.choices}
+        pretrained.write_json(path, state | own)
     taken = pretrained.read_json(path)["taken"][run.STAGES[1]]
     if given.steps is None or taken < given.steps:
         train("shapes", folder, given.minutes, given.steps, resume=True, preset=preset)
