@@ -29,12 +29,17 @@ def add(commands):
     count = "pictures of each label (default: 1)"
     command.add_argument("--count", type=options.at_least(1, int), default=1, help=count)
     options.add_seeds(command)
+    size = "in pixels, multiples of the autoencoder's f, mostly 4 (default: that of the training)"
+    command.add_argument("--size", type=options.size, metavar="H|HxW", help=size)
     options.add_device(command)
     options.add_dtype(command)
+    options.add_variant(command)
+    options.add_own_ops(command)
 
 
 def run(arguments):
     """Draw, write and name the pictures."""
+    from minild.cli.own_ops import read_own_ops, using_own_ops, with_own_ops
     from minild.pipelines import load, output
 
     labels = [label for label in arguments.labels for _ in range(arguments.count)]
@@ -46,14 +51,15 @@ def run(arguments):
     paths = output.output_paths(arguments.output or output.default_name(labels[0]), len(labels))
     for path in paths:
         output.require_writable(path)
-    pipeline = load(arguments.model, arguments.dtype, arguments.device)
+    own = read_own_ops(arguments.own_ops)
+    pipeline = load(arguments.model, arguments.dtype, arguments.device, arguments.variant)
     for line in pipeline.passed_over:
         note(line)
     guidance = pipeline.guidance_scale if arguments.guidance is None else arguments.guidance
     leads = {"classifier": arguments.classifier, "classifier_scale": arguments.classifier_scale}
-    with without_warnings():
+    with without_warnings(), using_own_ops(arguments.own_ops, own):
         pictures = pipeline.class_to_image(
-            labels, arguments.steps, guidance, arguments.sampler, seeds, progress=True, **leads
+            labels, arguments.steps, guidance, arguments.sampler, seeds, size=arguments.size, progress=True, **leads
         )
     if paths[0].suffix.lower() == ".npy":
         output.write_npy(paths[0], pictures)
@@ -62,6 +68,8 @@ def run(arguments):
         for path, label, seed, picture in zip(paths, labels, seeds, pictures):
             output.write_png(path, picture, {"Software": "minild", "class": label, "seed": seed, **settings})
     answer(*paths)
+    if own:
+        note(f"{with_own_ops(arguments.own_ops, own)} in place of minild's own")
 
 
 def _settings(arguments, pipeline, guidance):
@@ -73,6 +81,8 @@ def _settings(arguments, pipeline, guidance):
         "sampler": arguments.sampler or pipeline.sampler,
         "dtype": arguments.dtype,
     }
+    if arguments.own_ops:
+        settings["with"] = arguments.own_ops.name
     if arguments.classifier:
         settings |= {"classifier": arguments.classifier.name, "classifier_scale": arguments.classifier_scale}
     return settings

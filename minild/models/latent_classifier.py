@@ -1,5 +1,7 @@
 """LatentClassifier: p(y | z_t), of latents at any noise level, for classifier guidance (arXiv 2105.05233)."""
 
+import numpy as np
+
 from minild.backend import get_array_module
 from minild.models.model import Model, require_divisor
 from minild.nn.embeddings import SinusoidalEmbedding
@@ -48,8 +50,9 @@ class LatentClassifier(Model):
         self.head = Linear(widths[-1], len(config["classes"]))
 
     def forward(self, x, t):
-        """x (N, h, w, c), t (N,) floating-point timesteps -> logits (N, classes)."""
-        temb, time = self.time_embedding.forward(t)
+        """x (N, h, w, c), t (N,) timesteps -> logits (N, classes)."""
+        wide = np.promote_types(x.dtype, "float32")  # in float16 the angles of a large t are mostly rounding
+        temb, time = self.time_embedding.forward(t.astype(wide))
         h, conv_in = self.conv_in.forward(x)
         downs = []
         for block in self.down_blocks:

@@ -71,3 +71,27 @@ def test_info_lists_the_classes(run, labelled):
     status, out, _ = run("info", labelled)
     assert status == 0 and "led by        class\nclasses       0 circle, 1 red square, 2 star\n" in out
     assert "tokenizer" not in out and "text_encoder" not in out
+
+
+SILU = """
+import numpy as np
+
+
+def silu(x):
+    gate = 1 / (1 + np.exp(-x))
+    return x * gate, (x, gate)
+
+
+def silu_backward(dy, cache):
+    x, gate = cache
+    return dy * gate * (1 + x * (1 - gate))
+"""
+
+
+def test_class2img_of_another_size_and_with_own_ops(run, labelled, tmp_path):
+    (tmp_path / "mine.py").write_text(SILU)
+    options = "--model", labelled, "--steps", 2, "--size", "12x8"
+    status, out, err = run("class2img", "star", *options, "--with", "mine.py")
+    assert (status, out) == (0, "star.png\n") and "in place of minild's own" in err
+    with Image.open(tmp_path / "star.png") as image:
+        assert image.size == (8, 12) and image.text["with"] == "mine.py"

@@ -149,12 +149,15 @@ def test_a_mistake_is_one_line(mistake):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("changes", "words"), [
-    ({"classifier": classifier(["a", "b", "c"])}, "knows other classes than the model: a, b, c"),
-    ({"classifier": classifier(channels=3)}, "is of latents with 3 channels, not 2"),
-    ({"classifier": "nowhere"}, "nowhere is no classifier"),
-    ({"classifier": classifier(), "classifier_scale": float("nan")}, "classifier scale must be a finite number"),
-])
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"classifier": classifier(["a", "b", "c"])}, "knows other classes than the model: a, b, c"),
+        ({"classifier": classifier(channels=3)}, "is of latents with 3 channels, not 2"),
+        ({"classifier": "nowhere"}, "nowhere is no classifier"),
+        ({"classifier": classifier(), "classifier_scale": float("nan")}, "classifier scale must be a finite number"),
+    ],
+)
 def test_a_classifier_that_does_not_fit(by_class, changes, words):
     with pytest.raises(UserError, match=words):
         by_class.class_to_image(0, steps=2, **changes)
@@ -183,8 +186,28 @@ def test_a_folder_whose_parts_do_not_fit_its_condition(tmp_path, by_class):
     by_class.record = by_class.record | {"classes": CLASSES}
     with pytest.raises(UserError, match="unet num_class_embeds is 4, number of classes, with none, 3"):
         load(tmp_path)
-    for condition, words in [("masked", "unet in_channels is 2, vae latent_channels and masked 5"),
-                             ("image", "unet takes class labels, and minild.json does not say of what")]:
+    for condition, words in [
+        ("masked", "unet in_channels is 2, vae latent_channels and masked 5"),
+        ("image", "unet takes class labels, and minild.json does not say of what"),
+    ]:
         (tmp_path / "minild.json").write_text(f'{{"condition": "{condition}"}}')
         with pytest.raises(UserError, match=words):
             load(tmp_path)
+
+
+@pytest.mark.parametrize("condition", ["class", "semantic map", "low resolution", "masked", "image"])
+def test_on_every_device_the_same(device, rng, condition):
+    pipe, picture = make(condition), rng.random((16, 16, 3), np.float32)
+    asked = {
+        "class": {"labels": [0, 2], "classifier": classifier(), "classifier_scale": 5.0},
+        "semantic map": {"images": np.arange(64).reshape(8, 8) % 3},
+        "masked": {"images": picture, "masks": picture[..., 0] > 0.5},
+    }.get(condition, {"images": picture})
+    expected = draw(pipe, asked)
+    for model in (pipe.vae, pipe.unet, *filter(None, [asked.get("classifier")])):
+        model.to(device)
+    np.testing.assert_allclose(draw(pipe, asked), expected, atol=1e-4)
+
+
+def draw(pipe, asked):
+    return (pipe.class_to_image if "labels" in asked else pipe.condition_to_image)(**asked, steps=3)

@@ -9,6 +9,7 @@ from models.tiny import LABELLED, PROJECTED, TEXT, UNET
 from PIL import Image
 
 from minild import training
+from minild.backend import to_host
 from minild.data.shapes import SEMANTIC, Shapes, semantic_map
 from minild.diffusion import NoiseSchedule
 from minild.errors import UserError
@@ -205,6 +206,22 @@ def test_the_gradient_of_each_condition_is_the_slope_of_its_loss(rng):
             losses.append(0.7 * objective.forward(model, batch)[0]["loss"])
         slope = (losses[0] - losses[1]) / 2e-6
         assert gradient @ direction == pytest.approx(slope, rel=1e-6) and abs(slope) > 1e-3
+
+
+def test_labels_and_channels_lead_on_every_device(device, rng):
+    parts = [
+        Choices("class_labels", np.array([[1], [5], [3]]), 6),
+        Choices("channels", rng.standard_normal((3, 2, 4, 6, 2), np.float32)),
+    ]
+    model, objective = led(Conditioning(parts), LABELLED["table"][0] | {"in_channels": 5})
+    batch = [x.astype("f") if x.dtype.kind == "f" else x for x in objective.batch(rng, 2, 0.0)]
+    model.astype("float32")
+    expected = float(objective.forward(model, batch)[0]["loss"])
+    model.to(device)
+    losses, cache = objective.forward(model, batch)
+    objective.backward(1.0, cache)
+    assert float(losses["loss"]) == pytest.approx(expected, rel=1e-4)
+    assert abs(to_host(model.unet.class_embedding.weight.grad)).max() > 0
 
 
 def test_a_frozen_encoder_gets_no_gradient(rng):
