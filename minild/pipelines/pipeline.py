@@ -25,7 +25,7 @@ class Pipeline:
 
     vae, text_encoder, unet   models of one dtype on one device
     tokenizer                 CLIPTokenizer; it and the text encoder are None where words do not lead the U-Net
-    schedule                  NoiseSchedule
+    schedule                  NoiseSchedule, or the FlowSchedule of a rectified flow
     record                    how it was trained (minild.json), {} if that is not known; "condition" says what leads
                               it, if that is not text, and "classes" which classes there are
     sampler                   the name of the sampler used where none is asked for; None if the folder's own is one

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minild.diffusion import SAMPLERS, NoiseSchedule
+from minild.diffusion import SAMPLERS, FlowSchedule, NoiseSchedule
 from minild.errors import UserError
 from minild.models import Condition
 from minild.pipelines.scheduler_config import sampler_schedule, usable_samplers
@@ -27,7 +27,7 @@ class Request(NamedTuple):
     guidance_rescale: float
     clip_skip: int
     sampler: str
-    schedule: NoiseSchedule  # as the sampler takes it over from the pipeline's
+    schedule: NoiseSchedule | FlowSchedule  # as the sampler takes it over from the pipeline's
     settings: dict  # what else the sampler takes from there
     given: Condition  # what leads them beside words, on the host
     nothing: Condition  # what stands for nothing of it

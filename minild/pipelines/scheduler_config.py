@@ -152,9 +152,8 @@ REFERENCES = {
 class Scheduler(NamedTuple):
     """What a scheduler folder holds. Its own sampler may be one that is not supported: others take its fields over."""
 
-    schedule: (
-        NoiseSchedule | FlowSchedule | None
-    )  # of its own sampler, or of another that can be used; None if none can
+    # The schedule of its own sampler, or of another that serves; None if none does.
+    schedule: NoiseSchedule | FlowSchedule | None
     sampler: str | None  # its own, if that can be used
     refusal: str | None = None  # of its own, in words: what it is, and why it cannot be used
 
@@ -187,7 +186,7 @@ TAKEN_FOR = {
 
 
 def read_scheduler(folder):
-    """-> (NoiseSchedule, name of its own sampler) of the scheduler folder. UserError if that is not supported."""
+    """-> (schedule, name of its own sampler) of the scheduler folder. UserError if that is not supported."""
     return _own(_read(folder), folder)
 
 
