@@ -79,7 +79,8 @@ def classifier_guided(predict, gradient, scale, schedule):
         if signal == 0:  # z_t is noise alone, and says nothing of y
             return output
         factor = {"epsilon": -noise, "v_prediction": -noise / signal, "sample": noise**2 / signal}[kind]
-        xp = get_array_module(latents)
-        return output + scale * factor * gradient(latents, xp.full((len(latents),), t, latents.dtype))
+        xp, c = get_array_module(latents), latents.shape[-1]
+        moved = output[..., :c] + scale * factor * gradient(latents, xp.full((len(latents),), t, latents.dtype))
+        return moved if output.shape[-1] == c else xp.concatenate([moved, output[..., c:]], axis=-1)  # its variance
 
     return led

@@ -25,6 +25,7 @@ from minild.training.loop import training_steps
 from minild.training.optimizer import AdamW, ExponentialMovingAverage
 from minild.training.presets import StagePreset, preset_for
 from minild.training.replicas import Replicas
+from minild.training.watch import Watch
 
 PRESET = StagePreset(learning_rate=1e-3, batch_size=64, weight_decay=0.05)
 MINUTES = 3
@@ -74,7 +75,7 @@ def train_classifier(model, output, minutes=None, steps=None, seed=0, device="cp
     of emoji, the group; of a folder, the caption. minutes or steps say for how long; with neither, 3 minutes. config:
     fields of the classifier's config. Beside the model's files, minild.json tells how it was trained, and how many of
     the last steps' noisy latents it put into their class. UserError for a folder that holds a model already or cannot
-    be written, or a pipeline that does not say what it was trained on.
+    be written, or a pipeline that does not say what it was trained on; watch.Diverged where the loss is no number.
     """
     folder = Path(output)
     if (folder / "config.json").exists():
@@ -97,7 +98,7 @@ def train_classifier(model, output, minutes=None, steps=None, seed=0, device="cp
     minutes = MINUTES if minutes is None and steps is None else minutes
     budget = Budget(None if minutes is None else 60 * minutes, steps)
     optimizer, ema = AdamW(classifier, weight_decay=PRESET.weight_decay), ExponentialMovingAverage(classifier)
-    rng, right = np.random.default_rng((seed, 1)), []
+    rng, right, watch = np.random.default_rng((seed, 1)), [], Watch("classifier")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with (
@@ -105,9 +106,11 @@ def train_classifier(model, output, minutes=None, steps=None, seed=0, device="cp
             Journal(folder, "classifier", budget, PRESET.batch_size) as journal,
         ):
             steps_taken = training_steps(classifier, objective, PRESET, budget, rng, optimizer, ema, replicas.gradient)
-            for _, metrics in steps_taken:
+            for step, metrics in steps_taken:
+                watch.note(step, metrics)
                 journal.note(metrics)
                 right = [*right[-99:], metrics["accuracy"]]
+        watch.check()
         ema.adopt()
         classifier.save_pretrained(folder)
         record = {"model": str(model), "dataset": str(name), "seed": seed, "steps": budget.taken}

@@ -24,6 +24,7 @@ from minild.training.leads import fit_tokenizer
 from minild.training.loop import training_steps
 from minild.training.optimizer import AdamW, ExponentialMovingAverage
 from minild.training.presets import StagePreset, preset_for
+from minild.training.watch import Watch
 
 PRESET = StagePreset(learning_rate=1e-3, batch_size=64, weight_decay=0.05)
 MINUTES = 10
@@ -133,12 +134,15 @@ def train_clip(dataset, output, minutes=None, steps=None, seed=0, device="cpu", 
     minutes = MINUTES if minutes is None and steps is None else minutes
     budget, rng = Budget(None if minutes is None else 60 * minutes, steps), np.random.default_rng((seed, 1))
     optimizer, ema = AdamW(model, weight_decay=PRESET.weight_decay), ExponentialMovingAverage(model)
+    watch = Watch("clip")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with Journal(folder, "clip", budget, PRESET.batch_size) as journal:
-            for _, losses in training_steps(model, objective, PRESET, budget, rng, optimizer, ema):
+            for step, losses in training_steps(model, objective, PRESET, budget, rng, optimizer, ema):
                 model.limit_scale()
+                watch.note(step, losses)
                 journal.note(losses)
+        watch.check()
         ema.adopt()
         model.save_pretrained(folder, "float16")
         tokenizer.save_pretrained(folder)

@@ -160,6 +160,14 @@ def test_in_a_step_of_ddpm_the_classifier_moves_the_mean_as_in_algorithm_1(rng):
     np.testing.assert_allclose(moved, 3 * beta / np.sqrt(1 - beta) * slope, rtol=1e-9)
 
 
+def test_a_variance_that_the_model_tells_stays_as_it_is(rng):
+    output, z = rng.standard_normal((1, 2, 3, 4)), rng.standard_normal((1, 2, 3, 2))
+    schedule = flat_schedule("epsilon")
+    led = classifier_guided(lambda z, t: output, lambda z, t: z, 2.0, schedule)(z, 4)
+    alone = classifier_guided(lambda z, t: output[..., :2], lambda z, t: z, 2.0, schedule)(z, 4)
+    np.testing.assert_array_equal(led, np.concatenate([alone, output[..., 2:]], axis=-1))
+
+
 def test_between_timesteps_and_at_noise_alone():
     schedule = flat_schedule("epsilon")
     z = np.ones((1, 1, 1, 1))
