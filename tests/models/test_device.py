@@ -120,12 +120,12 @@ def test_the_timestep_is_embedded_exactly_in_float16(device, rng):
     """In float16 an angle near 981 would be off by a quarter radian: the embedding is computed in float32."""
     x, t, context = single(unet_inputs(rng, 3) | {"t": np.array([406, 981])})
     model = trained(UNet2DConditionModel.from_config(UNET))
-    temb = model.time_embedding
+    first = model.time_embedding.linear_1
     exact = model(x, t, context)
     model.astype("float16").to(device)
     seen = []
-    forward = temb.forward
-    temb.forward = lambda embedded: (seen.append(to_host(embedded)), forward(embedded))[1]
+    forward = first.forward
+    first.forward = lambda embedded: (seen.append(to_host(embedded)), forward(embedded))[1]
     y = model(*(to_device(a, device) for a in (x.astype(model.dtype), t, context.astype(model.dtype))))
     i = np.arange(4)
     angles = t[:, None] * 10000.0 ** (-i / 4)
