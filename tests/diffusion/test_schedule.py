@@ -109,7 +109,7 @@ def test_before_the_first_timestep():
 @pytest.mark.parametrize(("field", "value"), [
     ("beta_schedule", "sigmoid"), ("timestep_spacing", "sideways"), ("prediction_type", "flow_prediction"),
     ("final_sigmas_type", "middle"), ("thresholding", True),
-    ("variance_type", "learned"), ("use_beta_sigmas", True), ("sigma_max", 80.0),
+    ("variance_type", "wide"), ("use_beta_sigmas", True), ("sigma_max", 80.0),
 ])
 def test_a_setting_that_is_not_supported_is_refused(field, value):
     with pytest.raises(UserError, match=f"{field} = {re.escape(repr(value))} is not supported, use "):

@@ -187,7 +187,7 @@ def test_a_folder_whose_parts_do_not_fit_its_condition(tmp_path, by_class):
     with pytest.raises(UserError, match="unet num_class_embeds is 4, number of classes, with none, 3"):
         load(tmp_path)
     for condition, words in [
-        ("masked", "unet in_channels is 2, vae latent_channels and masked 5"),
+        ("masked", "unet in_channels is 2, vae latent channels and masked 5"),
         ("image", "unet takes class labels, and minild.json does not say of what"),
     ]:
         (tmp_path / "minild.json").write_text(f'{{"condition": "{condition}"}}')

@@ -299,7 +299,7 @@ def test_more_channels_of_the_unet_are_a_learnt_variance_or_a_misfit(sampler, tm
         np.testing.assert_allclose(pictures, expected, atol=1e-5)
     path = tmp_path / "scheduler" / "scheduler_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"variance_type": "fixed_small"}))
-    with pytest.raises(UserError, match="unet out_channels is 4, vae latent_channels 2"):
+    with pytest.raises(UserError, match="unet out_channels is 4, vae latent channels 2"):
         pipelines.load(tmp_path)
 
 
