@@ -288,3 +288,25 @@ def test_the_masked_latents_are_of_what_is_not_masked(rng):
 def test_a_condition_of_some_of_the_pictures():
     condition = Condition(class_labels=np.arange(4), channels=np.zeros((4, 1, 1, 2))).of(slice(1, 3))
     assert condition.class_labels.tolist() == [1, 2] and condition.channels.shape[0] == 2 and condition.context is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("condition", ["class", "low resolution", "image"])
+def test_what_is_learned_is_what_the_condition_says(tmp_path, condition):
+    """Pictures of one grey each, dark or light: each is drawn as its condition has it."""
+    rng, shades = np.random.default_rng(0), {"dark": (0, 70), "light": (185, 255)}
+    for kind, (low, high) in shades.items():
+        (tmp_path / "set" / kind).mkdir(parents=True)
+        for i in range(24):
+            Image.new("RGB", (16, 16), (int(rng.integers(low, high)),) * 3).save(tmp_path / "set" / kind / f"{i}.png")
+    preset = dataclasses.replace(PRESET, diffusion=StagePreset(learning_rate=3e-3, batch_size=16))
+    training.train(tmp_path / "set", tmp_path / "run", steps=300, size=16, condition=condition, preset=preset)
+    pipe = load(tmp_path / "run")
+    if condition == "class":
+        drawn = pipe.class_to_image(["dark"] * 4 + ["light"] * 4, steps=20, guidance_scale=2.0)
+    else:
+        side = 4 if condition == "low resolution" else 16
+        given = np.repeat([0.15, 0.85], 4)[:, None, None, None] * np.ones((8, side, side, 3))
+        drawn = pipe.condition_to_image(given, steps=20, guidance_scale=2.0)
+    means = drawn.mean(axis=(1, 2, 3))
+    assert means[4:].mean() - means[:4].mean() > 0.3 and means[4:].min() > means[:4].max(), means
