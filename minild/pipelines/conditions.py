@@ -14,7 +14,7 @@ Text goes with one of the last three, as "text+masked". Training and drawing bot
 import contextlib
 import functools
 import math
-from numbers import Integral, Real
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -178,7 +178,7 @@ def picture_embeddings(pictures):
 
 def usable_labels(classes, labels):
     """Labels, names or numbers, one or several, as (N,) int64. UserError, with all that there are, for any other."""
-    several = [labels] if isinstance(labels, (str, Integral)) else list(labels)
+    several = [] if labels is None else [labels] if np.ndim(labels) == 0 else list(labels)
     if not several:
         raise UserError("no class: give at least one")
     numbers = {name.lower(): i for i, name in enumerate(classes)}
@@ -195,10 +195,10 @@ def usable_labels(classes, labels):
 
 def usable_pictures(images, smallest=1, factor=1):
     """Pictures (N, H, W, 3), or one (H, W, 3), uint8 or in [0, 1], as float32 in [0, 1]. UserError for any other."""
-    pictures = np.asarray(images)
+    pictures = _array("images", images)
     pictures = pictures[None] if pictures.ndim == 3 else pictures
     if pictures.ndim != 4 or not pictures.size or pictures.shape[3] != 3:
-        raise UserError(f"images: expected pictures of shape (N, H, W, 3), got {np.shape(images)}")
+        raise UserError(f"images: expected pictures of shape (N, H, W, 3), got {pictures.shape}")
     if pictures.dtype == np.uint8:
         return _of_size(pictures, smallest, factor).astype(np.float32) / 255
     if pictures.dtype.kind != "f" or not ((pictures >= 0) & (pictures <= 1)).all():
@@ -208,10 +208,10 @@ def usable_pictures(images, smallest=1, factor=1):
 
 def usable_maps(images, classes, f):
     """Semantic maps (N, H, W), or one (H, W), of whole numbers below the number of classes. UserError for any other."""
-    maps = np.asarray(images)
+    maps = _array("images", images)
     maps = maps[None] if maps.ndim == 2 else maps
     if maps.ndim != 3 or not maps.size or maps.dtype.kind not in "iu":
-        raise UserError(f"images: expected maps (N, H, W) of whole numbers, got {maps.dtype} {np.shape(images)}")
+        raise UserError(f"images: expected maps (N, H, W) of whole numbers, got {maps.dtype} {maps.shape}")
     if maps.min() < 0 or maps.max() >= len(classes):
         there = ", ".join(f"{i} {name}" for i, name in enumerate(classes))
         raise UserError(f"images: a map holds the numbers {maps.min()} to {maps.max()}, where there are {there}")
@@ -222,13 +222,21 @@ def usable_masks(masks, pictures):
     """Masks (N, H, W), or one (H, W) for all, true or not 0 where to draw, as booleans. UserError for any other."""
     if masks is None:
         raise UserError("a model of masked pictures needs masks: true where to draw")
-    masks = np.asarray(masks)
+    masks = _array("masks", masks)
     masks = np.broadcast_to(masks, (len(pictures), *masks.shape)) if masks.ndim == 2 else masks
     if masks.shape != pictures.shape[:3]:
         raise UserError(f"masks: expected shape {pictures.shape[:3]} like the pictures, got {masks.shape}")
     if masks.dtype.kind not in "biuf":
         raise UserError(f"masks: expected true or false, got {masks.dtype}")
     return masks > 0.5 if masks.dtype.kind == "f" else masks != 0
+
+
+def _array(name, given):
+    """What is given, as an array. UserError for rows of several lengths."""
+    try:
+        return np.asarray(given)
+    except ValueError:
+        raise UserError(f"{name}: expected one array, got pictures of several sizes") from None
 
 
 def _of_size(pictures, smallest, factor):

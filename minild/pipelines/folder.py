@@ -98,7 +98,11 @@ def complete_record(record, index):
     if condition == "text":
         return record
     named = {"classes": [labels[str(i)] for i in range(len(labels))]} if labels else {}
-    return {"condition": condition, **named, **record}
+    complete = {"condition": condition, **named, **record}
+    classes = complete.get("classes", [])
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise UserError(f"{RECORD}: classes: expected a list of names, got {classes!r}")
+    return complete
 
 
 def read_record(folder):

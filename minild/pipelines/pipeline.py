@@ -181,7 +181,7 @@ class Pipeline:
         labelled = "class" in self.kinds
         self.require_way("class_to_image", labelled or (classifier is not None and self.kinds == ("text",)))
         lead = classifier and classifier_lead(self, classifier, labels, classifier_scale)
-        condition = given(self, labels=labels)[0] if labelled else Condition()
+        condition = given(self, labels=[] if labels is None else labels)[0] if labelled else Condition()
         nothing = nothing_like(self, condition)
         if not (told and labelled):
             condition, guidance_scale = nothing, 1

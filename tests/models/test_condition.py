@@ -1,6 +1,7 @@
 """Conditioned: the U-Net as a model of (x, t, condition)."""
 
 import numpy as np
+from training.small import drawn
 
 from minild.gradcheck import check_module
 from minild.models import Condition, Conditioned, UNet2DConditionModel
@@ -30,14 +31,17 @@ def test_gradients(rng):
 
 
 def test_channels_stand_after_the_latents(rng):
-    unet = UNet2DConditionModel.from_config(CONFIG).astype("float64")
+    unet = drawn(UNet2DConditionModel.from_config(CONFIG), "float64")
     x, t, context = unet_inputs(rng, 3).values()
     labels, channels = np.array([4, 1]), rng.standard_normal((2, 4, 6, 2))
     ours = Conditioned(unet)(x, t, Condition(context, labels, channels))
+    assert ours.std() > 0.1  # the last layer of a new U-Net is zero
     np.testing.assert_array_equal(ours, unet(np.concatenate([x, channels], axis=-1), t, context, labels))
 
 
 def test_no_context_is_a_token_of_zeros(rng):
-    unet = UNet2DConditionModel.from_config(UNET).astype("float64")
+    unet = drawn(UNet2DConditionModel.from_config(UNET), "float64")
     x, t, _ = unet_inputs(rng, 3).values()
-    np.testing.assert_array_equal(Conditioned(unet)(x, t, Condition()), unet(x, t, np.zeros((2, 1, 6))))
+    ours = Conditioned(unet)(x, t, Condition())
+    assert ours.std() > 0.1
+    np.testing.assert_array_equal(ours, unet(x, t, np.zeros((2, 1, 6))))

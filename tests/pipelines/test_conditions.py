@@ -124,6 +124,9 @@ MISTAKES = {
     "no such number": ("class", ([3],), "no class '3': there are 0 circle, 1 red square, 2 Star"),
     "no such name": ("class", (["circle", "cat"],), "no class 'cat': there are 0 circle"),
     "negative": ("class", (-1,), "no class '-1'"),
+    "nothing": ("class", (None,), "no class: give at least one"),
+    "half a class": ("class", (1.5,), "no class '1.5'"),
+    "pictures of several sizes": ("masked", ([PICTURE, PICTURE[1:]], MASK), "images: expected one array, got pictures"),
     "none": ("class", ([],), "no class: give at least one"),
     "wrong count": ("class", ([0, 1], 2, None, None, [1, 2, 3]), "2 labels do not go with 3 seeds"),
     "no picture": ("low resolution", (PICTURE[0],), r"expected pictures of shape \(N, H, W, 3\), got \(8, 3\)"),
@@ -192,6 +195,10 @@ def test_a_folder_whose_parts_do_not_fit_its_condition(tmp_path, by_class):
     ]:
         (tmp_path / "minild.json").write_text(f'{{"condition": "{condition}"}}')
         with pytest.raises(UserError, match=words):
+            load(tmp_path)
+    for classes in ("3", '["a", 2]', '{"0": "a"}'):
+        (tmp_path / "minild.json").write_text(f'{{"condition": "class", "classes": {classes}}}')
+        with pytest.raises(UserError, match=r"minild.json: classes: expected a list of names, got"):
             load(tmp_path)
 
 
