@@ -172,8 +172,8 @@ class Run:
     def train_autoencoder(self):
         """Stage one: train the autoencoder and write vae/, unless that is done; then encode every picture."""
         preset, state = self.preset, self.state
-        kind = AUTOENCODERS[preset.regularisation]
-        if state["stage"] == STAGES[0]:
+        kind, begins = AUTOENCODERS[preset.regularisation], state["stage"] == STAGES[0]
+        if begins:
             self.vae = kind.from_config(preset.autoencoder_config(state["size"]), state["seed"])
             prepare(self.vae)
             self.vae.to(self.device)
@@ -192,7 +192,8 @@ class Run:
             self.means, self.deviations = encode_pictures(self.vae, self.pictures)
         # All that comes before stage two, reading and encoding too, counts as stage one's time.
         state["elapsed"][STAGES[0]] = time.monotonic() - self.started - state["elapsed"][STAGES[1]]
-        pretrained.write_json(self.folder / STATE, state)
+        if begins:
+            pretrained.write_json(self.folder / STATE, state)
 
     def train_diffusion(self):
         """Stage two: train the U-Net, and with it the text encoder, on the latents, and write the whole pipeline."""

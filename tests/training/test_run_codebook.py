@@ -143,10 +143,10 @@ def test_the_command_takes_a_regularisation_and_resumes_with_its_own(tmp_path, c
         return refused((cli.main(["train", *arguments]), *capsys.readouterr()))
 
     said = refusal("shapes", "--output", str(out), "--steps", "4", "--resume", "--regularisation", "kl")
-    assert said == f"minild: {out} is a training with vq, not kl: go on with vq, or begin anew in another folder\n"
+    assert said == f"minild: {out} is a training with regularisation vq, not kl: leave --regularisation out\n"
     said = refusal("perceptual", "--output", str(tmp_path / "new"), "--steps", "1", "--regularisation", "vq")
     assert "--regularisation is not for perceptual" in said
-    with pytest.raises(UserError, match="no regularisation 'l2': use kl or vq"):
+    with pytest.raises(UserError, match="unknown regularisation 'l2': use one of kl, vq"):
         training.train("shapes", tmp_path / "new", steps=1, regularisation="l2")
     assert not (tmp_path / "new").exists()
 
@@ -154,7 +154,7 @@ def test_the_command_takes_a_regularisation_and_resumes_with_its_own(tmp_path, c
 def test_a_training_from_before_there_was_a_choice_resumes_with_kl(tmp_path):
     training.train("shapes", tmp_path, steps=2)
     state = read(tmp_path, "training/state.json")
-    assert state.pop("regularisation") == "kl"
+    assert state.pop("choices")["regularisation"] == "kl"
     (tmp_path / "training" / "state.json").write_text(json.dumps(state))
     training.train("shapes", tmp_path, steps=3, resume=True)
     assert "--regularisation" not in load(tmp_path).record["command"]
