@@ -21,7 +21,7 @@ def add(commands):
     options.add_steps(command, "steps of the sampler")
     guidance = "guidance scale, away from the picture of no class; 1 or less is none (default: the model's own)"
     command.add_argument("--guidance", type=float, help=guidance)
-    classifier = "a classifier that leads, too: the folder that minild.training.train_classifier wrote"
+    classifier = "a classifier that leads, too: the folder that `minild train classifier` wrote"
     command.add_argument("--classifier", type=options.path, metavar="DIR", help=classifier)
     scale = "how strongly it leads (default: 1)"
     command.add_argument("--classifier-scale", type=float, default=1.0, metavar="S", help=scale)

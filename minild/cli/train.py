@@ -1,4 +1,4 @@
-"""`minild train`: a pipeline from pictures and captions; the network of the perceptual distance; or a CLIP."""
+"""`minild train`: a pipeline from pictures and captions; or a network that judges pictures or leads them."""
 
 from minild.cli import arguments as options
 from minild.cli.terminal import answer, note, without_warnings
@@ -11,14 +11,31 @@ FOLDERS = (
 )
 
 
+PIPELINE = "pipelines"  # what is trained on all that is not named here
+OTHERS = {
+    "perceptual": "the network of the perceptual distance",
+    "clip": "a CLIP of a data set's pictures and captions",
+    "classifier": "a classifier of a pipeline's noisy latents, which leads it (class2img --classifier)",
+}
+TAKEN_BY = {  # options that not all of them have
+    "model": ("classifier",),
+    "dataset": ("clip", "classifier"),
+    "size": (PIPELINE, "perceptual", "clip"),
+    **dict.fromkeys(("resume", "regularisation", "objective", "condition"), (PIPELINE,)),
+}
+
+
 def add(commands):
     summary = "train a pipeline: the autoencoder, then the diffusion model"
     command = options.add_command(commands, "train", run, summary, f"{FOLDERS} Prints the name of the folder it wrote.")
-    dataset = "a data set of minild's, or a folder of captioned pictures; perceptual: the perceptual distance's network"
-    choices = "shapes|emoji|scenes|FOLDER|perceptual|clip"
-    command.add_argument("dataset", type=options.name, metavar=choices, help=f"{dataset}; clip: a CLIP")
-    pairs = "whose pictures and captions a clip learns from: shapes, emoji, scenes or a folder (default: shapes)"
-    command.add_argument("--dataset", dest="pairs", type=options.name, metavar="NAME", help=pairs)
+    others = "; ".join(f"{name}: {what}" for name, what in OTHERS.items())
+    choices = "|".join(["shapes|emoji|scenes|FOLDER", *OTHERS])
+    what = f"a data set of minild's, or a folder of captioned pictures; or {others}"
+    command.add_argument("what", type=options.name, metavar=choices, help=what)
+    dataset = "what a clip (default: shapes) or a classifier (that of the pipeline) learns from"
+    command.add_argument("--dataset", type=options.name, metavar="NAME", help=dataset)
+    model = "the pipeline of a classifier"
+    command.add_argument("--model", type=options.name, metavar="DIR", help=model)
     output = "the folder to write"
     command.add_argument("--output", type=options.path, required=True, metavar="DIR", help=output)
     length = command.add_mutually_exclusive_group()
@@ -48,26 +65,22 @@ def run(arguments):
 
     if arguments.minutes == 0:
         raise UserError("--minutes must be more than 0")
-    if arguments.dataset in ("perceptual", "clip") and arguments.resume:
-        raise UserError(f"--resume is not for {arguments.dataset}, which takes minutes: begin anew in another folder")
-    others = {"regularisation": "has no latents", "objective": "is no diffusion model", "condition": "nothing leads"}
-    for choice, word in others.items():
-        if arguments.dataset in ("perceptual", "clip") and getattr(arguments, choice):
-            raise UserError(f"--{choice} is not for {arguments.dataset}, which {word}: leave it out")
-    if arguments.pairs and arguments.dataset != "clip":
-        raise UserError(f"--dataset is for clip: leave it out, the training is on {arguments.dataset}")
+    refuse_strangers(arguments)
     own = read_own_ops(arguments.own_ops)
     length = {name: getattr(arguments, name) for name in ("minutes", "steps", "seed", "device")}
     try:
         with without_warnings(), using_own_ops(arguments.own_ops, own):
-            if arguments.dataset == "perceptual":
+            if arguments.what == "perceptual":
                 training.train_perceptual(arguments.output, size=arguments.size or 64, **length)
-            elif arguments.dataset == "clip":
-                training.train_clip(arguments.pairs or "shapes", arguments.output, size=arguments.size or 32, **length)
+            elif arguments.what == "clip":
+                size = arguments.size or 32
+                training.train_clip(arguments.dataset or "shapes", arguments.output, size=size, **length)
+            elif arguments.what == "classifier":
+                training.train_classifier(arguments.model, arguments.output, dataset=arguments.dataset, **length)
             else:
                 chosen = {choice: getattr(arguments, choice) for choice in ("regularisation", "objective", "condition")}
                 how = chosen | {"size": arguments.size, "resume": arguments.resume}
-                training.train(arguments.dataset, arguments.output, **how, **length)
+                training.train(arguments.what, arguments.output, **how, **length)
     except KeyboardInterrupt:
         from minild.training.run import what_is_saved
 
@@ -76,3 +89,13 @@ def run(arguments):
     answer(arguments.output)
     if own:
         note(f"{with_own_ops(arguments.own_ops, own)} in place of minild's own")
+
+
+def refuse_strangers(arguments):
+    """UserError for an option that what is trained does not have, or for one that it needs."""
+    kind = arguments.what if arguments.what in OTHERS else PIPELINE
+    for option, kinds in TAKEN_BY.items():
+        if getattr(arguments, option) and kind not in kinds:
+            raise UserError(f"--{option} is not for {arguments.what}, only for {' and '.join(kinds)}: leave it out")
+    if kind == "classifier" and not arguments.model:
+        raise UserError("a classifier needs --model, the pipeline whose latents it learns to tell apart")

@@ -162,7 +162,6 @@ class Pipeline:
             clip_skip,
             guidance_rescale,
         )
-
         return self._draw(request, progress)
 
     def class_to_image(self, labels, steps=50, guidance_scale=None, sampler=None, seed=0, latents=None, size=None,

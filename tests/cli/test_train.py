@@ -43,5 +43,19 @@ def test_train_clip(run, module):
     run("train", "clip", "--dataset", "emoji", "--output", "out", "--steps", 3, "--size", 64)
     assert calls[1][0] == ("emoji", Path("out")) and calls[1][1]["size"] == 64
     assert "--resume is not for clip" in refused(run("train", "clip", "--output", "o", "--resume"))
-    assert "--dataset is for clip" in refused(run("train", "emoji", "--dataset", "shapes", "--output", "o"))
+    line = refused(run("train", "emoji", "--dataset", "shapes", "--output", "o"))
+    assert "--dataset is not for emoji, only for clip and classifier" in line
     assert len(calls) == 2
+
+
+def test_train_classifier(run, module):
+    calls = module("minild.training", train_classifier=lambda *arguments, **settings: None)
+    assert run("train", "classifier", "--model", "shapes", "--output", "out", "--steps", 3) == (0, "out\n", "")
+    settings = {"minutes": None, "steps": 3, "seed": 0, "device": "cpu", "dataset": None}
+    assert calls == [(("shapes", Path("out")), settings)]
+    assert "needs --model" in refused(run("train", "classifier", "--output", "o"))
+    assert "--size is not for classifier" in refused(
+        run("train", "classifier", "--model", "shapes", "--size", 64, "--output", "o")
+    )
+    assert "--model is not for emoji" in refused(run("train", "emoji", "--model", "shapes", "--output", "o"))
+    assert len(calls) == 1
