@@ -111,7 +111,7 @@ def classifier_lead(pipe, classifier, labels, scale):
     """
     if not isinstance(classifier, LatentClassifier):
         if not (Path(classifier) / "config.json").is_file():
-            raise UserError(f"{classifier} is no classifier: name a folder that train_classifier wrote")
+            raise UserError(f"{classifier} is no classifier: name a folder that `minild train classifier` wrote")
         classifier = LatentClassifier.from_pretrained(classifier, str(pipe.dtype), pipe.device)
     if not isinstance(scale, Real) or not math.isfinite(scale):
         raise UserError(f"classifier scale must be a finite number, got {scale!r}")
