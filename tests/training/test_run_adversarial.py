@@ -8,6 +8,7 @@ from safetensors.numpy import load_file
 
 from minild import training
 from minild.pipelines import load
+from minild.training import run, stage
 from minild.training.presets import PRESETS, StagePreset
 
 PRESET = dataclasses.replace(
@@ -23,7 +24,9 @@ PRESET = dataclasses.replace(
 BOTH = {"perceptual_weight": 0.5, "adversarial_weight": 0.5, "adversarial_start": 0.0, "discriminator_width": 4}
 
 
-def test_both_losses_train_the_autoencoder_that_is_saved(tmp_path):
+def test_both_losses_train_the_autoencoder_that_is_saved(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "SAMPLES", 1)
+    monkeypatch.setattr(stage, "SHEETS", 1)
     metrics = {}
     for name, settings in {"plain": {}, "both": BOTH}.items():
         preset = dataclasses.replace(PRESET, **settings)
