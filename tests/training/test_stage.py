@@ -25,6 +25,14 @@ class Steps:
         self.ended = True
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c():
+    """Ctrl-C as Python has it, also where a shell has started the tests in the background, and so with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def run(tmp_path):
     """run(steps) -> what happened: names of the sheets and the steps at which it saved."""
