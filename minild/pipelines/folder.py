@@ -56,7 +56,7 @@ def find_folder(name=None):
 def read_index(folder):
     """model_index.json of a whole pipeline folder. UserError names a part that is missing or not supported."""
     index = pretrained.read_json(folder / INDEX)
-    absent = () if "text" in condition_kinds(condition_of(read_record(folder), index)) else OF_TEXT
+    absent = absent_parts(condition_of(read_record(folder), index))
     parts = {part: entry[1] for part, entry in index.items() if isinstance(entry, list) and len(entry) == 2}
     for part, (_, expected) in PARTS.items():
         if part in absent:
@@ -78,6 +78,11 @@ def read_index(folder):
         if not (folder / part).is_dir():
             raise UserError(f"{folder} has no folder {part}: copy the whole pipeline")
     return index
+
+
+def absent_parts(condition):
+    """The parts that a pipeline led by that condition, in words, does not have."""
+    return () if "text" in condition_kinds(condition) else OF_TEXT
 
 
 def models_of(index, absent=()):
@@ -136,7 +141,7 @@ def _read_folder(folder, dtype, device, variant):
     with usable(folder / INDEX):
         record = complete_record(read_record(folder), index)
     parts = {"record": record, "passed_over": [], "text_encoder": None, "tokenizer": None}
-    absent = () if "text" in condition_kinds(record.get("condition", "text")) else OF_TEXT
+    absent = absent_parts(condition_of(record, index))
     for part, model in models_of(index, absent).items():
         with usable(folder / part):
             parts[part] = model.from_pretrained(folder / part, dtype, device, variants[part])

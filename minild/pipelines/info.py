@@ -6,12 +6,11 @@ from pathlib import Path
 from minild import pretrained
 from minild.diffusion import FlowSchedule, NoiseSchedule
 from minild.diffusion.variance import LEARNED
-from minild.pipelines.conditions import condition_kinds
 from minild.pipelines.folder import (
     INDEX,
     MODELS,
-    OF_TEXT,
     STATE,
+    absent_parts,
     complete_record,
     find_folder,
     models_of,
@@ -63,7 +62,7 @@ def describe(name=None, variant=None):
 
 def _describe_folder(folder, index, variants):
     record = complete_record(read_record(folder), index)
-    absent = () if "text" in condition_kinds(record.get("condition", "text")) else OF_TEXT
+    absent = absent_parts(record.get("condition", "text"))
     head = [f"folder        {folder}", *_training(record)]
     models = models_of(index, absent)
     opened = {part: model.open_pretrained(folder / part, variants[part]) for part, model in models.items()}
