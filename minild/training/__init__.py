@@ -8,6 +8,7 @@ from minild.training.clip import ContrastiveObjective, train_clip
 from minild.training.codebook import CodebookTracker, VQObjective
 from minild.training.latent_diffusion import Denoiser, DiffusionObjective
 from minild.training.loop import training_steps
+from minild.training.muon import Muon
 from minild.training.optimizer import AdamW, ExponentialMovingAverage, clip_by_global_norm, learning_rate_at
 from minild.training.perceptual import train_perceptual
 from minild.training.presets import PRESETS, Preset, StagePreset
@@ -16,7 +17,7 @@ from minild.training.run import train
 
 __all__ = [
     "PRESETS", "AdamW", "AdversarialObjective", "AdversarialPair", "AutoencoderObjective", "Budget", "CodebookTracker",
-    "ContrastiveObjective", "Denoiser", "DiffusionObjective", "ExponentialMovingAverage", "Preset", "Replicas",
+    "ContrastiveObjective", "Denoiser", "DiffusionObjective", "ExponentialMovingAverage", "Muon", "Preset", "Replicas",
     "StagePreset", "VQObjective", "clip_by_global_norm", "learning_rate_at", "train", "train_classifier", "train_clip",
     "train_perceptual", "training_steps",
 ]  # fmt: skip

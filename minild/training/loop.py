@@ -9,7 +9,8 @@ It may also do something of its own after the optimiser's step, where replicas s
 Beside the losses, forward may then give "rows", {name: an array with one row an item}, for after_step to take out.
 """
 
-from minild.training.optimizer import AdamW, ExponentialMovingAverage, clip_by_global_norm, learning_rate_at
+from minild.training.muon import optimizer_for
+from minild.training.optimizer import ExponentialMovingAverage, clip_by_global_norm, learning_rate_at
 
 
 def training_steps(model, objective, preset, budget, rng, optimizer=None, ema=None, gradient=None):
@@ -24,7 +25,7 @@ def training_steps(model, objective, preset, budget, rng, optimizer=None, ema=No
                for all cores
     """
     after_step = getattr(objective, "after_step", None)
-    optimizer = optimizer or AdamW(model, weight_decay=preset.weight_decay)
+    optimizer = optimizer or optimizer_for(model, preset)
     ema = ema or ExponentialMovingAverage(model)
     while budget.progress < 1:
         progress = budget.progress

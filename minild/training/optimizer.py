@@ -1,4 +1,7 @@
-"""AdamW and the exponential moving average of the weights, each one pass over one flat array of all parameters."""
+"""AdamW and the exponential moving average of the weights, each one pass over one flat array of all parameters.
+
+Muon, for the matrices among them: muon.py.
+"""
 
 import contextlib
 import math
@@ -14,18 +17,27 @@ from minild.training.flat import flatten
 CHUNK = 1 << 16  # elements a pass works on at a time: with its four arrays, 1 MB, so that they stay in the cache
 
 
-def chunks(x):
-    """Slices of a flat array: all of it on a GPU, cache-sized pieces on the host."""
-    step = CHUNK if isinstance(x, np.ndarray) else x.size
-    return [slice(i, min(i + step, x.size)) for i in range(0, x.size, step)]
+def chunks(x, start=0, stop=None):
+    """Slices of a flat array, or of its part from `start` to `stop`: one on a GPU, cache-sized pieces on the host."""
+    stop = x.size if stop is None else stop
+    step = CHUNK if isinstance(x, np.ndarray) else max(1, stop - start)
+    return [slice(i, min(i + step, stop)) for i in range(start, stop, step)]
 
 
-def in_one_pass(formula, kernel, *arrays, **numbers):
-    """formula(*arrays, **numbers), which works in place element by element: by a CUDA kernel, or chunk by chunk."""
-    if cuda.has_kernels(arrays[0]):
-        kernel(*arrays, **numbers)
+def for_each(work, pieces, x):
+    """work(piece) for each of the pieces of an array like x: on all cores at once, or on the GPU one after another."""
+    if isinstance(x, np.ndarray):
+        on_all_cores(work, pieces)
     else:
-        on_all_cores(lambda chunk: formula(*(x[chunk] for x in arrays), **numbers), chunks(arrays[0]))
+        for piece in pieces:
+            work(piece)
+
+
+def in_one_pass(formula, kernel, pieces, *arrays, **numbers):
+    """formula(*arrays, **numbers), working in place element by element, or its kernel, on each slice of `pieces`."""
+    if cuda.has_kernels(arrays[0]):
+        formula = kernel
+    for_each(lambda piece: formula(*(x[piece] for x in arrays), **numbers), pieces, arrays[0])
 
 
 def adamw(g, m, v, weights, decays, *, beta1, beta2, rate, eps, decay):
@@ -60,6 +72,7 @@ class AdamW:
         self.beta1, self.beta2, self.eps, self.weight_decay = beta1, beta2, eps, weight_decay
         decays = np.concatenate([np.full(p.data.size, p.data.ndim > 1, weights.dtype) for p in module.parameters()])
         self.decays = to_device(decays, device_of(weights))  # 1 where the weight decay acts, 0 where it does not
+        self.pieces = chunks(weights)  # what of the flat arrays a step moves
 
     @property
     def weights(self):
@@ -79,7 +92,7 @@ class AdamW:
         self.steps += 1
         root = math.sqrt(1 - self.beta2**self.steps)  # rate · m / (√v + eps) = η m̂ / (√v̂ + ε)
         rate, eps = learning_rate * root / (1 - self.beta1**self.steps), self.eps * root
-        in_one_pass(adamw, cuda_optimizer.adamw, self.gradient, self.m, self.v, self.weights, self.decays,
+        in_one_pass(adamw, cuda_optimizer.adamw, self.pieces, self.gradient, self.m, self.v, self.weights, self.decays,
                     beta1=self.beta1, beta2=self.beta2, rate=rate, eps=eps, decay=learning_rate * self.weight_decay)
 
     def state_dict(self):
@@ -114,7 +127,8 @@ class ExponentialMovingAverage:
     def update(self):
         self.steps += 1
         rate = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
-        in_one_pass(move_average, cuda_optimizer.move_average, self.average, self.weights, rate=rate)
+        in_one_pass(move_average, cuda_optimizer.move_average, chunks(self.average), self.average, self.weights,
+                    rate=rate)
 
     @contextlib.contextmanager
     def averaged(self):

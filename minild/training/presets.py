@@ -36,12 +36,15 @@ def one_of(what, name, names):
 
 @dataclass(frozen=True)
 class StagePreset:
-    """How one stage trains: AdamW's learning rate at its peak, pictures a step, weight decay, largest gradient norm."""
+    """How one stage trains: the learning rate at its peak, pictures a step, weight decay, largest gradient norm, and
+    "adamw" or "muon" (muon.OPTIMIZERS).
+    """
 
     learning_rate: float
     batch_size: int
     weight_decay: float = 0.01
     largest_norm: float = 1.0
+    optimizer: str = "adamw"
 
 
 @dataclass(frozen=True)
@@ -197,10 +200,10 @@ EMOJI = Preset(
     guidance_scale=2.0,
 )
 SCENES = Preset(
-    minutes=105,
-    autoencoder_share=0.45,
-    autoencoder=StagePreset(learning_rate=1.5e-3, batch_size=8),
-    diffusion=StagePreset(learning_rate=1e-3, batch_size=64),
+    minutes=90,
+    autoencoder_share=0.5,
+    autoencoder=StagePreset(learning_rate=1.5e-3, batch_size=8, optimizer="muon"),
+    diffusion=StagePreset(learning_rate=1e-3, batch_size=64, optimizer="muon"),
     size=64,
     channels=(32, 64, 64, 128),
     latent_channels=16,

@@ -33,7 +33,8 @@ from minild.training.journal import draw_sheet, plot_losses
 from minild.training.latent_diffusion import Denoiser, DiffusionObjective
 from minild.training.leads import Lead
 from minild.training.loop import training_steps
-from minild.training.optimizer import AdamW, ExponentialMovingAverage
+from minild.training.muon import optimizer_for
+from minild.training.optimizer import ExponentialMovingAverage
 from minild.training.presets import preset_for
 from minild.training.replicas import Replicas
 from minild.training.stage import run_stage
@@ -225,7 +226,7 @@ class Run:
         stage, state = self.state["stage"], self.state
         rng = np.random.default_rng((state["seed"], STAGES.index(stage)))
         budget = self._budget(stage)
-        optimizer, ema = AdamW(model, weight_decay=preset.weight_decay), ExponentialMovingAverage(model)
+        optimizer, ema = optimizer_for(model, preset), ExponentialMovingAverage(model)
         tracker = getattr(objective, "tracker", None)
         if budget.taken:
             self._load(optimizer, ema, tracker)
