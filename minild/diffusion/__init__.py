@@ -2,7 +2,7 @@
 
 Nothing here knows a model. Every sampler is a generator of the one form
 
-    sampler(predict, latents, schedule, steps, generators, mix=None)
+    sampler(predict, latents, schedule, steps, generators, mix=None, start=NOISE)
 
 predict      predict(latents, timestep) gives what the schedule's prediction_type says
 schedule     a NoiseSchedule; of those in FLOW_SAMPLERS a FlowSchedule
@@ -10,9 +10,11 @@ latents      where it begins, (N, h, w, c): unit-variance noise; for ddim-invers
 generators   the random numbers of each picture
 mix          mix(z, ᾱ) -> z changes the latents after a step, before they are yielded and the next step takes them up:
              inpainting puts the picture that is given back outside its mask, √ᾱ z_0 + √(1 - ᾱ) ε
+start        a Start: a picture's latents, noised by `latents`, stand for the steps that are left out; image to image
 
-It yields the latents after each of `steps` steps. In whatever variable it computes, they are of one scale,
-z = √ᾱ z_0 + √(1 - ᾱ) ε, so that any of them can be decoded. The last are the sample, just as the reference returns it.
+It yields the latents after each of the `steps` steps that it takes. In whatever variable it computes, they are of one
+scale, z = √ᾱ z_0 + √(1 - ᾱ) ε, so that any of them can be decoded. The last are the sample, just as the reference
+returns it.
 """
 
 from minild.diffusion.ddim import ddim
@@ -47,6 +49,7 @@ from minild.diffusion.loss import (
 )
 from minild.diffusion.pndm import pndm
 from minild.diffusion.schedule import NoiseSchedule, add_noise, predict_clean
+from minild.diffusion.start import NOISE, Start
 from minild.diffusion.unipc import unipc
 
 DIFFUSION_SAMPLERS = {  # of a NoiseSchedule
@@ -76,7 +79,7 @@ FLOW_SAMPLERS = {"flow-euler": flow_euler}  # of a FlowSchedule
 SAMPLERS = DIFFUSION_SAMPLERS | FLOW_SAMPLERS
 
 __all__ = [
-    "DIFFUSION_SAMPLERS", "FLOW_CLASS", "FLOW_SAMPLERS", "SAMPLERS", "FlowSchedule", "NoiseSchedule", "add_noise",
-    "classifier_guided", "denoising_loss", "denoising_loss_backward", "epsilon_loss", "epsilon_loss_backward",
-    "guided", "predict_clean", "schedule_of",
+    "DIFFUSION_SAMPLERS", "FLOW_CLASS", "FLOW_SAMPLERS", "NOISE", "SAMPLERS", "FlowSchedule", "NoiseSchedule", "Start",
+    "add_noise", "classifier_guided", "denoising_loss", "denoising_loss_backward", "epsilon_loss",
+    "epsilon_loss_backward", "guided", "predict_clean", "schedule_of",
 ]  # fmt: skip

@@ -3,17 +3,21 @@
 import math
 
 from minild.diffusion.schedule import require_supported
+from minild.diffusion.start import NOISE
 from minild.errors import UserError
 
 
-def ddim_inverse(predict, latents, schedule, steps, generators=None, mix=None):
+def ddim_inverse(predict, latents, schedule, steps, generators=None, mix=None, start=NOISE):
     """Yield the latents after each of `steps` steps of equation 12 the other way, (N, h, w, c), the last all noise.
 
     z_t = √ᾱ_t ẑ_0 + √(1 - ᾱ_t) ε, with ẑ_0 and ε told from z_prev as if it were already at t: the two differ little
     where the steps are small.
 
-    predict(latents, t) -> the model's output, like latents; latents: here of a picture; generators and mix: not used.
+    predict(latents, t) -> the model's output, like latents; latents: here of a picture; generators: not used;
+    mix, start: refused.
     """
+    if start.clean is not None:
+        raise UserError("sampler ddim-inverse begins with a picture and ends in noise: use another")
     if mix:
         raise UserError("sampler ddim-inverse ends in noise: there is nothing to mix in, use another")
     require_supported(schedule.config, "sampler ddim-inverse", "ddim-inverse")

@@ -3,11 +3,12 @@
 import math
 
 from minild.backend import device_of, to_device
+from minild.diffusion.start import NOISE
 from minild.diffusion.variance import split_output, step_deviation
 from minild.random import standard_normal
 
 
-def ddpm(predict, latents, schedule, steps, generators, mix=None, variance_type="fixed_small"):
+def ddpm(predict, latents, schedule, steps, generators, mix=None, start=NOISE, variance_type="fixed_small"):
     """Yield the latents after each of `steps` steps of algorithm 2, (N, h, w, c), the last the sample.
 
     Each draws from the posterior q(z_prev | z_t, ẑ_0) of equations 6 and 7, written for a stride of several timesteps:
@@ -18,9 +19,10 @@ def ddpm(predict, latents, schedule, steps, generators, mix=None, variance_type=
     reference, noise of these joins the last step, too, where that is not at t = 0.
 
     predict(latents, t) -> the model's output, like latents; latents: unit-variance noise; generators: one an image;
-    mix: what a step mixes in, see minild.diffusion.
+    mix, start: see minild.diffusion.
     """
-    timesteps = schedule.timesteps(steps).tolist()  # plain numbers: a NumPy scalar would promote float32
+    timesteps = schedule.timesteps(steps).tolist()[start.skip :]  # plain numbers: a NumPy scalar would promote float32
+    latents = start.latents(latents, schedule.alpha_bar(timesteps[0]))
     for t, before in zip(timesteps, [*timesteps[1:], None]):
         alpha_bar = schedule.alpha_bar(t)
         previous = 1.0 if before is None else schedule.alpha_bar(before)

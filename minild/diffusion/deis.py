@@ -7,6 +7,7 @@ from numpy.polynomial import Polynomial
 
 from minild.diffusion.dpm_solver import multistep_orders
 from minild.diffusion.sigmas import signal_and_noise, solver_steps, training_sigmas
+from minild.diffusion.start import NOISE
 
 
 def integrals(nodes, start, stop):
@@ -25,7 +26,17 @@ def integrals(nodes, start, stop):
     return values
 
 
-def deis(predict, latents, schedule, steps, generators=None, solver_order=2, lower_order_final=True, mix=None):
+def deis(
+    predict,
+    latents,
+    schedule,
+    steps,
+    generators=None,
+    solver_order=2,
+    lower_order_final=True,
+    mix=None,
+    start=NOISE,
+):
     """Yield the latents after each of `steps` steps, (N, h, w, c), the last the sample.
 
     With ρ = σ/α, α = √ᾱ, σ = √(1 - ᾱ) and x = z/α the probability flow is dx/dρ = ε, and
@@ -34,13 +45,15 @@ def deis(predict, latents, schedule, steps, generators=None, solver_order=2, low
     few. Since log ρ has no zero the last step goes to t = 0's ρ, which Karras' levels have reached before it.
 
     predict(latents, t) -> the model's output, like latents; latents: unit-variance noise; generators: not used;
-    mix: what a step mixes in, see minild.diffusion.
+    mix, start: see minild.diffusion.
     """
     timesteps, levels = solver_steps(schedule, steps)
     karras = schedule.config["use_karras_sigmas"]
     levels[-1] = levels[-2] if karras else float(training_sigmas(schedule)[0])
-    z, nodes, epsilons = latents, deque(maxlen=3), deque(maxlen=3)
-    for i, (t, order) in enumerate(zip(timesteps, multistep_orders(steps, solver_order, lower_order_final))):
+    orders = multistep_orders(steps, solver_order, lower_order_final, start.skip)
+    z = start.latents(latents, signal_and_noise(levels[start.skip])[0] ** 2)
+    nodes, epsilons = deque(maxlen=3), deque(maxlen=3)
+    for i, (t, order) in enumerate(zip(timesteps[start.skip :], orders), start.skip):
         (signal, _), (signal_after, _) = map(signal_and_noise, levels[i : i + 2])
         nodes.appendleft(levels[i])
         epsilons.appendleft(schedule.predictions(predict(z, t), z, signal**2)[1])

@@ -4,21 +4,22 @@ import math
 
 import numpy as np
 
-from minild.diffusion.sigmas import denoise, initial_scale, scales_of, sigma_steps, timesteps_of
+from minild.diffusion.sigmas import denoise, level_steps, sigma_steps, timesteps_of
+from minild.diffusion.start import NOISE
 
 
-def dpm2(predict, latents, schedule, steps, generators=None, mix=None):
+def dpm2(predict, latents, schedule, steps, generators=None, mix=None, start=NOISE):
     """Yield the latents after each of `steps` steps, (N, h, w, c); all but the last call the model twice.
 
     x_next = x + (σ_next - σ) ε, with ε half the way in log σ: see `epsilon_half_way`. x = z_0 + σ ε;
     z = x / √(σ_next² + 1) is yielded, the last x as it is.
 
     predict(latents, t) -> the model's output, like latents; latents: unit-variance noise; generators: not used;
-    mix: what a step mixes in, see minild.diffusion.
+    mix, start: see minild.diffusion.
     """
     timesteps, sigmas = half_way_steps(schedule, steps)
-    x = latents * initial_scale(schedule, sigmas)
-    for t, sigma, after, scale in zip(timesteps, sigmas, sigmas[1:], scales_of(sigmas)):
+    x = start.levels(latents, schedule, sigmas)
+    for t, sigma, after, scale in level_steps(timesteps, sigmas, start.skip):
         x = x + (after - sigma) * epsilon_half_way(predict, schedule, x, t, sigma, after)
         if mix:
             x = scale * mix(x / scale, 1 / scale**2)

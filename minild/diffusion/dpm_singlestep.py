@@ -5,6 +5,7 @@ import math
 from minild.diffusion.dpm_solver import advance, predicted, require_possible, step_length
 from minild.diffusion.schedule import NoiseSchedule
 from minild.diffusion.sigmas import signal_and_noise, solver_steps
+from minild.diffusion.start import NOISE
 
 
 def dpm_singlestep(
@@ -18,6 +19,7 @@ def dpm_singlestep(
     solver_type="midpoint",
     lower_order_final=False,
     mix=None,
+    start=NOISE,
 ):
     """Yield the latents after each of `steps` steps, (N, h, w, c), the last the sample.
 
@@ -25,22 +27,24 @@ def dpm_singlestep(
     Each begins again where the first of them began, with the predictions made since: of order 1, 2 and 3.
 
     predict(latents, t) -> the model's output, like latents; latents: unit-variance noise; generators: one an image,
-    needed by the "sde-" algorithm; mix: what a step mixes in, see minild.diffusion. The spacing is "linspace" in
+    needed by the "sde-" algorithm; mix, start: see minild.diffusion. The spacing is "linspace" in
     every schedule, as in the reference. UserError for an algorithm that cannot end at `final_sigmas_type`.
     """
     linspace = NoiseSchedule(schedule.config | {"timestep_spacing": "linspace"}, schedule.given)
     timesteps, levels = solver_steps(linspace, steps)
     require_possible(levels, algorithm_type)
-    z = latents
-    for i, (t, order) in enumerate(zip(timesteps, singlestep_orders(steps, solver_order, lower_order_final, levels))):
+    orders = singlestep_orders(steps, solver_order, lower_order_final, levels)
+    z, since = start.latents(latents, signal_and_noise(levels[start.skip])[0] ** 2), []
+    for i, (t, order) in enumerate(zip(timesteps[start.skip :], orders[start.skip :]), start.skip):
         prediction = predicted(predict, schedule, z, t, levels[i], algorithm_type)
+        order = min(order, len(since) + 1)  # a late start may fall within a round
         if order == 1:
-            start, since = z, []
+            first, since = z, []
         since = [*since, (-math.log(levels[i]), prediction)]  # (λ, prediction), oldest first
         begin = levels[i + 1 - order]
         heun = solver_type == "heun"
         terms = forward_terms(since, step_length(begin, levels[i + 1]), heun)
-        z = advance(start, terms, begin, levels[i + 1], algorithm_type, order == 2 and not heun, generators)
+        z = advance(first, terms, begin, levels[i + 1], algorithm_type, order == 2 and not heun, generators)
         if mix:
             z = mix(z, signal_and_noise(levels[i + 1])[0] ** 2)
         yield z

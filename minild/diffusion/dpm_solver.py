@@ -14,6 +14,7 @@ import numpy as np
 from minild.backend import device_of, to_device
 from minild.diffusion.schedule import NoiseSchedule
 from minild.diffusion.sigmas import require_falling, signal_and_noise, solver_steps
+from minild.diffusion.start import NOISE
 from minild.errors import UserError
 from minild.random import standard_normal
 
@@ -34,6 +35,7 @@ def dpm_multistep(
     lower_order_final=True,
     euler_at_final=False,
     mix=None,
+    start=NOISE,
 ):
     """Yield the latents after each of `steps` steps, (N, h, w, c), the last the sample.
 
@@ -42,16 +44,17 @@ def dpm_multistep(
     fall to 1 as `multistep_orders` says.
 
     predict(latents, t) -> the model's output, like latents; latents: unit-variance noise; generators: one an image,
-    needed by the "sde-" algorithms; mix: what a step mixes in, see minild.diffusion. UserError for an algorithm that
+    needed by the "sde-" algorithms; mix, start: see minild.diffusion. UserError for an algorithm that
     cannot end at the schedule's final_sigmas_type.
     """
     timesteps, levels = solver_steps(schedule, steps, whole_of(schedule))
     require_possible(levels, algorithm_type)
-    orders = multistep_orders(steps, solver_order, lower_order_final)
+    orders = multistep_orders(steps, solver_order, lower_order_final, start.skip)
     if euler_at_final or levels[-1] == 0:
         orders[-1] = 1
-    z, history = latents, []  # (λ, prediction) of the last steps, newest first
-    for i, (t, order) in enumerate(zip(timesteps, orders)):
+    z = start.latents(latents, signal_and_noise(levels[start.skip])[0] ** 2)
+    history = []  # (λ, prediction) of the last steps, newest first
+    for i, (t, order) in enumerate(zip(timesteps[start.skip :], orders), start.skip):
         prediction = predicted(predict, schedule, z, t, levels[i], algorithm_type)
         history = [(-math.log(levels[i]), prediction), *history[:2]]
         terms = backward_terms(history[:order], step_length(*levels[i : i + 2]))
@@ -98,10 +101,12 @@ def require_possible(levels, algorithm_type):
         require_falling(levels, algorithm_type)
 
 
-def multistep_orders(steps, solver_order, lower_order_final):
-    """The order of every step: as high as there are predictions for, and with lower_order_final 2 and 1 at the end."""
+def multistep_orders(steps, solver_order, lower_order_final, skip=0):
+    """The order of every step but the first `skip`, which are left out: as high as there are predictions for, and with
+    lower_order_final 2 and 1 at the end.
+    """
     falls = lower_order_final and steps < FEW
-    return [min(solver_order, i + 1, steps - i if falls else solver_order) for i in range(steps)]
+    return [min(solver_order, i - skip + 1, steps - i if falls else solver_order) for i in range(skip, steps)]
 
 
 def predicted(predict, schedule, z, t, level, algorithm_type):

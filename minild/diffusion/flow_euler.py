@@ -4,21 +4,23 @@ import math
 from itertools import pairwise
 
 from minild.backend import device_of, to_device
+from minild.diffusion.start import NOISE
 from minild.random import standard_normal
 
 
-def flow_euler(predict, latents, schedule, steps, generators=None, mix=None, stochastic_sampling=False):
+def flow_euler(predict, latents, schedule, steps, generators=None, mix=None, start=NOISE, stochastic_sampling=False):
     """Yield the latents after each of `steps` steps, (N, h, w, c), the last the sample.
 
     dz/dt = v from t = 1 to 0: z_next = z + (t_next - t) v. With stochastic_sampling ẑ_0 = z - t v is noised anew,
     z_next = (1 - t_next) ẑ_0 + t_next ε, as the reference has it for models of few steps: of many, variance is lost.
 
     predict(latents, T t) -> v, like latents; latents: unit-variance noise; schedule: a FlowSchedule; generators: one an
-    image, used where sampling is stochastic; mix: what a step mixes in, see minild.diffusion. There, z / s is yielded
+    image, used where sampling is stochastic; mix, start: see minild.diffusion. There, z / s is yielded
     and mixed, with s = √((1 - t)² + t²) and √ᾱ = (1 - t) / s.
     """
-    z = latents
-    for t, after in pairwise(schedule.times(steps)):
+    times = schedule.times(steps)[start.skip :]
+    z = latents if start.clean is None else (1 - times[0]) * start.clean + times[0] * latents
+    for t, after in pairwise(times):
         v = predict(z, schedule.train_steps * t)
         if stochastic_sampling:
             z = (1 - after) * (z - t * v)

@@ -5,12 +5,23 @@ import math
 import numpy as np
 
 from minild.backend import device_of, to_device
+from minild.diffusion.start import NOISE
 from minild.random import standard_normal
 
 SIGMA_DATA = 0.5
 
 
-def lcm(predict, latents, schedule, steps, generators, original_inference_steps=50, timestep_scaling=10.0, mix=None):
+def lcm(
+    predict,
+    latents,
+    schedule,
+    steps,
+    generators,
+    original_inference_steps=50,
+    timestep_scaling=10.0,
+    mix=None,
+    start=NOISE,
+):
     """Yield the latents after each of `steps` steps of algorithm 3, (N, h, w, c), the last the sample.
 
     f(z, t) = c_skip z + c_out ẑ_0, with c_skip = d² / (s² + d²), c_out = s / √(s² + d²), s = timestep_scaling · t and
@@ -18,9 +29,10 @@ def lcm(predict, latents, schedule, steps, generators, original_inference_steps=
 
     The timesteps are some of the `original_inference_steps` that the model was distilled on.
     predict(latents, t) -> the model's output, like latents; latents: unit-variance noise; generators: one an image;
-    mix: what a step mixes in, see minild.diffusion.
+    mix, start: see minild.diffusion.
     """
-    timesteps = lcm_timesteps(schedule, steps, original_inference_steps)
+    timesteps = lcm_timesteps(schedule, steps, original_inference_steps)[start.skip :]
+    latents = start.latents(latents, schedule.alpha_bar(timesteps[0]))
     for t, after in zip(timesteps, [*timesteps[1:], None]):
         clean, _ = schedule.predictions(predict(latents, t), latents, schedule.alpha_bar(t))
         scaled = timestep_scaling * t

@@ -4,7 +4,8 @@ from collections import deque
 
 from numpy.polynomial import Polynomial
 
-from minild.diffusion.sigmas import denoise, initial_scale, scales_of, sigma_steps
+from minild.diffusion.sigmas import denoise, level_steps, sigma_steps
+from minild.diffusion.start import NOISE
 
 
 def lagrange_integrals(nodes, start, stop):
@@ -18,7 +19,7 @@ def lagrange_integrals(nodes, start, stop):
     return integrals
 
 
-def lms(predict, latents, schedule, steps, generators=None, order=4, mix=None):
+def lms(predict, latents, schedule, steps, generators=None, order=4, mix=None, start=NOISE):
     """Yield the latents after each of `steps` steps, (N, h, w, c), the last the sample.
 
     x_next = x + Σ_j ε_j ∫ l_j(s) ds over [σ, σ_next], l_j the Lagrange polynomials of the last `order` levels σ_j:
@@ -26,12 +27,12 @@ def lms(predict, latents, schedule, steps, generators=None, order=4, mix=None):
     as it is.
 
     predict(latents, t) -> the model's output, like latents; latents: unit-variance noise; generators: not used;
-    mix: what a step mixes in, see minild.diffusion.
+    mix, start: see minild.diffusion.
     """
     timesteps, sigmas = sigma_steps(schedule, steps)
-    x = latents * initial_scale(schedule, sigmas)
+    x = start.levels(latents, schedule, sigmas)
     nodes, epsilons = deque(maxlen=order), deque(maxlen=order)
-    for t, sigma, after, scale in zip(timesteps, sigmas, sigmas[1:], scales_of(sigmas)):
+    for t, sigma, after, scale in level_steps(timesteps, sigmas, start.skip):
         nodes.appendleft(sigma)
         epsilons.appendleft(denoise(predict, schedule, x, t, sigma)[1])
         for weight, epsilon in zip(lagrange_integrals(nodes, sigma, after), epsilons):

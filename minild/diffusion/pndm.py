@@ -2,6 +2,8 @@
 
 import math
 
+from minild.diffusion.start import NOISE
+
 # Adams-Bashforth: weights of the last outputs, newest first (equation 12 has the four).
 WEIGHTS = {
     1: (1,),
@@ -11,7 +13,7 @@ WEIGHTS = {
 }
 
 
-def pndm(predict, latents, schedule, steps, generators=None, skip_prk_steps=True, mix=None):
+def pndm(predict, latents, schedule, steps, generators=None, skip_prk_steps=True, mix=None, start=NOISE):
     """Yield the latents after each of `steps` steps of algorithm 2, (N, h, w, c), the last the sample.
 
     z_prev = φ(z, Σ_j w_j e_j, t, t_prev), equation 11: DDIM's step with the Adams-Bashforth sum of the last four
@@ -20,13 +22,14 @@ def pndm(predict, latents, schedule, steps, generators=None, skip_prk_steps=True
     N steps then call the model N + 1 times.
 
     predict(latents, t) -> the model's output, like latents; latents: unit-variance noise; generators: not used;
-    mix: what a step mixes in, see minild.diffusion.
+    mix, start: see minild.diffusion.
     """
     stride = schedule.train_steps // steps
     timesteps = schedule.timesteps(steps).tolist()  # plain numbers: a NumPy scalar would promote float32
-    warm_up = min(1 if skip_prk_steps else 3, steps - 1)
+    warm_up = min(start.skip + (1 if skip_prk_steps else 3), steps - 1)
+    latents = start.latents(latents, schedule.alpha_bar(timesteps[start.skip]))
     history = []  # outputs, newest first
-    for i, t in enumerate(timesteps):
+    for i, t in enumerate(timesteps[start.skip :], start.skip):
         output = predict(latents, t)
         history = [output, *history[:3]]
         before = t - stride if i >= warm_up else timesteps[i + 1]

@@ -67,9 +67,13 @@ def initial_scale(schedule, sigmas):
     return math.hypot(max(sigmas), 1) if leading else max(sigmas)
 
 
-def scales_of(sigmas):
-    """What x is divided by to be yielded, a number a step: √(σ_next² + 1), and 1 for the last, which is the sample."""
-    return [*(math.hypot(sigma, 1) for sigma in sigmas[1:-1]), 1.0]
+def level_steps(timesteps, sigmas, skip=0):
+    """(t, σ, σ_next, scale) of every step, a list without the first `skip`.
+
+    scale: what x is divided by to be yielded, √(σ_next² + 1), and 1 for the last, which is the sample.
+    """
+    scales = [*(math.hypot(sigma, 1) for sigma in sigmas[1:-1]), 1.0]
+    return list(zip(timesteps, sigmas, sigmas[1:], scales))[skip:]
 
 
 def denoise(predict, schedule, x, t, sigma):

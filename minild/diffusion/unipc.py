@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from minild.diffusion.sigmas import signal_and_noise, solver_steps
+from minild.diffusion.start import NOISE
 from minild.errors import UserError
 
 
@@ -36,6 +37,7 @@ def unipc(
     lower_order_final=True,
     disable_corrector=(),
     mix=None,
+    start=NOISE,
 ):
     """Yield the latents after each of `steps` steps of algorithms 5 to 8, (N, h, w, c), the last the sample.
 
@@ -47,7 +49,7 @@ def unipc(
     lower_order_final fall to 1 at the last.
 
     predict(latents, t) -> the model's output, like latents; latents: unit-variance noise; generators: not used;
-    mix: what a step mixes in, see minild.diffusion. UserError where h ends infinite and the method has no limit there.
+    mix, start: see minild.diffusion. UserError where h ends infinite and the method has no limit there.
     """
     timesteps, levels = solver_steps(schedule, steps)
     ends_first = lower_order_final or solver_order == 1 or steps == 1
@@ -73,19 +75,19 @@ def unipc(
         integral = math.expm1(x) * outputs[-1] + sum(weight * slope for weight, slope in zip(a, slopes))
         return keep * z - gain * integral
 
-    z, start, outputs, order = latents, None, [], 0
-    for i, t in enumerate(timesteps):
+    z = start.latents(latents, signal_and_noise(levels[start.skip])[0] ** 2)
+    before, outputs, order = None, [], 0  # before: z before the last step
+    for i, t in enumerate(timesteps[start.skip :], start.skip):
         signal, _ = signal_and_noise(levels[i])
         clean, epsilon = schedule.predictions(predict(z, t), z, signal**2)
         output = clean if predict_x0 else epsilon
-        if i > 0 and i - 1 not in disable_corrector:
-            z = advance(start, i - 1, outputs, order, output)
+        if outputs and i - 1 not in disable_corrector:
+            z = advance(before, i - 1, outputs, order, output)
             if mix:  # once more: the corrector started from the latents before it
                 z = mix(z, signal**2)
         outputs = [*outputs, output][-solver_order:]
-        order = min(solver_order, i + 1, steps - i if lower_order_final else solver_order)
-        start = z
-        z = advance(start, i, outputs, order)
+        order = min(solver_order, i - start.skip + 1, steps - i if lower_order_final else solver_order)
+        before, z = z, advance(z, i, outputs, order)
         if mix:
             z = mix(z, signal_and_noise(levels[i + 1])[0] ** 2)
         yield z

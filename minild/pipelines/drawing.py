@@ -1,9 +1,9 @@
 """Drawing: one generator of latents, and all the pictures of a request through it.
 
-Every way to draw is that generator. Ways differ in how the latents begin, in what each step mixes in (`mix`), and so in
-how they end: the sample, too, passes `mix`, as latents without noise (ᾱ = 1). From words, the latents begin as
-unit-variance noise and nothing is mixed in. tests/pipelines/test_drawing.py inpaints in fifteen lines: each step mixes
-in, outside the mask, the picture that is given, noised as far, √ᾱ z_0 + √(1 - ᾱ) ε.
+Every way to draw is that generator. Ways differ in how the latents begin (`request.latents`, `request.start`), in what
+each step mixes in (`mix`), and so in how they end: the sample, too, passes `mix`, as latents without noise (ᾱ = 1).
+From words, the latents begin as unit-variance noise and nothing is mixed in. What begins with a picture is in
+image_to_image.py and inpainting.py.
 """
 
 from typing import Any, NamedTuple
@@ -12,13 +12,13 @@ import numpy as np
 from tqdm import tqdm
 
 from minild.backend import to_device
-from minild.diffusion import SAMPLERS
+from minild.diffusion import NOISE, SAMPLERS
 from minild.diffusion.guidance import classifier_guided, guided
 from minild.diffusion.variance import LEARNED
 from minild.errors import UserError
 from minild.models import Condition, Conditioned
 from minild.pipelines import planning
-from minild.random import image_generators
+from minild.random import image_generators, standard_normal
 
 
 class ClassifierLead(NamedTuple):
@@ -75,13 +75,14 @@ def without_variance(predict):
     return lambda latents, t: predict(latents, t)[..., : latents.shape[-1]]
 
 
-def draw_latents(pipe, request, guidance, latents, generators, mix=None):
+def draw_latents(pipe, request, guidance, noise, generators, mix=None, start=NOISE):
     """Yield the latents (N, h, w, c) after each step of the request's sampler; the last are what is drawn.
 
-    latents      what they begin as, on the pipeline's device
     guidance     of these N pictures, which may be some of the request's
+    noise        of unit variance, (N, h, w, c), on the host, of any dtype; of ddim-inverse the latents of pictures
     generators   the random numbers of each
     mix          mix(z, ᾱ) -> z: what each step mixes in (minild.diffusion)
+    start        a diffusion.Start, its latents of these pictures, on the host too
     """
     h, w, _ = request.shape
     with planning.passes(pipe.unet, h, w, len(request.prompts), guidance.scale) as passes:
@@ -90,9 +91,12 @@ def draw_latents(pipe, request, guidance, latents, generators, mix=None):
             predict = without_variance(predict)
         if guidance.lead:
             predict = _led(predict, guidance.lead, request.schedule)
-        sampler = SAMPLERS[request.sampler]
-        steps = sampler(predict, latents, request.schedule, request.steps, generators, mix=mix, **request.settings)
-        for step, z in enumerate(steps, 1):
+        if start.clean is not None:
+            start = start._replace(clean=to_device(start.clean.astype(pipe.dtype), pipe.device))
+        noise = to_device(noise.astype(pipe.dtype), pipe.device)
+        sampler, settings = SAMPLERS[request.sampler], {"mix": mix, "start": start, **request.settings}
+        steps = sampler(predict, noise, request.schedule, request.steps, generators, **settings)
+        for step, z in enumerate(steps, start.skip + 1):
             yield mix(z, 1.0) if mix and step == request.steps else z
 
 
@@ -105,11 +109,12 @@ def _led(predict, lead, schedule):
     return classifier_guided(predict, gradient, lead.scale, schedule)
 
 
-def draw_pictures(pipe, request, begin, progress=False):
+def draw_pictures(pipe, request, progress=False, mixing=None):
     """Draw the pictures of a Request -> (N, H, W, 3) float32 in [0, 1]. UserError where the model gives no numbers.
 
-    begin(rows, generators) -> (latents, mix): what `draw_latents` takes for the pictures `rows`, a slice; the latents
-    still on the host, of any dtype. progress: show a bar on stderr once it takes longer than a second.
+    progress   show a bar on stderr once it takes longer than a second
+    mixing     mixing(rows, noise) -> mix: what `draw_latents` mixes into the pictures `rows`, a slice, whose noise is
+               given, (N, h, w, c) on the host; None for nothing
     """
     h, w, _ = request.shape
     count, at_once = len(request.prompts), planning.pictures_at_once(pipe.device, h, w)
@@ -118,15 +123,16 @@ def draw_pictures(pipe, request, begin, progress=False):
 
     def draw_rows(start):
         rows = slice(start, start + at_once)
-        latents, mix = begin(rows, generators[rows])
-        latents = to_device(latents.astype(pipe.dtype), pipe.device)
-        for z in draw_latents(pipe, request, guidance.of(rows), latents, generators[rows], mix):
+        given, some = request.latents, generators[rows]
+        noise = standard_normal(some, request.shape) if given is None else given[rows]
+        mix = mixing(rows, noise) if mixing else None
+        for z in draw_latents(pipe, request, guidance.of(rows), noise, some, mix, request.start.of(rows)):
             bar.update(len(z))
         return pipe.decode(z)
 
     # The bar waits a second, so that quick work and refusals leave stderr clean.
     with (
-        tqdm(total=count * request.steps, unit="step", delay=1, disable=not progress) as bar,
+        tqdm(total=count * (request.steps - request.start.skip), unit="step", delay=1, disable=not progress) as bar,
         planning.workers(pipe.device, h, w) as workers,
     ):
         pictures = np.concatenate(list(workers(draw_rows, range(0, count, at_once))))

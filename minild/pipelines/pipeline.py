@@ -10,9 +10,10 @@ from minild.pipelines import planning, tiling
 from minild.pipelines.conditions import classifier_lead, condition_kinds, given, nothing_like
 from minild.pipelines.drawing import draw_pictures
 from minild.pipelines.folder import read_pipeline, write_pipeline
+from minild.pipelines.image_to_image import image_to_image
+from minild.pipelines.inpainting import inpaint, outpaint
 from minild.pipelines.request import requested
 from minild.pipelines.scheduler_config import DEFAULT_SAMPLER
-from minild.random import standard_normal
 
 WAYS = {  # how to draw from what one kind leads
     "text": "text_to_image (minild txt2img)",
@@ -162,7 +163,7 @@ class Pipeline:
             clip_skip,
             guidance_rescale,
         )
-        return self._draw(request, progress)
+        return draw_pictures(self, request, progress)
 
     def class_to_image(self, labels, steps=50, guidance_scale=None, sampler=None, seed=0, latents=None, size=None,
                        progress=False, guidance_rescale=0.0, classifier=None, classifier_scale=1.0, told=True):
@@ -186,7 +187,7 @@ class Pipeline:
             condition, guidance_scale = nothing, 1
         settings = steps, guidance_scale, sampler, seed, latents, size, 0, guidance_rescale
         request = requested(self, "", "", *settings, given=condition, nothing=nothing, lead=lead)
-        return self._draw(request, progress)
+        return draw_pictures(self, request, progress)
 
     def condition_to_image(self, images, masks=None, prompts="", negative_prompt="", steps=50, guidance_scale=None,
                            sampler=None, seed=0, latents=None, progress=False, guidance_rescale=0.0):
@@ -209,26 +210,17 @@ class Pipeline:
         settings = steps, guidance_scale, sampler, seed, latents, size, 0, guidance_rescale
         nothing = nothing_like(self, condition)
         request = requested(self, prompts, negative_prompt, *settings, given=condition, nothing=nothing)
-        channels = condition.channels
-        if channels is not None and channels.shape[1:3] != request.shape[:2]:
-            raise UserError(f"latents: {request.shape[:2]} positions, where the images have {channels.shape[1:3]}")
-        return self._draw(request, progress)
+        return draw_pictures(self, request, progress)
+
+    image_to_image = image_to_image
+    inpaint = inpaint
+    outpaint = outpaint
 
     def require_way(self, name, fits):
         """UserError unless the method `name` is a way to draw from the model, telling the one that is."""
         if not fits:
             kinds, way = "+".join(self.kinds), WAYS.get(self.kinds[-1], "condition_to_image in Python")
             raise UserError(f"{name} is not for this model: what leads it is {kinds}, so use {way}")
-
-    def _draw(self, request, progress):
-        """Draw from noise, or from the latents of the request."""
-
-        def begin(rows, generators):
-            if request.latents is None:
-                return standard_normal(generators, request.shape), None
-            return request.latents[rows], None
-
-        return draw_pictures(self, request, begin, progress)
 
     def save_pretrained(self, folder, dtype="float32"):
         """Write a folder that the reference's StableDiffusionPipeline opens, the weights in `dtype`."""

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minild.diffusion import SAMPLERS, FlowSchedule, NoiseSchedule
+from minild.diffusion import NOISE, SAMPLERS, FlowSchedule, NoiseSchedule, Start
 from minild.errors import UserError
 from minild.models import Condition
 from minild.pipelines.scheduler_config import sampler_schedule, usable_samplers
 
-NONE = Condition()
+NOTHING = Condition()
 
 
 class Request(NamedTuple):
@@ -32,6 +32,7 @@ class Request(NamedTuple):
     given: Condition  # what leads them beside words, on the host
     nothing: Condition  # what stands for nothing of it
     lead: Any  # a drawing.ClassifierLead; None for none
+    start: Start  # where the sampler begins, its latents (N, h, w, c) on the host
 
 
 def requested(
@@ -46,13 +47,15 @@ def requested(
     size=None,
     clip_skip=0,
     guidance_rescale=0.0,
-    given=NONE,
-    nothing=NONE,
+    given=NOTHING,
+    nothing=NOTHING,
     lead=None,
+    start=NOISE,
 ):
     """-> the Request that Pipeline.text_to_image understands by its arguments of these names, which it describes.
 
     given, nothing, lead: what leads the pictures beside words, of N rows, or of one for all (pipelines.conditions).
+    start: a picture's latents, likewise, where drawing begins with them; they say the size.
     """
     sampler = sampler or own_sampler(pipe)
     require_sampler(sampler)
@@ -68,7 +71,10 @@ def requested(
     else:
         latents = usable_latents(pipe, latents)
         shape = latents.shape[1:]
-    rows = [len(part) for part in (*given, lead and lead.labels) if part is not None]
+    for of_images in (given.channels, start.clean):
+        if of_images is not None and of_images.shape[1:3] != shape[:2]:
+            raise UserError(f"latents: {shape[:2]} positions, where the images have {of_images.shape[1:3]}")
+    rows = [len(part) for part in (*given, lead and lead.labels, start.clean) if part is not None]
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     if rows and len(prompts) == 1:
         prompts = prompts * rows[0]
@@ -79,6 +85,7 @@ def requested(
     if rows and rows[0] == 1:
         first = np.zeros(len(prompts), int)
         given, nothing, lead = given.of(first), nothing.of(first), lead and lead.of(first)
+        start = start.of(first)
     return Request(
         prompts=prompts,
         negative_prompts=negatives,
@@ -95,6 +102,7 @@ def requested(
         given=given,
         nothing=nothing,
         lead=lead,
+        start=start,
     )
 
 

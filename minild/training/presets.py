@@ -200,8 +200,8 @@ EMOJI = Preset(
     guidance_scale=2.0,
 )
 SCENES = Preset(
-    minutes=90,
-    autoencoder_share=0.5,
+    minutes=105,
+    autoencoder_share=0.43,
     autoencoder=StagePreset(learning_rate=1.5e-3, batch_size=8, optimizer="muon"),
     diffusion=StagePreset(learning_rate=1e-3, batch_size=64, optimizer="muon"),
     size=64,

@@ -1,0 +1,43 @@
+"""Image to image: drawing begins with a given picture, noised part of the way (SDEdit, arXiv 2108.01073)."""
+
+import math
+from numbers import Real
+
+from minild.diffusion import Start
+from minild.errors import UserError
+from minild.pipelines.conditions import encode, usable_pictures
+from minild.pipelines.drawing import draw_pictures
+from minild.pipelines.request import requested
+
+
+def image_to_image(pipe, images, prompts="", strength=0.8, negative_prompt="", steps=50, guidance_scale=None,
+                   sampler=None, seed=0, latents=None, progress=False, clip_skip=0, guidance_rescale=0.0):
+    """Draw each prompt over a picture, whose colours and layout stay the more, the less the strength -> (N, H, W, 3)
+    float32 in [0, 1].
+
+    images    (N, H, W, 3), or (H, W, 3) for all, uint8 or in [0, 1], sides of multiples of f; the picture drawn is as
+              large
+    strength  above 0, at most 1: the share of the steps that are taken, the last ones, from the picture noised as far.
+              At 1 all are taken, from hardly more than noise
+
+    The other arguments are those of Pipeline.text_to_image. UserError for whatever cannot be used.
+    """
+    pipe.require_way("image_to_image", pipe.kinds == ("text",))
+    start, size = start_of(pipe, usable_pictures(images, factor=pipe.vae.downsampling), strength, steps)
+    size = size if latents is None else None
+    settings = steps, guidance_scale, sampler, seed, latents, size, clip_skip, guidance_rescale
+    return draw_pictures(pipe, requested(pipe, prompts, negative_prompt, *settings, start=start), progress)
+
+
+def start_of(pipe, pictures, strength, steps):
+    """Usable pictures (N, H, W, 3) -> the diffusion.Start of their latents for this strength, (H, W).
+
+    As in the reference ⌊steps · strength⌋ steps are taken. UserError where that is none, or the strength is not in
+    (0, 1].
+    """
+    if not isinstance(strength, Real) or not 0 < strength <= 1:
+        raise UserError(f"strength must be above 0 and at most 1, got {strength!r}")
+    taken = math.floor(steps * strength)
+    if not taken:
+        raise UserError(f"strength {strength:g} of {steps} steps is less than one step: use more of either")
+    return Start(encode(pipe.vae, 2 * pictures - 1), steps - taken), pictures.shape[1:3]
