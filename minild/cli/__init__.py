@@ -8,7 +8,7 @@ that --help is quick.
 import argparse
 
 from minild import __version__
-from minild.cli import class2img, course, evaluate, info, train, txt2img
+from minild.cli import class2img, course, evaluate, img2img, info, interpolate, train, txt2img
 from minild.cli.terminal import answer, note
 from minild.errors import UserError
 
@@ -53,6 +53,7 @@ def _parser():
     parser = Parser(prog="minild", description="Latent diffusion written with nothing but arrays.")
     parser.add_argument("--version", action="version", version=f"minild {__version__}")
     commands = parser.add_subparsers(metavar="command", dest="command", required=True)
-    for subcommand in (train, txt2img, class2img, evaluate, info, course):  # in the order of the help
+    everything = train, txt2img, img2img, class2img, interpolate, evaluate, info, course  # in the order of the help
+    for subcommand in everything:
         subcommand.add(commands)
     return parser

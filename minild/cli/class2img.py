@@ -1,10 +1,8 @@
 """`minild class2img`: pictures of a class, by a model that labels lead."""
 
 from minild.cli import arguments as options
-from minild.cli.terminal import answer, note, plural, without_warnings
-from minild.errors import UserError
-
-MOST_PICTURES = 10_000  # of one command
+from minild.cli.pictures import asked_seeds, several, writable_paths, write
+from minild.cli.terminal import note, without_warnings
 
 
 def add(commands):
@@ -40,17 +38,11 @@ def add(commands):
 def run(arguments):
     """Draw, write and name the pictures."""
     from minild.cli.own_ops import read_own_ops, using_own_ops, with_own_ops
-    from minild.pipelines import load, output
+    from minild.pipelines import load
 
-    labels = [label for label in arguments.labels for _ in range(arguments.count)]
-    if len(labels) > MOST_PICTURES:
-        raise UserError(f"{len(labels):,} pictures are too many for one command: ask for {MOST_PICTURES:,} at most")
-    seeds = arguments.seed if isinstance(arguments.seed, list) else [arguments.seed + i for i in range(len(labels))]
-    if len(seeds) != len(labels):
-        raise UserError(f"{len(seeds)} seeds for {plural(len(labels), 'picture')}: give one for each, or only one")
-    paths = output.output_paths(arguments.output or output.default_name(labels[0]), len(labels))
-    for path in paths:
-        output.require_writable(path)
+    labels = several(arguments.labels, arguments.count)
+    seeds = asked_seeds(arguments.seed, len(labels))
+    paths = writable_paths(arguments.output, labels[0], len(labels))
     own = read_own_ops(arguments.own_ops)
     pipeline = load(arguments.model, arguments.dtype, arguments.device, arguments.variant)
     for line in pipeline.passed_over:
@@ -61,13 +53,8 @@ def run(arguments):
         pictures = pipeline.class_to_image(
             labels, arguments.steps, guidance, arguments.sampler, seeds, size=arguments.size, progress=True, **leads
         )
-    if paths[0].suffix.lower() == ".npy":
-        output.write_npy(paths[0], pictures)
-    else:
-        settings = _settings(arguments, pipeline, guidance)
-        for path, label, seed, picture in zip(paths, labels, seeds, pictures):
-            output.write_png(path, picture, {"Software": "minild", "class": label, "seed": seed, **settings})
-    answer(*paths)
+    texts = [{"class": label, "seed": seed} for label, seed in zip(labels, seeds)]
+    write(paths, pictures, texts, _settings(arguments, pipeline, guidance))
     if own:
         note(f"{with_own_ops(arguments.own_ops, own)} in place of minild's own")
 

@@ -3,11 +3,9 @@
 import time
 
 from minild.cli import arguments as options
-from minild.cli.terminal import answer, note, plural, without_warnings
+from minild.cli.pictures import asked_seeds, several, tell_dropped, writable_paths, write
+from minild.cli.terminal import note, without_warnings
 from minild.errors import UserError
-
-MOST_PICTURES = 10_000  # of one command
-WORDS_SHOWN = 5  # of a prompt's lost end
 
 
 def add(commands):
@@ -44,13 +42,11 @@ def add(commands):
 def run(arguments):
     """Draw, write and name the pictures; what can be refused is refused before the model is read."""
     from minild.cli.own_ops import read_own_ops, using_own_ops, with_own_ops
-    from minild.pipelines import load, output
+    from minild.pipelines import load
 
     _require_text(arguments)
     prompts, seeds, latents = _pictures(arguments)
-    paths = output.output_paths(arguments.output or output.default_name(prompts[0]), len(prompts))
-    for path in paths:
-        output.require_writable(path)
+    paths = writable_paths(arguments.output, prompts[0], len(prompts))
     own = read_own_ops(arguments.own_ops)
 
     pipeline = load(arguments.model, arguments.dtype, arguments.device, arguments.variant)
@@ -59,9 +55,7 @@ def run(arguments):
     pipeline.require_way("txt2img", pipeline.kinds == ("text",))
     guidance = pipeline.guidance_scale if arguments.guidance is None else arguments.guidance
     _tell_unused(arguments, guidance)
-    for text in dict.fromkeys([*prompts, arguments.negative_prompt]):
-        if dropped := pipeline.tokenizer.dropped(pipeline.tokenizer.expand(text)):
-            note(f"a prompt is longer than the {pipeline.tokenizer.max_length} tokens that fit: {_lost(dropped)}")
+    tell_dropped(pipeline.tokenizer, [*prompts, arguments.negative_prompt])
 
     def draw(which, own):
         """These pictures, and the seconds that they took."""
@@ -83,13 +77,8 @@ def run(arguments):
         return pictures, time.perf_counter() - started
 
     pictures, seconds = draw(slice(None), own)
-    if paths[0].suffix.lower() == ".npy":
-        output.write_npy(paths[0], pictures)
-    else:
-        settings = _settings(arguments, pipeline, guidance)
-        for path, prompt, seed, picture in zip(paths, prompts, seeds, pictures):
-            output.write_png(path, picture, {"Software": "minild", "prompt": prompt, "seed": seed, **settings})
-    answer(*paths)
+    texts = [{"prompt": prompt, "seed": seed} for prompt, seed in zip(prompts, seeds)]
+    write(paths, pictures, texts, _settings(arguments, pipeline, guidance))
     if own:  # after the answer, which is done, whatever becomes of the comparison
         if len(prompts) > 1:  # several are drawn side by side: what one takes shows only when it is drawn alone
             _, seconds = draw(slice(1), own)
@@ -108,18 +97,12 @@ def _require_text(arguments):
 
 def _pictures(arguments):
     """The prompt and the seed of every picture, and the latents of all, None where they are to be drawn."""
-    wanted = len(arguments.prompts) * arguments.count
-    if wanted > MOST_PICTURES:
-        raise UserError(f"{wanted:,} pictures are too many for one command: ask for {MOST_PICTURES:,} at most")
-    prompts = [prompt for prompt in arguments.prompts for _ in range(arguments.count)]
+    prompts = several(arguments.prompts, arguments.count)
     latents = None
     if arguments.latents:
         latents = _read_latents(arguments.latents)
         prompts = prompts * len(latents) if len(prompts) == 1 else prompts
-    seeds = arguments.seed if isinstance(arguments.seed, list) else [arguments.seed + i for i in range(len(prompts))]
-    if len(seeds) != len(prompts):
-        raise UserError(f"{len(seeds)} seeds for {plural(len(prompts), 'picture')}: give one for each, or only one")
-    return prompts, seeds, latents
+    return prompts, asked_seeds(arguments.seed, len(prompts)), latents
 
 
 def _tell_unused(arguments, guidance):
@@ -131,14 +114,6 @@ def _tell_unused(arguments, guidance):
     unused = [option for option, given in steering.items() if given]
     if unused and guidance <= 1:
         note(f"not used: {' and '.join(unused)}, for a guidance of {guidance:g} is none")
-
-
-def _lost(dropped):
-    """What to say of the end of a prompt that is cut off: how it begins, and how long it is."""
-    words = dropped.split()
-    start = " ".join(words[:WORDS_SHOWN])[:60]
-    more = " ..." if start != " ".join(words) else ""
-    return f"left out {'is' if len(words) == 1 else 'are'} {plural(len(words), 'word')}, {start!r}{more}"
 
 
 def _settings(arguments, pipeline, guidance):

@@ -1,4 +1,4 @@
-"""One picture file, of any format that Pillow opens, as the square of pixels that a model is trained on."""
+"""One picture file, of any format that Pillow opens, as the pixels that a model is trained on, or begins with."""
 
 import io
 import struct
@@ -30,7 +30,10 @@ def extensions():
 
 
 def read_picture(path, size):
-    """The square in the middle of a picture of any size and mode, resized (Lanczos) -> (size, size, 3) uint8.
+    """The middle of a picture of any size and mode, resized (Lanczos) to `size` -> (H, W, 3) uint8.
+
+    size: the side of a square, (H, W), or a function that says (H, W) from the picture's own height and width. The
+    middle is as much of the picture as has that shape.
 
     Turned as its orientation says; what is transparent is white; 16 bits are scaled to 8. What lies beside the pixels,
     such as EXIF, text and colour profiles, may be broken or huge. A picture of more than LARGEST pixels is decoded at a
@@ -54,20 +57,37 @@ def read_picture(path, size):
 
 def _read(file, size):
     image = _open(file)
-    image.draft(None, (4 * size, 4 * size))  # a large JPEG decodes faster at a half, quarter or eighth
+    height, width = _target(size, image.height, image.width)  # before it is turned, which changes neither's magnitude
+    least = 4 * max(height, width)
+    image.draft(None, (least, least))  # a large JPEG decodes faster at a half, quarter or eighth
     if image.width * image.height > LARGEST:
-        _load_at_a_fraction(image, size)
+        _load_at_a_fraction(image, least)
     scale = KEY_SCALES.get(image.tile[0][3]) if image.format == "PNG" else None
     image.load()
     key = _scaled(image.info.get("transparency"), scale)
     turn = TURNS.get(_orientation(image))
     picture = _to_rgb(image.transpose(turn) if turn is not None else image, key)
-    width, height = picture.size
-    side = min(width, height)
-    left, top = (width - side) // 2, (height - side) // 2
-    box = (left, top, left + side, top + side)
-    square = picture.crop(box) if side * side <= LARGEST_SQUARE else picture.reduce(2, box)
-    return np.asarray(square.resize((size, size), Image.Resampling.LANCZOS))
+    height, width = _target(size, picture.height, picture.width)
+    if picture.size == (width, height):
+        return np.asarray(picture)
+    box = _middle(picture, height, width)
+    few = (box[2] - box[0]) * (box[3] - box[1]) <= LARGEST_SQUARE
+    part = picture.crop(box) if few else picture.reduce(2, box)
+    return np.asarray(part.resize((width, height), Image.Resampling.LANCZOS))
+
+
+def _target(size, height, width):
+    if callable(size):
+        return size(height, width)
+    return size if isinstance(size, tuple) else (size, size)
+
+
+def _middle(picture, height, width):
+    """The largest box in the middle of a picture of the shape height : width, in whole pixels."""
+    scale = min(picture.width / width, picture.height / height)
+    across, down = max(1, round(width * scale)), max(1, round(height * scale))
+    left, top = (picture.width - across) // 2, (picture.height - down) // 2
+    return left, top, left + across, top + down
 
 
 def _open(file):
@@ -86,11 +106,11 @@ def _open(file):
     raise UnidentifiedImageError("not a picture of a known format")
 
 
-def _load_at_a_fraction(image, size):
-    """Decode a JPEG 2000 with so many halvings that it is still four times as large as the square needs."""
+def _load_at_a_fraction(image, least):
+    """Decode a JPEG 2000 with so many halvings that no side is shorter than `least` pixels for it."""
     width, height = image.size
     told = f"it is too large: {width} x {height} pixels, and {LARGEST:,} is the most"
-    halvings = max(1, min(width, height) // (4 * size)).bit_length() - 1
+    halvings = max(1, min(width, height) // least).bit_length() - 1
     if image.format != "JPEG2000" or width * height >> 2 * halvings > LARGEST:
         raise ValueError(told)
     image.reduce = halvings

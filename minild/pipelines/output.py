@@ -30,6 +30,15 @@ def output_paths(output, count):
     return [output.with_name(f"{output.stem}-{i:0{digits}}{output.suffix}") for i in range(count)]
 
 
+def moving_or_strip(output):
+    """The file of a moving picture, .gif, or of a strip, .png. UserError for another, or where it cannot be written."""
+    output = Path(output)
+    if output.suffix.lower() not in (".gif", ".png"):
+        raise UserError(f"output {output}: expected a name that ends in .gif or .png")
+    require_writable(output)
+    return output
+
+
 def require_writable(path):
     """UserError unless a file can be written at `path`; nothing is left behind."""
     if Path(path).is_dir():
@@ -79,3 +88,10 @@ def write_npy(path, pictures):
     """Write pictures (N, H, W, 3) in [0, 1] as float32."""
     with whole_file(path) as file:
         np.save(file, pictures.astype(np.float32, copy=False))
+
+
+def write_gif(path, pictures, pause):
+    """Write pictures (N, H, W, 3) in [0, 1] as a moving one that goes on for ever, each shown `pause` milliseconds."""
+    first, *others = (Image.fromarray(to_bytes(picture)) for picture in pictures)
+    with whole_file(path) as file:
+        first.save(file, "gif", save_all=True, append_images=others, duration=pause, loop=0)

@@ -12,6 +12,7 @@ from minild.pipelines.drawing import draw_pictures
 from minild.pipelines.folder import read_pipeline, write_pipeline
 from minild.pipelines.image_to_image import image_to_image
 from minild.pipelines.inpainting import inpaint, outpaint
+from minild.pipelines.interpolation import interpolate
 from minild.pipelines.request import requested
 from minild.pipelines.scheduler_config import DEFAULT_SAMPLER
 
@@ -215,6 +216,7 @@ class Pipeline:
     image_to_image = image_to_image
     inpaint = inpaint
     outpaint = outpaint
+    interpolate = interpolate
 
     def require_way(self, name, fits):
         """UserError unless the method `name` is a way to draw from the model, telling the one that is."""

@@ -1,0 +1,170 @@
+"""`minild img2img`, `inpaint` and `outpaint`: pictures that begin with a given one."""
+
+from minild.cli import arguments as options
+from minild.cli.pictures import (
+    asked_seeds,
+    fitting,
+    read_image,
+    several,
+    tell_dropped,
+    writable_paths,
+    write,
+    write_beside,
+)
+from minild.cli.terminal import note, without_warnings
+from minild.errors import UserError
+
+READ = (
+    "The picture may be of any size and kind that Pillow opens. It is made as large as the model was trained on, its "
+    "shorter side that long, or as --size says. "
+)
+NAMED = "Prints the names of the files it wrote; several pictures become NAME-0.png, NAME-1.png, ..."
+
+
+def add(commands):
+    again = "draw a picture anew from words, over one that is there"
+    command = options.add_command(commands, "img2img", run_img2img, again, READ + NAMED)
+    _add_picture(command)
+    _add_strength(command, "0.8", "how much may change, above 0 and up to 1, the share of the steps that are taken")
+    _add_settings(command)
+
+    inside = "draw a part of a picture anew from words"
+    whole = "The rest comes back as it was, bit for bit. " + READ + NAMED
+    command = options.add_command(commands, "inpaint", run_inpaint, inside, whole)
+    _add_picture(command)
+    mask = "a picture as large as the other: white, or transparent, where to draw, black where to keep"
+    command.add_argument("--mask", type=options.path, required=True, metavar="FILE", help=mask)
+    _add_strength(command, "1", "how much may change inside the mask; at 1 it begins as noise alone")
+    _add_settings(command)
+
+    outside = "draw a picture further than its edges"
+    command = options.add_command(commands, "outpaint", run_outpaint, outside, whole)
+    _add_picture(command)
+    for side in ("top", "right", "bottom", "left"):
+        length = f"pixels to add at the {side}; of the picture as it is drawn (default: 0)"
+        command.add_argument(f"--{side}", type=options.at_least(0, int), default=0, metavar="N", help=length)
+    _add_settings(command)
+
+
+def _add_picture(command):
+    command.add_argument("image", type=options.path, metavar="IMAGE", help="the picture to begin with")
+    command.add_argument("prompt", metavar="PROMPT", help="what to draw")
+    options.add_model(command)
+
+
+def _add_strength(command, usual, what):
+    help_ = f"{what} (default: {usual})"
+    command.add_argument("--strength", type=float, default=float(usual), metavar="S", help=help_)
+
+
+def _add_settings(command):
+    output = ".png, or .npy for all pictures as float32 (N, H, W, 3) in [0, 1] (default: the prompt, as .png)"
+    command.add_argument("--output", type=options.path, metavar="FILE", help=output)
+    sheet = "write what was given and what was drawn beside each other, too"
+    command.add_argument("--sheet", type=options.path, metavar="FILE.png", help=sheet)
+    options.add_steps(command, "steps of the sampler, of which the strength leaves some out")
+    options.add_guidance(command)
+    options.add_sampler(command)
+    options.add_negative_prompt(command)
+    command.add_argument("--count", type=options.at_least(1, int), default=1, help="pictures to draw (default: 1)")
+    options.add_seeds(command)
+    size = "what the picture is made to fit, in pixels, multiples of the autoencoder's f"
+    command.add_argument("--size", type=options.size, metavar="H|HxW", help=size)
+    options.add_device(command)
+    options.add_dtype(command)
+    options.add_variant(command)
+
+
+def run_img2img(arguments):
+    """Draw a prompt over a picture."""
+
+    def draw(pipeline, picture, own, settings):
+        return pipeline.image_to_image(picture, arguments.prompt, arguments.strength, **settings), []
+
+    _run(arguments, draw, {"strength": arguments.strength})
+
+
+def run_inpaint(arguments):
+    """Draw the masked part of a picture."""
+
+    def draw(pipeline, picture, own, settings):
+        mask = _read_mask(arguments.mask, fitting(pipeline, arguments.size), own)
+        drawn = pipeline.inpaint(picture, mask, arguments.prompt, arguments.strength, **settings)
+        return drawn, [("mask", mask[..., None].repeat(3, axis=-1).astype("float32"))]
+
+    _run(arguments, draw, {"strength": arguments.strength, "mask": arguments.mask.name})
+
+
+def run_outpaint(arguments):
+    """Draw what lies around a picture."""
+    margins = arguments.top, arguments.right, arguments.bottom, arguments.left
+    if not any(margins):
+        raise UserError("nothing to add: give --top, --right, --bottom or --left")
+
+    def draw(pipeline, picture, own, settings):
+        return pipeline.outpaint(picture, margins, arguments.prompt, **settings), []
+
+    _run(arguments, draw, {"margins": " ".join(map(str, margins))})
+
+
+def _run(arguments, draw, told):
+    """Draw, write and name the pictures.
+
+    draw(pipeline, picture, own, settings) -> pictures, [(name, picture to show beside them)]; own: (height, width) of
+    the picture's file.
+    """
+    from minild.pipelines import load, output
+    from minild.pipelines.request import require_texts
+
+    if not arguments.prompt.strip():
+        raise UserError("the prompt is empty: say what to draw")
+    require_texts([arguments.prompt, arguments.negative_prompt])
+    prompts = several([arguments.prompt], arguments.count)
+    seeds = asked_seeds(arguments.seed, len(prompts))
+    paths = writable_paths(arguments.output, arguments.prompt, len(prompts))
+    if arguments.sheet:
+        output.require_writable(arguments.sheet)
+    pipeline = load(arguments.model, arguments.dtype, arguments.device, arguments.variant)
+    for line in pipeline.passed_over:
+        note(line)
+    picture, own = read_image(arguments.image, fitting(pipeline, arguments.size))
+    if pipeline.tokenizer:
+        tell_dropped(pipeline.tokenizer, [arguments.prompt, arguments.negative_prompt])
+    asked = {
+        "negative_prompt": arguments.negative_prompt,
+        "steps": arguments.steps,
+        "guidance_scale": arguments.guidance,
+        "sampler": arguments.sampler,
+        "seed": seeds,
+        "progress": True,
+    }
+    with without_warnings():
+        pictures, beside = draw(pipeline, picture, own, asked)
+    texts = [{"prompt": prompt, "seed": seed} for prompt, seed in zip(prompts, seeds)]
+    guidance = pipeline.guidance_scale if arguments.guidance is None else arguments.guidance
+    settings = {
+        "image": arguments.image.name,
+        **told,
+        "negative_prompt": arguments.negative_prompt,
+        "model": arguments.model or "emoji",
+        "steps": arguments.steps,
+        "guidance": guidance,
+        "sampler": arguments.sampler or pipeline.sampler,
+        "dtype": arguments.dtype,
+    }
+    if arguments.sheet:
+        drawn = [(arguments.prompt, each) for each in pictures]
+        write_beside(arguments.sheet, [(arguments.image.name, picture / 255), *beside, *drawn])
+    write(paths, pictures, texts, settings)
+
+
+def _read_mask(path, size, like):
+    """The mask as booleans (H, W), made to fit as the picture was, whose file is `like` = (height, width) pixels."""
+    grey, own = read_image(path, size)
+    if own != like:
+        (h, w), (H, W) = own, like
+        raise UserError(f"the mask is {h} x {w} pixels, the picture {H} x {W}: make them alike")
+    mask = grey.mean(axis=-1) > 127.5
+    if not mask.any():
+        raise UserError(f"{path} is black all over: make it white where to draw")
+    return mask

@@ -1,0 +1,125 @@
+"""What the commands that draw share: which pictures are asked for, reading one to begin with, writing them."""
+
+from minild.cli.arguments import LARGEST_SIDE
+from minild.cli.terminal import answer, note, plural
+from minild.errors import UserError
+
+MOST_PICTURES = 10_000  # of one command
+WORDS_SHOWN = 5  # of a prompt's lost end
+
+
+def several(texts, count):
+    """Each text `count` times. UserError where that is more pictures than one command draws."""
+    wanted = len(texts) * count
+    if wanted > MOST_PICTURES:
+        raise UserError(f"{wanted:,} pictures are too many for one command: ask for {MOST_PICTURES:,} at most")
+    return [text for text in texts for _ in range(count)]
+
+
+def asked_seeds(seed, count):
+    """A seed for each of `count` pictures. UserError for another number of seeds than one, or that."""
+    seeds = seed if isinstance(seed, list) else [seed + i for i in range(count)]
+    if len(seeds) != count:
+        raise UserError(f"{len(seeds)} seeds for {plural(count, 'picture')}: give one for each, or only one")
+    return seeds
+
+
+def writable_paths(path, name, count):
+    """The files of `count` pictures: at `path`, or named after `name`. UserError where one cannot be written."""
+    from minild.pipelines import output
+
+    paths = output.output_paths(path or output.default_name(name), count)
+    for each in paths:
+        output.require_writable(each)
+    return paths
+
+
+def write(paths, pictures, texts, settings):
+    """Write the pictures, each PNG with what it is of (`texts`, a dict each) and how it was drawn, and name the files.
+
+    No dates: a seed gives one file, byte for byte.
+    """
+    from minild.pipelines import output
+
+    if paths[0].suffix.lower() == ".npy":
+        output.write_npy(paths[0], pictures)
+    else:
+        for path, text, picture in zip(paths, texts, pictures):
+            output.write_png(path, picture, {"Software": "minild", **text, **settings})
+    answer(*paths)
+
+
+def tell_dropped(tokenizer, texts):
+    """A note where a text is longer than the context: what of it is left out."""
+    for text in dict.fromkeys(texts):
+        if dropped := tokenizer.dropped(tokenizer.expand(text)):
+            note(f"a prompt is longer than the {tokenizer.max_length} tokens that fit: {_lost(dropped)}")
+
+
+def _lost(dropped):
+    """What to say of the end of a prompt that is cut off: how it begins, and how long it is."""
+    words = dropped.split()
+    start = " ".join(words[:WORDS_SHOWN])[:60]
+    more = " ..." if start != " ".join(words) else ""
+    return f"left out {'is' if len(words) == 1 else 'are'} {plural(len(words), 'word')}, {start!r}{more}"
+
+
+def read_image(path, size):
+    """-> (pixels (H, W, 3) uint8, (height, width) of the picture as it was). UserError for what cannot be read.
+
+    size: (H, W), or a function that says it, as of data.decode.read_picture.
+    """
+    from minild.data.decode import read_picture
+
+    own = []
+
+    def target(height, width):
+        own[:] = height, width  # asked again once the picture is turned as its orientation says
+        return size(height, width) if callable(size) else size
+
+    try:
+        return read_picture(path, target), tuple(own)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or 'not a picture that Pillow can open'}") from None
+    except (MemoryError, UserError):
+        raise
+    except Exception as error:
+        raise UserError(f"cannot read {path}: {error}") from None
+
+
+def write_beside(path, named):
+    """Write pictures (H, W, 3) in [0, 1], a list of (name, picture), beside each other on one sheet."""
+    import numpy as np
+
+    from minild.training.journal import draw_sheet
+
+    names, pictures = zip(*named)
+    side = max(max(picture.shape[:2]) for picture in pictures)
+    squares = np.ones((len(pictures), side, side, 3), np.float32)
+    for square, picture in zip(squares, pictures):
+        top, left = ((side - length) // 2 for length in picture.shape[:2])
+        square[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+    draw_sheet(path, squares, names, columns=min(8, len(pictures)))
+
+
+def fitting(pipeline, size):
+    """The `size` of read_image for a picture to begin with.
+
+    That asked for, a (height, width); else the picture's own shape, its shorter side as long as the model was trained
+    on, in whole f.
+    """
+    f = pipeline.vae.downsampling
+    if size:
+        return tuple(size)
+    if pipeline.default_size is None:
+        raise UserError("the U-Net's config names no sample_size: give a --size")
+    shorter = min(pipeline.default_size)
+
+    def fit(height, width):
+        scale = shorter / min(height, width)
+        sides = tuple(max(f, round(side * scale / f) * f) for side in (height, width))
+        if max(sides) > LARGEST_SIDE:
+            raise UserError(f"a picture of {height} x {width} pixels is too long and thin: cut it, or give a --size")
+        return sides
+
+    return fit
