@@ -1,5 +1,7 @@
 """minild.random: a picture's own random numbers."""
 
+import itertools
+
 import numpy as np
 
 from minild.random import image_generators, slerp, standard_normal
@@ -19,7 +21,7 @@ def test_slerp_turns_at_an_even_pace_and_keeps_the_variance(rng):
     np.testing.assert_allclose([way[0], way[-1]], [a, b], atol=1e-12)
     assert all(0.95 < each.var() < 1.05 for each in way)  # half way along a straight line it would be 0.5
     length = np.linalg.norm
-    angles = [np.arccos((x * y).sum() / length(x) / length(y)) for x, y in zip(way, way[1:])]
+    angles = [np.arccos((x * y).sum() / length(x) / length(y)) for x, y in itertools.pairwise(way)]
     np.testing.assert_allclose(angles, angles[0], rtol=0.02)
 
 
