@@ -1,9 +1,8 @@
 """Attention with its projections, the transformer block, and the transformer over a feature map."""
 
-from minild.engine import run
 from minild.nn.layers import GEGLU, Conv2d, GroupNorm, LayerNorm, Linear
 from minild.nn.module import Module, add_gradients
-from minild.ops.attention import attention
+from minild.nn.watching import attend
 
 
 class Attention(Module):
@@ -25,7 +24,7 @@ class Attention(Module):
         q, cache_q = self.to_q.forward(x)
         k, cache_k = self.to_k.forward(source)
         v, cache_v = self.to_v.forward(source)
-        h, cache_attention = run(attention, q, k, v, self.heads)
+        h, cache_attention = attend(self, q, k, v, cross=context is not None)
         y, cache_out = self.to_out[0].forward(h)
         return y, (cache_q, cache_k, cache_v, cache_attention, cache_out, context is None)
 
