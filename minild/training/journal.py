@@ -1,4 +1,4 @@
-"""What a training shows and writes while it runs: a progress bar, metrics.jsonl, sample sheets, a loss plot."""
+"""What a training shows and writes while it runs: a progress bar, metrics.jsonl, a loss plot."""
 
 import json
 import math
@@ -9,8 +9,6 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from minild.training.watch import EVERY, CollapseWatch
-
-TILE, LABEL = 96, 44  # pixels of a picture on a sheet, and of the text under it
 
 
 class Journal:
@@ -57,38 +55,6 @@ class Journal:
 
     def _move_bar(self):
         self.bar.update(self.budget.progress - self.bar.n)
-
-
-def draw_sheet(path, pictures, labels, columns=8):
-    """Write a PNG of (N, H, W, 3) pictures in [0, 1], each with its label under it."""
-    rows = -(-len(pictures) // columns)
-    sheet = Image.new("RGB", (columns * (TILE + 8), rows * (TILE + LABEL + 8)), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=10)
-    for i, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
-        x, y = (i % columns) * (TILE + 8) + 4, (i // columns) * (TILE + LABEL + 8) + 4
-        tile = Image.fromarray(np.round(picture * 255).astype(np.uint8))
-        sheet.paste(tile.resize((TILE, TILE), Image.Resampling.NEAREST), (x, y))
-        draw.multiline_text((x, y + TILE + 2), _wrap(label, font), fill=(60, 60, 60), font=font, spacing=1)
-    sheet.save(path)
-
-
-def _wrap(text, font, lines=4):
-    """The text in lines no wider than a tile, cut after the last; a wider word is cut, too."""
-    wrapped = [""]
-    for word in text.split():
-        longer = f"{wrapped[-1]} {word}".strip()
-        if font.getlength(longer) <= TILE:
-            wrapped[-1] = longer
-        else:
-            wrapped.append(word)
-    wrapped = [line for line in wrapped if line][:lines]
-    return "\n".join(_cut(line, font) for line in wrapped)
-
-
-def _cut(line, font):
-    while font.getlength(line) > TILE:
-        line = line[:-1]
-    return line
 
 
 def plot_losses(metrics_path, path):

@@ -24,12 +24,13 @@ from minild.models import UNet2DConditionModel
 from minild.pipelines import Pipeline
 from minild.pipelines.conditions import condition_kinds
 from minild.pipelines.scheduler_config import default_sampler
+from minild.pipelines.sheet import draw_sheet
 from minild.random import standard_normal
 from minild.training.autoencoder import encode_pictures, prepare
 from minild.training.budget import Budget
 from minild.training.checkpoint import load_training_state, training_state
 from minild.training.first_stage import AUTOENCODERS, first_stage
-from minild.training.journal import draw_sheet, plot_losses
+from minild.training.journal import plot_losses
 from minild.training.latent_diffusion import Denoiser, DiffusionObjective
 from minild.training.leads import Lead
 from minild.training.loop import training_steps
