@@ -91,7 +91,7 @@ def write_beside(path, named):
     """Write pictures (H, W, 3) in [0, 1], a list of (name, picture), beside each other on one sheet."""
     import numpy as np
 
-    from minild.training.journal import draw_sheet
+    from minild.pipelines.sheet import draw_sheet
 
     names, pictures = zip(*named)
     side = max(max(picture.shape[:2]) for picture in pictures)
