@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 from minild.diffusion import FLOW_CLASS
+from minild.diffusion.variance import LEARNED
 from minild.errors import UserError
 from minild.pipelines.conditions import condition_kinds
 
@@ -32,6 +33,11 @@ def one_of(what, name, names):
     if name not in names:
         raise UserError(f"unknown {what} {name!r}: use one of {', '.join(names)}")
     return name
+
+
+def meant(names):
+    """{choice: a name} as a preset has them; None, where none is named, stays. UserError for an unknown name."""
+    return {choice: None if name is None else CHOICES[choice](name) for choice, name in names.items()}
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,7 @@ class Preset:
 
     def choose(self, **names):
         """The preset with other choices: {"objective": "flow"}, say; None is its own. UserError for an unknown name."""
-        return replace(self, **{choice: CHOICES[choice](name) for choice, name in names.items() if name is not None})
+        return replace(self, **{choice: name for choice, name in meant(names).items() if name is not None})
 
     @property
     def choices(self):
@@ -153,7 +159,7 @@ class Preset:
         return {
             "sample_size": size // 2 ** (len(self.channels) - 1),
             "in_channels": self.latent_width,
-            "out_channels": self.latent_width * (2 if "variance_type" in self.schedule_config() else 1),
+            "out_channels": self.latent_width * (2 if self.schedule_config().get("variance_type") in LEARNED else 1),
             "block_out_channels": list(self.unet_channels),
             "down_block_types": [f"{kind}DownBlock2D" for kind in kinds],
             "up_block_types": [f"{kind}UpBlock2D" for kind in reversed(kinds)],

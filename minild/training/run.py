@@ -36,7 +36,7 @@ from minild.training.leads import Lead
 from minild.training.loop import training_steps
 from minild.training.muon import optimizer_for
 from minild.training.optimizer import ExponentialMovingAverage
-from minild.training.presets import preset_for
+from minild.training.presets import meant, preset_for
 from minild.training.replicas import Replicas
 from minild.training.stage import run_stage
 from minild.training.watch import Diverged
@@ -53,13 +53,14 @@ def train(dataset, output, minutes=None, steps=None, seed=0, device="cpu", resum
     dataset  "shapes", "emoji", "scenes" or a folder of captioned pictures
     minutes  of the whole training; or
     steps    of each stage; with neither, the preset's minutes
-    size     of the pictures, in pixels, a multiple of the autoencoder's f, instead of the preset's; not for a resume
+    size     of the pictures, in pixels, a multiple of the autoencoder's f, instead of the preset's
     preset   a presets.Preset instead of the data set's own
     regularisation  of the latents, "kl" or "vq";
     objective  what the U-Net learns to tell, a name of presets.OBJECTIVES; and
     condition  what leads it: text, class, image, semantic map, low resolution, masked, or text and one of the last
-             three, text+masked: instead of the preset's own. A resume goes on with what was begun
-    resume   go on with what `output` holds, as it was begun; a new `minutes` or `steps` moves the end
+             three, text+masked: instead of the preset's own
+    resume   go on with what `output` holds, as it was begun: UserError for another size or choice. A new `minutes` or
+             `steps` moves the end
     autoencoder_only  end after stage one, with no pipeline yet: a resume goes on with stage two
 
     Ctrl-C saves before KeyboardInterrupt is passed on. UserError for an unknown data set or device, an output that
@@ -68,9 +69,9 @@ def train(dataset, output, minutes=None, steps=None, seed=0, device="cpu", resum
     """
     get_device(device)
     keep_freed_memory()
-    chosen = {"regularisation": regularisation, "objective": objective, "condition": condition}
+    chosen = meant({"regularisation": regularisation, "objective": objective, "condition": condition})
     if resume:
-        state = _resumed_state(output, str(dataset), minutes, steps, chosen, preset or preset_for(dataset))
+        state = _resumed_state(output, str(dataset), size, minutes, steps, chosen, preset or preset_for(dataset))
         run = Run(output, state, device, preset)
     else:
         preset = (preset or preset_for(dataset)).choose(**chosen)
@@ -129,7 +130,7 @@ def _refuse_size(size, preset):
         raise UserError(f"size {size} is not divisible by {f}: use a multiple of {f} pixels")
 
 
-def _resumed_state(output, dataset, minutes, steps, chosen, preset):
+def _resumed_state(output, dataset, size, minutes, steps, chosen, preset):
     path = Path(output) / "training" / STATE
     if not path.is_file():
         raise UserError(f"{output} holds no training to resume: leave --resume out to begin one")
@@ -140,9 +141,10 @@ def _resumed_state(output, dataset, minutes, steps, chosen, preset):
     for field in _first_state(dataset, None, None, None, None, None):
         if field not in state:
             raise UserError(f"{path} has no {field!r}: begin anew in another folder")
-    for choice, begun in state["choices"].items():
-        if chosen[choice] not in (None, begun):
-            raise UserError(f"{output} is a training with {choice} {begun}, not {chosen[choice]}: leave --{choice} out")
+    for choice, begun in {"size": state["size"], **state["choices"]}.items():
+        named = {"size": size, **chosen}.get(choice)
+        if named not in (None, begun):
+            raise UserError(f"{output} is a training with {choice} {begun}, not {named}: leave --{choice} out")
     return state if minutes is None and steps is None else {**state, "minutes": minutes, "steps": steps}
 
 

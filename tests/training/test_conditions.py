@@ -132,6 +132,14 @@ def test_a_training_by_class_goes_on_as_it_was_begun(trained, tmp_path):
     assert "--condition class" in load(out).record["command"]
 
 
+def test_a_condition_is_the_same_in_any_spelling_when_it_goes_on(tmp_path):
+    settings = {"seed": 4, "preset": PRESET, "condition": "semantic-map"}
+    training.train("shapes", tmp_path, steps=1, **settings)
+    training.train("shapes", tmp_path, steps=2, resume=True, **settings)
+    with pytest.raises(UserError, match="with condition semantic map, not low resolution: leave --condition out"):
+        training.train("shapes", tmp_path, steps=3, resume=True, **settings | {"condition": "low_resolution"})
+
+
 def test_a_frozen_text_encoder_stays_as_it_is(trained, tmp_path):
     words = trained("text+masked")
     preset = dataclasses.replace(PRESET, condition="text", text_encoder=str(words))

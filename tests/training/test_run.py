@@ -370,6 +370,7 @@ def mistakes(whole):
         "nothing to resume": (["shapes", *new, "--resume"], "out holds no training to resume"),
         "resume below a file": (["shapes", "--output", "file/out", "--resume"], "holds no training to resume"),
         "resume another": (["emoji", "--output", whole, "--resume"], "is a training on shapes, not on emoji"),
+        "resume in another size": (["shapes", "--output", whole, "--resume", "--size", 64], "size 32, not 64: leave"),
         "size": (["shapes", *new, "--size", 34], "size 34 is not divisible by 4: use a multiple of 4 pixels"),
         "no size": (["shapes", *new, "--size", 0], "expected a whole number from 1"),
         "unknown device": (["shapes", *new, "--device", "tpu"], "unknown device 'tpu'"),

@@ -125,6 +125,12 @@ def test_another_learnt_variance_is_not_trained(tmp_path):
         training.train("shapes", tmp_path, steps=1, preset=preset)
 
 
+def test_a_fixed_variance_needs_no_channels(tmp_path):
+    preset = dataclasses.replace(PRESET, schedule={"variance_type": "fixed_small"})
+    training.train("shapes", tmp_path, steps=1, preset=preset)
+    assert load(tmp_path).unet.config["out_channels"] == 4
+
+
 def test_an_unknown_objective_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(UserError, match="unknown objective 'eps': use one of epsilon, v_prediction, sample, zero-snr"):
         training.train("shapes", tmp_path / "out", steps=1, objective="eps")
