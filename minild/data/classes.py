@@ -12,9 +12,9 @@ def load_classes(size=64):
     """-> pictures (N, size, size, 3) uint8, labels (N,) int64, the names of the classes.
 
     A class is a subgroup of the emoji ("animal-bird"), or the two shapes of a scene, whatever their order and colours
-    ("circle and star"). UserError for a size that the emoji cannot have.
+    ("circle and star"). UserError for a size that the emoji or the shapes cannot have: 32 and 64 are what both can.
     """
-    emoji, shapes = Emoji(size=size), Shapes(size=max(size, 32), length=SCENES)
+    emoji, shapes = Emoji(size=size), Shapes(size=size, length=SCENES)
     kinds = [emoji.subgroup(i) for i in range(len(emoji))]
     kinds += [shapes.class_name(i) for i in range(len(shapes))]
     names = sorted(set(kinds))

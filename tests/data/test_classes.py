@@ -19,9 +19,10 @@ def test_every_picture_has_a_class_and_every_class_pictures(classes):
     assert np.bincount(labels).min() > 0 and labels.max() == len(names) - 1
 
 
-def test_a_size_that_the_emoji_cannot_have_is_refused():
-    with pytest.raises(UserError, match="size must divide that, 48 does not"):
-        load_classes(48)
+@pytest.mark.parametrize("size, words", [(48, "size must divide that, 48 does not"), (16, "of 32 pixels, not 16")])
+def test_a_size_that_they_cannot_have_is_refused(size, words):
+    with pytest.raises(UserError, match=words):
+        load_classes(size)
 
 
 def test_distorted_pictures_differ_each_time_and_stay_in_range(classes, rng):
