@@ -116,7 +116,7 @@ def classifier_lead(pipe, classifier, labels, scale):
     if not isinstance(scale, Real) or not math.isfinite(scale):
         raise UserError(f"classifier scale must be a finite number, got {scale!r}")
     channels, classes = classifier.config["in_channels"], classifier.config["classes"]
-    if channels != (c := pipe.vae.config["latent_channels"]):
+    if channels != (c := pipe.vae.latent_width(pipe.vae.config)):
         raise UserError(f"the classifier is of latents with {channels} channels, not {c} as the model")
     if "class" in pipe.kinds and classes != pipe.classes:
         raise UserError(f"the classifier knows other classes than the model: {', '.join(classes)}")

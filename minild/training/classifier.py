@@ -1,6 +1,5 @@
 """A classifier of a pipeline's noisy latents, for classifier guidance (Dhariwal & Nichol 2021, arXiv 2105.05233)."""
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,23 +8,18 @@ from minild import data, pretrained
 from minild.backend import to_device
 from minild.data.classes import class_names
 from minild.data.pictures import gather, spread, tell_skipped
+from minild.diffusion import FlowSchedule
 from minild.diffusion.schedule import add_noise
-from minild.engine.cores import core_count
 from minild.engine.memory import keep_freed_memory
 from minild.errors import UserError
 from minild.models import LatentClassifier
 from minild.ops.loss import cross_entropy, cross_entropy_backward
 from minild.pipelines import load
 from minild.pipelines.conditions import usable_labels
+from minild.training.alone import new_folder, require_unused, train_alone
 from minild.training.autoencoder import encode_pictures
-from minild.training.budget import Budget
-from minild.training.journal import Journal
 from minild.training.leads import classes_of
-from minild.training.loop import training_steps
-from minild.training.optimizer import AdamW, ExponentialMovingAverage
 from minild.training.presets import StagePreset, preset_for
-from minild.training.replicas import Replicas
-from minild.training.watch import Watch
 
 PRESET = StagePreset(learning_rate=1e-3, batch_size=64, weight_decay=0.05)
 MINUTES = 3
@@ -74,14 +68,15 @@ def train_classifier(model, output, minutes=None, steps=None, seed=0, device="cp
     The classes are those of the data set the pipeline was trained on, or of `dataset`: of shapes, which two there are;
     of emoji, the group; of a folder, the caption. minutes or steps say for how long; with neither, 3 minutes. config:
     fields of the classifier's config. Beside the model's files, minild.json tells how it was trained, and how many of
-    the last steps' noisy latents it put into their class. UserError for a folder that holds a model already or cannot
-    be written, or a pipeline that does not say what it was trained on; watch.Diverged where the loss is no number.
+    the last 100 steps' noisy latents it put into their class. UserError for a folder that holds a model already or
+    cannot be written, a pipeline that does not say what it was trained on, or a rectified flow; watch.Diverged where
+    the loss is no number.
     """
-    folder = Path(output)
-    if (folder / "config.json").exists():
-        raise UserError(f"{output} holds a model already: name another folder")
+    require_unused(output)
     keep_freed_memory()
     pipe = load(model, device=device)
+    if isinstance(pipe.schedule, FlowSchedule):
+        raise UserError(f"{model} is a rectified flow, which no classifier leads: name a pipeline of another objective")
     name = dataset or pipe.record.get("dataset")
     if name is None:
         raise UserError(f"{model} does not say what it was trained on: give a dataset")
@@ -93,28 +88,14 @@ def train_classifier(model, output, minutes=None, steps=None, seed=0, device="cp
     labels = usable_labels(classes, class_names(train_set, rows))
     latents = encode_pictures(pipe.vae, gather(train_set, limit)[0])
     objective = LatentClassifierObjective(*latents, pipe.vae.config["scaling_factor"], labels, pipe.schedule)
-    fields = {"in_channels": pipe.vae.config["latent_channels"], "classes": classes} | (config or {})
+    fields = {"in_channels": latents[0].shape[-1], "classes": classes} | (config or {})
     classifier = LatentClassifier.from_config(fields, seed).to(device)
     minutes = MINUTES if minutes is None and steps is None else minutes
-    budget = Budget(None if minutes is None else 60 * minutes, steps)
-    optimizer, ema = AdamW(classifier, weight_decay=PRESET.weight_decay), ExponentialMovingAverage(classifier)
-    rng, right, watch = np.random.default_rng((seed, 1)), [], Watch("classifier")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with (
-            Replicas(classifier, objective, core_count()) as replicas,
-            Journal(folder, "classifier", budget, PRESET.batch_size) as journal,
-        ):
-            steps_taken = training_steps(classifier, objective, PRESET, budget, rng, optimizer, ema, replicas.gradient)
-            for step, metrics in steps_taken:
-                watch.note(step, metrics)
-                journal.note(metrics)
-                right = [*right[-99:], metrics["accuracy"]]
-        watch.check()
-        ema.adopt()
+    with new_folder(output) as folder:
+        budget, last = train_alone("classifier", classifier, objective, folder, PRESET, minutes, steps, seed)
         classifier.save_pretrained(folder)
         record = {"model": str(model), "dataset": str(name), "seed": seed, "steps": budget.taken}
-        record |= {"seconds": round(budget.elapsed, 1), "accuracy": float(sum(right)) / len(right)}
+        record["seconds"] = round(budget.elapsed, 1)
+        if last:
+            record["accuracy"] = float(sum(metrics["accuracy"] for metrics in last)) / len(last)
         pretrained.write_json(folder / "minild.json", record)
-    except OSError as error:
-        raise UserError(f"cannot write to {output}: {error.strerror or error}") from None

@@ -4,7 +4,6 @@
 this one in minutes from a data set of minild's or a folder of yours, and it knows no other pictures.
 """
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,13 +17,9 @@ from minild.errors import UserError
 from minild.evaluation.clip import PREPROCESSOR, load_clip, retrieve
 from minild.models import CLIPModel
 from minild.ops.contrastive import contrastive
-from minild.training.budget import Budget
-from minild.training.journal import Journal
+from minild.training.alone import new_folder, require_unused, train_alone
 from minild.training.leads import fit_tokenizer
-from minild.training.loop import training_steps
-from minild.training.optimizer import AdamW, ExponentialMovingAverage
 from minild.training.presets import StagePreset, preset_for
-from minild.training.watch import Watch
 
 PRESET = StagePreset(learning_rate=1e-3, batch_size=64, weight_decay=0.05)
 MINUTES = 10
@@ -76,6 +71,11 @@ class ContrastiveObjective:
         cache.model.logit_scale.accumulate(dscale)
         cache.model.backward((dimages, dtexts), cache.embeddings)
 
+    def after_step(self, model, losses, rng, progress):
+        """Keep the temperature in its limit -> the losses."""
+        model.limit_scale()
+        return losses
+
 
 def moved(pictures, rng):
     """Pictures (N, H, W, C), each moved by up to SHIFT pixels; what comes in is like the edge."""
@@ -114,9 +114,7 @@ def train_clip(dataset, output, minutes=None, steps=None, seed=0, device="cpu", 
     their caption among 32. UserError for a folder that holds a model already, or cannot be written, for pictures that
     no whole number of patches makes up, and for a data set with a single caption.
     """
-    folder = Path(output)
-    if (folder / "config.json").exists():
-        raise UserError(f"{output} holds a model already: name another folder")
+    require_unused(output)
     if size % PATCH:
         raise UserError(f"pictures of {size} pixels are no whole number of patches of {PATCH}: use a multiple")
     get_device(device)
@@ -132,18 +130,8 @@ def train_clip(dataset, output, minutes=None, steps=None, seed=0, device="cpu", 
     objective = ContrastiveObjective(pictures, captions, tokenizer.encode(texts).reshape(len(captions), most, -1))
     model = CLIPModel.from_config(clip_config(size, tokenizer, preset_for(str(dataset))), seed).to(device)
     minutes = MINUTES if minutes is None and steps is None else minutes
-    budget, rng = Budget(None if minutes is None else 60 * minutes, steps), np.random.default_rng((seed, 1))
-    optimizer, ema = AdamW(model, weight_decay=PRESET.weight_decay), ExponentialMovingAverage(model)
-    watch = Watch("clip")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with Journal(folder, "clip", budget, PRESET.batch_size) as journal:
-            for step, losses in training_steps(model, objective, PRESET, budget, rng, optimizer, ema):
-                model.limit_scale()
-                watch.note(step, losses)
-                journal.note(losses)
-        watch.check()
-        ema.adopt()
+    with new_folder(output) as folder:
+        budget, _ = train_alone("clip", model, objective, folder, PRESET, minutes, steps, seed, split=False)
         model.save_pretrained(folder, "float16")
         tokenizer.save_pretrained(folder)
         pretrained.write_json(
@@ -154,8 +142,6 @@ def train_clip(dataset, output, minutes=None, steps=None, seed=0, device="cpu", 
         pretrained.write_json(folder / "minild.json", record)
         record |= retrieval_figures(load_clip(folder, device), data.load(dataset, "test", size))
         pretrained.write_json(folder / "minild.json", record)
-    except OSError as error:
-        raise UserError(f"cannot write to {output}: {error.strerror or error}") from None
 
 
 def retrieval_figures(clip, test_set):

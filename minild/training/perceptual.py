@@ -5,7 +5,6 @@ needs of it is that its features tell pictures apart by what they show rather th
 network learns in minutes from the emoji and the shapes.
 """
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,20 +12,13 @@ import numpy as np
 from minild import pretrained
 from minild.backend import device_of, get_array_module, to_device
 from minild.data.classes import distort, load_classes
-from minild.engine.cores import core_count
 from minild.engine.memory import keep_freed_memory
-from minild.errors import UserError
 from minild.models import LPIPS, VGG
 from minild.nn.layers import Linear
 from minild.nn.module import Module
 from minild.ops.loss import cross_entropy, cross_entropy_backward
-from minild.training.budget import Budget
-from minild.training.journal import Journal
-from minild.training.loop import training_steps
-from minild.training.optimizer import AdamW, ExponentialMovingAverage
+from minild.training.alone import new_folder, require_unused, train_alone
 from minild.training.presets import StagePreset
-from minild.training.replicas import Replicas
-from minild.training.watch import Watch
 
 CONFIG = {"widths": [16, 32, 64, 64], "depths": [2, 2, 2, 2]}
 PRESET = StagePreset(learning_rate=2e-3, batch_size=32)
@@ -97,9 +89,7 @@ def train_perceptual(output, minutes=None, steps=None, seed=0, device="cpu", siz
     which says how it was trained and how many of 512 newly distorted pictures it puts into their class. UserError for
     a folder that holds a model already, or cannot be written, and watch.Diverged where the loss is no number any more.
     """
-    folder = Path(output)
-    if (folder / "config.json").exists():
-        raise UserError(f"{output} holds a model already: name another folder")
+    require_unused(output)
     keep_freed_memory()
     pictures, labels, names = load_classes(size)
     model = Classifier(CONFIG, len(names)).initialise(np.random.default_rng(seed))
@@ -107,29 +97,13 @@ def train_perceptual(output, minutes=None, steps=None, seed=0, device="cpu", siz
         if parameter.layout:
             parameter.data *= 6**0.5  # the variance 2 / fan_in, which ReLU keeps (He et al. 2015, equation 10)
     model.to(device)
-    objective, rng = ClassifierObjective(pictures, labels), np.random.default_rng((seed, 1))
+    objective = ClassifierObjective(pictures, labels)
     minutes = MINUTES if minutes is None and steps is None else minutes
-    budget = Budget(None if minutes is None else 60 * minutes, steps)
-    optimizer, ema = AdamW(model, weight_decay=PRESET.weight_decay), ExponentialMovingAverage(model)
-    watch = Watch("perceptual")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with (
-            Replicas(model, objective, core_count()) as replicas,
-            Journal(folder, "perceptual", budget, PRESET.batch_size) as journal,
-        ):
-            for step, losses in training_steps(
-                model, objective, PRESET, budget, rng, optimizer, ema, replicas.gradient
-            ):
-                watch.note(step, losses)
-                journal.note(losses)
-        watch.check()
-        ema.adopt()
+    with new_folder(output) as folder:
+        budget, _ = train_alone("perceptual", model, objective, folder, PRESET, minutes, steps, seed)
         record = {"size": size, "seed": seed, "classes": len(names), "steps": budget.taken}
         record |= {"seconds": round(budget.elapsed, 1), "accuracy": _accuracy(model, objective)}
         _write(folder, model, record)
-    except OSError as error:
-        raise UserError(f"cannot write to {output}: {error.strerror or error}") from None
 
 
 def _accuracy(model, objective):

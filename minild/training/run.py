@@ -26,6 +26,7 @@ from minild.pipelines.conditions import condition_kinds
 from minild.pipelines.scheduler_config import default_sampler
 from minild.pipelines.sheet import draw_sheet
 from minild.random import standard_normal
+from minild.training.alone import require_unused
 from minild.training.autoencoder import encode_pictures, prepare
 from minild.training.budget import Budget
 from minild.training.checkpoint import load_training_state, training_state
@@ -122,6 +123,7 @@ def _first_state(dataset, size, seed, minutes, steps, choices):
 def _refuse_used(output):
     if any((Path(output) / name).exists() for name in (f"training/{STATE}", "model_index.json")):
         raise UserError(f"{output} holds a training already: add --resume to go on with it, or name another folder")
+    require_unused(output)
 
 
 def _refuse_size(size, preset):

@@ -7,7 +7,7 @@ import pytest
 import tiny_pipeline
 from PIL import Image
 
-from minild.diffusion import NoiseSchedule
+from minild.diffusion import FlowSchedule, NoiseSchedule
 from minild.errors import UserError
 from minild.models import LatentClassifier
 from minild.pipelines import load
@@ -82,6 +82,32 @@ def test_its_folder_leads_the_pipeline(tmp_path, pictures):
     assert drawn.shape == (1, 8, 8, 3)
     with pytest.raises(UserError, match="holds a model already"):
         train_classifier(tmp_path / "pipe", tmp_path / "clf", steps=3)
+
+
+def test_latents_of_another_width_than_the_encoders(tmp_path, pictures):
+    """A codebook's, which the encoder's are projected to."""
+    pipe = tiny_pipeline.make_vq()
+    pipe.record = {"dataset": str(pictures), "size": 8}
+    pipe.save_pretrained(tmp_path / "pipe")
+    train_classifier(tmp_path / "pipe", tmp_path / "clf", steps=2, config=CONFIG)
+    drawn = load(tmp_path / "pipe").class_to_image("light", steps=2, classifier=tmp_path / "clf")
+    assert drawn.shape == (1, 8, 8, 3)
+
+
+def test_of_no_steps_no_accuracy_is_told(tmp_path, pictures):
+    tiny_pipeline.make(record={"dataset": str(pictures), "size": 8}).save_pretrained(tmp_path / "pipe")
+    train_classifier(tmp_path / "pipe", tmp_path / "clf", minutes=1e-9, config=CONFIG)
+    record = json.loads((tmp_path / "clf" / "minild.json").read_text())
+    assert record["steps"] == 0 and "accuracy" not in record
+
+
+def test_a_rectified_flow_is_refused(tmp_path, pictures):
+    pipe = tiny_pipeline.make(record={"dataset": str(pictures), "size": 8})
+    pipe.schedule, pipe.sampler = FlowSchedule(), "flow-euler"
+    pipe.save_pretrained(tmp_path / "pipe")
+    with pytest.raises(UserError, match="is a rectified flow, which no classifier leads: name a pipeline of another"):
+        train_classifier(tmp_path / "pipe", tmp_path / "clf", steps=2, config=CONFIG)
+    assert not (tmp_path / "clf").exists()
 
 
 def test_a_pipeline_that_does_not_say_its_data_is_refused(tmp_path):
