@@ -31,7 +31,7 @@ ROOMS = {
     "pipelines": [
         "models", "diffusion", "tokenizer", "data", "pretrained", "weights", "engine", "backend", "random", "errors",
     ],
-    "evaluation": ["models", "ops", "data", "tokenizer", "pretrained", "backend", "errors"],
+    "evaluation": ["pipelines", "models", "ops", "data", "tokenizer", "pretrained", "backend", "errors"],
     "training": [
         "pipelines", "evaluation", "models", "diffusion", "nn", "tokenizer", "data", "pretrained", "engine", "ops",
         "backend", "random", "errors",

@@ -30,6 +30,7 @@ def run(arguments):
     from minild.cli.own_ops import read_own_ops, using_own_ops, with_own_ops
     from minild.data.pictures import tell_skipped
     from minild.pipelines import load, output
+    from minild.pipelines.inputs import picture_size
     from minild.pipelines.scheduler_config import default_sampler
 
     if arguments.json:
@@ -38,12 +39,10 @@ def run(arguments):
     pipeline = load(arguments.model, arguments.dtype, arguments.device, arguments.variant)
     for line in pipeline.passed_over:
         note(line)
-    pipeline.require_way("evaluate", pipeline.kinds == ("text",))
     dataset = arguments.dataset or pipeline.record.get("dataset")
     if dataset is None:
         raise UserError(f"{arguments.model} does not say what it was trained on: give --dataset")
-    size = pipeline.record.get("size") or (pipeline.default_size or (32, 32))[0]
-    train, test = (data.load(dataset, split=split, size=size) for split in ("train", "test"))
+    train, test = (data.load(dataset, split=split, size=picture_size(pipeline)) for split in ("train", "test"))
     tell_skipped(train)
     with without_warnings(), using_own_ops(arguments.own_ops, own):
         figures = evaluation.evaluate(

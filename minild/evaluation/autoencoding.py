@@ -5,13 +5,17 @@ from tqdm import tqdm
 
 from minild.backend import to_device, to_host
 from minild.data.pictures import to_signed
+from minild.errors import UserError
 from minild.evaluation.pictures import at_once
 from minild.models import VQModel
 from minild.ops.quantize import nearest_code
 
 
 def rebuild(vae, pictures, progress=False):
-    """Pictures (N, H, W, 3) uint8, encoded without noise and decoded -> (N, H, W, 3) float32 in [0, 1]."""
+    """Pictures (N, H, W, 3) uint8, encoded without noise and decoded -> (N, H, W, 3) float32 in [0, 1].
+
+    UserError where the autoencoder gives values that are no numbers.
+    """
     step, rebuilt = at_once(pictures), []
     with tqdm(total=len(pictures), desc="rebuild", unit="picture", delay=1, disable=not progress) as bar:
         for start in range(0, len(pictures), step):
@@ -19,7 +23,10 @@ def rebuild(vae, pictures, progress=False):
             y = vae.decode(vae.mean_latent(to_device(x, vae.device)))
             rebuilt.append(np.clip(to_host(y).astype(np.float32) / 2 + 0.5, 0, 1))
             bar.update(len(x))
-    return np.concatenate(rebuilt)
+    rebuilt = np.concatenate(rebuilt)
+    if not np.isfinite(rebuilt).all():
+        raise UserError(f"the autoencoder gave values that are no numbers in {vae.dtype}: its weights cannot be used")
+    return rebuilt
 
 
 def codes(vae, pictures):

@@ -1,11 +1,11 @@
 """A whole pipeline measured on a data set, and the figures as a table."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from minild.data.pictures import gather
+from minild.data.pictures import gather, spread
 from minild.evaluation.autoencoding import codes, rebuild
 from minild.evaluation.clip import clip_scores, load_clip_for
 from minild.evaluation.measures import (
@@ -21,6 +21,8 @@ from minild.evaluation.measures import (
 )
 from minild.evaluation.perceptual import features, load_perceptual, lpips
 from minild.models import VQModel
+from minild.pipelines.conditions import FIELDS
+from minild.pipelines.inputs import draw_from, inputs
 
 RETRIEVALS = 300  # pictures drawn where count is not given
 NEAREST = 5
@@ -38,6 +40,8 @@ LINES = {
     "guidance_scale": ("guidance scale", "{:g}"),
     "seed": ("seed", "{}"),
     "drawn": ("pictures drawn", "{:,}"),
+    "psnr_drawn": ("PSNR of the drawn to those they were given of", "{:.2f} dB"),
+    "lpips_drawn": ("LPIPS of the same, by minild's own network", "{:.4f}"),
     "frechet_drawn": ("Fréchet distance of the drawn, same network", "{:.2f}"),
     "precision": ("precision of the drawn, same network", "{:.1%}"),
     "recall": ("recall of the drawn, same network", "{:.1%}"),
@@ -53,9 +57,11 @@ LINES = {
 
 
 class Drawn(NamedTuple):
-    """Pictures that a pipeline drew, the captions asked for, figures, and of how many pictures each share is."""
+    """Pictures that a pipeline drew, of which data set's pictures, figures, and of how many pictures each share is."""
 
     pictures: np.ndarray
+    dataset: Any
+    rows: list
     captions: list
     figures: dict
     counts: dict
@@ -64,15 +70,20 @@ class Drawn(NamedTuple):
 def evaluate(pipeline, train, test, count=None, seed=0, steps=50, guidance_scale=None, progress=True, sampler="ddim"):
     """Measure a pipeline on a data set's two splits -> {name: figure}, mostly of those in LINES; shares in [0, 1].
 
+    What leads a model beside words, a class or a picture, is taken from the data set's pictures, masks at random.
+
     Reconstruction: PSNR of the test pictures through the autoencoder and, where they are 11 pixels or more, SSIM, LPIPS
     and the Fréchet distance between them and the rebuilt, the last two by the network of load_perceptual. With a
     codebook, the share of its codes that the test pictures use, and their perplexity.
-    Faithfulness, of a set with a `judge` (see _faithfulness): the share of the pictures drawn for the test captions
-    that follow them, attribute by attribute.
-    Retrieval, of other sets: pictures are drawn for the captions of random train pictures; how often the nearest of all
-    the set's distinct pictures, and one of the five nearest (where there are more than five), has the caption asked.
-    Drawn against real: the Fréchet distance between the drawn and the test pictures, precision and recall, by the same
-    network; and the CLIP scores of the drawn and of the test pictures, where a CLIP for the data set comes with minild.
+    Faithfulness, of words and a set with a `judge` (see _faithfulness): the share of the pictures drawn for the test
+    captions that follow them, attribute by attribute.
+    Retrieval, of words and other sets: pictures are drawn for the captions of random train pictures; how often the
+    nearest of all the set's distinct pictures, and one of the five nearest (where there are more than five), has the
+    caption asked.
+    Drawn against real: the Fréchet distance between the drawn (without words, one for each test picture) and the test
+    pictures, precision and recall, by the same network; PSNR and LPIPS between the drawn and the pictures whose masked
+    or low-resolution likes, or maps, they were given; and the CLIP scores of the drawn and of the test pictures, where
+    words lead and a CLIP for the data set comes with minild.
 
     "intervals" holds {name: [low, high, count]}: the 95 % interval (Wilson's) of each share that is of `count` pictures
     judged one by one. Precision and recall have none: their pictures are judged by each other.
@@ -89,24 +100,36 @@ def evaluate(pipeline, train, test, count=None, seed=0, steps=50, guidance_scale
         guidance_scale = pipeline.guidance_scale
     settings = {"steps": steps, "guidance_scale": guidance_scale, "seed": seed}
 
-    def draw(captions):
-        size = pictures.shape[1:3]
-        return pipeline.text_to_image(captions, sampler=sampler, size=size, progress=progress, **settings)
+    def draw(dataset, rows, captions):
+        how = settings | {"sampler": sampler, "size": pictures.shape[1:3], "progress": progress}
+        if pipeline.kinds == ("text",):
+            return pipeline.text_to_image(captions, **how)
+        asked = inputs(pipeline, dataset, rows, _pictures(dataset, rows), np.random.default_rng(seed))
+        return draw_from(pipeline, asked, captions, **how)
 
     figures = _reconstruction(pipeline.vae, pictures, model, real, progress)
-    if getattr(test, "judge", None):
+    if "text" not in pipeline.kinds:
+        rows = spread(test, count)
+        drawn = Drawn(draw(test, rows, None), test, rows, [], {}, {})
+    elif getattr(test, "judge", None):
         drawn = _faithfulness(draw, test, len(pictures), progress)
     else:
         drawn = _retrieval(draw, train, test, RETRIEVALS if count is None else count, seed)
     intervals = {name: [*wilson_interval(drawn.figures[name], n), n] for name, n in drawn.counts.items()}
     figures |= settings | {"drawn": len(drawn.pictures)} | drawn.figures
+    if FIELDS[pipeline.kinds[-1]] == "channels":
+        figures |= _one_by_one(drawn, model)
     figures |= _as_sets(drawn.pictures, model, real)
     clip = load_clip_for(getattr(test, "name", None), pictures.shape[1])
-    if clip:
+    if clip and drawn.captions:
         figures["clip_score"] = float(clip_scores(drawn.pictures, drawn.captions, clip).mean())
         own = [several[0] for several in captions]
         figures["clip_score_real"] = float(clip_scores(pictures, own, clip).mean())
     return figures | {"intervals": intervals}
+
+
+def _pictures(dataset, rows):
+    return np.stack([dataset[i][0] for i in rows])
 
 
 def _reconstruction(vae, pictures, model, real, progress):
@@ -124,6 +147,13 @@ def _reconstruction(vae, pictures, model, real, progress):
 def _mean(measure, x, y):
     """The mean of psnr or ssim, a picture at a time: their float64 intermediates are many times the pictures' size."""
     return float(np.mean([measure(x[i : i + 1], y[i : i + 1])[0] for i in range(len(x))]))
+
+
+def _one_by_one(drawn, model):
+    """Drawn pictures beside those whose masked or low-resolution likes, or maps, they were given."""
+    originals = _pictures(drawn.dataset, drawn.rows)
+    figures = {"psnr_drawn": _mean(psnr, drawn.pictures, originals)}
+    return figures | ({"lpips_drawn": float(lpips(drawn.pictures, originals, model).mean())} if model else {})
 
 
 def _as_sets(drawn, model, real):
@@ -145,7 +175,7 @@ def _faithfulness(draw, test, count, progress):
     judge.counts(captions, withheld) -> {name: number of pictures} says, where there is one.
     """
     captions, withheld = [test.caption(i) for i in range(count)], [test.withheld(i) for i in range(count)]
-    drawn = draw(captions)
+    drawn = draw(test, range(count), captions)
     k = test.size // test.judge.SIZE
     read = drawn.reshape(count, test.judge.SIZE, k, test.judge.SIZE, k, 3).mean(axis=(2, 4))
     judged = tqdm(read, desc="judge", unit="picture", delay=1, disable=not progress)
@@ -153,7 +183,7 @@ def _faithfulness(draw, test, count, progress):
     counts = dict.fromkeys(shares, count) | {"withheld": sum(withheld)}
     if hasattr(test.judge, "counts"):
         counts |= test.judge.counts(captions, withheld)
-    return Drawn(drawn, captions, shares, {name: counts[name] for name in shares if counts[name]})
+    return Drawn(drawn, test, range(count), captions, shares, {name: counts[name] for name in shares if counts[name]})
 
 
 def _retrieval(draw, train, test, count, seed):
@@ -164,9 +194,9 @@ def _retrieval(draw, train, test, count, seed):
     candidates = np.stack([np.frombuffer(data, np.uint8).reshape(first.shape[1:]) for data in names])
     names = list(names.values())
 
-    rows = np.random.default_rng(seed).choice(len(first), min(count, len(first)), replace=False)
+    rows = np.random.default_rng(seed).choice(len(first), min(count, len(first)), replace=False).tolist()
     asked = [first_captions[row][0] for row in rows]
-    drawn = draw(asked)
+    drawn = draw(train, rows, asked)
     found = nearest(drawn, candidates, NEAREST)
     right = np.array([[caption in names[j] for j in row] for caption, row in zip(asked, found)])
     figures = {"candidates": len(candidates), "top1": float(right[:, 0].mean())}
@@ -174,7 +204,7 @@ def _retrieval(draw, train, test, count, seed):
         figures["top5"] = float(right.any(axis=1).mean())
     counts = {name: len(asked) for name in ("top1", "top5") if name in figures}
     chance = float(np.mean([sum(caption in several for several in names) for caption in asked])) / len(names)
-    return Drawn(drawn, asked, figures | {"chance": chance}, counts)
+    return Drawn(drawn, train, rows, asked, figures | {"chance": chance}, counts)
 
 
 def format_report(figures):

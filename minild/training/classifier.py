@@ -16,6 +16,7 @@ from minild.models import LatentClassifier
 from minild.ops.loss import cross_entropy, cross_entropy_backward
 from minild.pipelines import load
 from minild.pipelines.conditions import usable_labels
+from minild.pipelines.inputs import picture_size
 from minild.training.alone import new_folder, require_unused, train_alone
 from minild.training.autoencoder import encode_pictures
 from minild.training.leads import classes_of
@@ -80,7 +81,7 @@ def train_classifier(model, output, minutes=None, steps=None, seed=0, device="cp
     name = dataset or pipe.record.get("dataset")
     if name is None:
         raise UserError(f"{model} does not say what it was trained on: give a dataset")
-    train_set = data.load(name, "train", pipe.default_size[0])
+    train_set = data.load(name, "train", picture_size(pipe))
     tell_skipped(train_set)
     limit = preset_for(str(name)).pictures
     rows = spread(train_set, limit)

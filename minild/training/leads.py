@@ -10,8 +10,9 @@ from minild.errors import UserError
 from minild.evaluation import load_clip
 from minild.models import CLIPTextModel
 from minild.pipelines import load
-from minild.pipelines.conditions import FIELDS, given, nothing_like, reduced, unet_fields
+from minild.pipelines.conditions import FIELDS, given, nothing_like, unet_fields
 from minild.pipelines.folder import INDEX
+from minild.pipelines.inputs import draw_from, inputs, require_maps
 from minild.tokenizer import CLIPTokenizer
 from minild.training.conditioning import Choices, Conditioning, Frozen
 
@@ -27,8 +28,7 @@ def classes_of(kinds, dataset, rows):
     UserError for a data set without semantic maps, or where nearly every picture would be a class of its own.
     """
     if "semantic map" in kinds:
-        if not hasattr(dataset, "semantic_map"):
-            raise UserError(f"{dataset.name} has no semantic maps: train shapes, or choose another condition")
+        require_maps(dataset)
         return list(dataset.semantic_classes)
     if "class" not in kinds:
         return []
@@ -37,20 +37,6 @@ def classes_of(kinds, dataset, rows):
         what = f"{len(names)} classes for {len(rows)} pictures"
         raise UserError(f"{dataset.name} has {what}: put the pictures of a class into one folder, named after it")
     return names
-
-
-def inputs(pipe, dataset, rows, pictures, rng):
-    """What Pipeline.class_to_image or condition_to_image is given for these pictures, by the names of its arguments."""
-    kind = pipe.kinds[-1]
-    if kind == "class":
-        return {"labels": class_names(dataset, rows)}
-    if kind == "semantic map":
-        return {"images": np.stack([dataset.semantic_map(i) for i in rows])}
-    if kind == "low resolution":
-        return {"images": reduced(pictures, pipe.vae.downsampling)}
-    if kind == "masked":
-        return {"images": pictures, "masks": random_masks(rng, pictures.shape[:3])}
-    return {"images": pictures}
 
 
 def fit_tokenizer(captions):
@@ -136,20 +122,6 @@ class Lead:
             return pipe.text_to_image(captions, **settings), captions
         if "class" in self.kinds:
             labels = [self.classes[i * len(self.classes) // len(samples)] for i in range(len(samples))]
-            return pipe.class_to_image(labels, **settings), labels
+            return draw_from(pipe, {"labels": labels}, captions, **settings), labels
         asked = inputs(pipe, dataset, spread(dataset, len(samples)), samples, np.random.default_rng(1))
-        words = {"prompts": captions} if self.tokenizer else {}
-        return pipe.condition_to_image(**asked, **words, **settings), captions
-
-
-def random_masks(rng, shape):
-    """A mask for each picture, (N, H, W) of `shape`, true where to draw: one to three boxes; of every tenth all."""
-    N, H, W = shape
-    masks = np.zeros(shape, bool)
-    for mask in masks:
-        for _ in range(rng.integers(1, 4)):
-            height, width = (int(rng.integers(side // 4, 3 * side // 4 + 1)) for side in (H, W))
-            top, left = rng.integers(H - height + 1), rng.integers(W - width + 1)
-            mask[top : top + height, left : left + width] = True
-    masks[rng.random(N) < 0.1] = True
-    return masks
+        return draw_from(pipe, asked, captions, **settings), captions

@@ -1,5 +1,8 @@
 """minild class2img: what it draws, writes and prints; and what the other commands say of a model without words."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 import tiny_pipeline
@@ -61,10 +64,23 @@ def test_a_mistake_is_one_line_and_writes_nothing(run, labelled, tmp_path, argum
 def test_commands_of_words_refuse_a_model_of_classes(run, labelled):
     line = refused(run("txt2img", "star", "--model", labelled))
     assert "what leads it is class, so use class_to_image (minild class2img)" in line
-    assert "what leads it is class" in refused(run("evaluate", labelled))
     assert "what leads it is text, so use text_to_image (minild txt2img)" in refused(
         run("class2img", "star", "--model", "MODEL")
     )
+
+
+def test_evaluate_asks_for_the_classes_of_the_test_pictures(run, labelled, tmp_path):
+    for i, kind in enumerate(CLASSES):
+        (tmp_path / "set" / kind).mkdir(parents=True)
+        Image.new("RGB", (8, 8), (99 * i, 0, 0)).save(tmp_path / "set" / kind / "0.png")
+    shutil.copytree(labelled, tmp_path / "pipe")
+    record = json.loads((labelled / "minild.json").read_text()) | {"dataset": "set", "size": 8}
+    (tmp_path / "pipe" / "minild.json").write_text(json.dumps(record))
+    status, out, _ = run("evaluate", "pipe", "--steps", 2, "--json", "f.json")
+    assert status == 0 and "pictures drawn  " in out
+    assert json.loads((tmp_path / "f.json").read_text())["drawn"] == 3
+    line = refused(run("evaluate", labelled, "--dataset", "emoji", "--steps", 2, "--count", 2))
+    assert "no class 'Smileys & Emotion': there are 0 circle, 1 red square, 2 star" in line
 
 
 def test_info_lists_the_classes(run, labelled):

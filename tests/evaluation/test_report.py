@@ -13,6 +13,7 @@ from minild import data, evaluation
 from minild.data.emoji import Emoji
 from minild.data.pictures import gather
 from minild.data.shapes import Shapes
+from minild.errors import UserError
 from minild.evaluation import (
     codebook_use,
     codes,
@@ -34,6 +35,8 @@ from minild.models import VQModel
 
 class FakePipeline:
     """Draws draw(caption); its autoencoder gives back what it got, plus `shift`."""
+
+    kinds = ("text",)
 
     def __init__(self, draw, shift=0.1, record=None):
         self.draw, self.guidance_scale = draw, (record or {}).get("guidance_scale", 7.5)
@@ -138,6 +141,12 @@ def test_rebuild_encodes_to_the_mean_in_batches(rng, monkeypatch):
     rebuilt = rebuild(pipeline.vae, pictures)
     assert rebuilt.dtype == np.float32 and rebuilt == pytest.approx(expected, abs=1e-5)
     assert 0 <= rebuilt.min() < rebuilt.max() <= 1
+
+
+def test_an_autoencoder_of_no_numbers_is_told(rng):
+    pictures = rng.integers(0, 256, (2, 8, 8, 3), np.uint8)
+    with pytest.raises(UserError, match="the autoencoder gave values that are no numbers"):
+        rebuild(FakePipeline(None, shift=np.nan).vae, pictures)
 
 
 def test_nearest_is_by_mean_squared_error(rng, monkeypatch):

@@ -20,7 +20,6 @@ from minild.training import leads, run, stage
 from minild.training.conditioning import EARLY, Choices, Conditioning, Frozen
 from minild.training.flat import flatten
 from minild.training.latent_diffusion import Denoiser, DiffusionObjective
-from minild.training.leads import random_masks
 from minild.training.presets import PRESETS, StagePreset
 from training.small import drawn
 
@@ -257,13 +256,6 @@ def test_a_visit_shows_one_of_the_values_or_nothing():
     assert np.bincount(second % 10) / 20_000 == pytest.approx([1 / 3] * 3, abs=0.015)
     later, _ = both.batch(rng, rows, EARLY)
     assert np.mean(later[later >= 0] % 10 == 0) == pytest.approx(1 / 3, abs=0.015)
-
-
-def test_random_masks_leave_something_and_draw_something():
-    masks = random_masks(np.random.default_rng(0), (400, 16, 24))
-    shares = masks.mean(axis=(1, 2))
-    assert shares.min() >= 1 / 16 and np.mean(shares == 1) == pytest.approx(0.1, abs=0.05)
-    assert 0.3 < shares.mean() < 0.8
 
 
 def test_a_semantic_map_shows_the_objects_where_they_are():
