@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from minild.backend import to_device
+from minild.backend import to_device, to_host
 from minild.diffusion import NOISE, SAMPLERS
 from minild.diffusion.guidance import classifier_guided, guided
 from minild.diffusion.variance import LEARNED
@@ -116,6 +116,16 @@ def draw_pictures(pipe, request, progress=False, mixing=None):
     mixing     mixing(rows, noise) -> mix: what `draw_latents` mixes into the pictures `rows`, a slice, whose noise is
                given, (N, h, w, c) on the host; None for nothing
     """
+    return _finish(pipe, request, progress, mixing, pipe.decode)
+
+
+def sample_latents(pipe, request, progress=False):
+    """The latents that the pictures of a Request would be decoded from, (N, h, w, c) on the host."""
+    return _finish(pipe, request, progress, None, to_host)
+
+
+def _finish(pipe, request, progress, mixing, finish):
+    """finish(latents) of all that is drawn, a host array for some of the pictures, joined."""
     h, w, _ = request.shape
     count, at_once = len(request.prompts), planning.pictures_at_once(pipe.device, h, w)
     guidance = encode(pipe, request)
@@ -128,16 +138,16 @@ def draw_pictures(pipe, request, progress=False, mixing=None):
         mix = mixing(rows, noise) if mixing else None
         for z in draw_latents(pipe, request, guidance.of(rows), noise, some, mix, request.start.of(rows)):
             bar.update(len(z))
-        return pipe.decode(z)
+        return finish(z)
 
     # The bar waits a second, so that quick work and refusals leave stderr clean.
     with (
         tqdm(total=count * (request.steps - request.start.skip), unit="step", delay=1, disable=not progress) as bar,
         planning.workers(pipe.device, h, w) as workers,
     ):
-        pictures = np.concatenate(list(workers(draw_rows, range(0, count, at_once))))
-    if not np.isfinite(pictures).all():
+        drawn = np.concatenate(list(workers(draw_rows, range(0, count, at_once))))
+    if not np.isfinite(drawn).all():
         wider = "float32, " if pipe.dtype == np.float16 else ""
         remedies = f"{wider}less guidance, latents of unit variance, or other weights"
         raise UserError(f"the model gave values that are no numbers in {pipe.dtype}: try {remedies}")
-    return pictures
+    return drawn

@@ -10,6 +10,7 @@
 Of every scene one of the two objects is replaced by another in the caption:
     inpaint     drawn inside the old object's box and 2 pixels around it
     img2img     drawn from the whole picture, at strength 0.6
+    edit        drawn from the noise that DDIM finds for the picture and its old caption
 Followed is what the judge of the data set reads as the new caption in full. The other object is kept where its box is
 as it was, within 0.1 of [0, 1] on average; the layout, where both objects' middles are, within a tenth of the width.
 """
@@ -75,15 +76,19 @@ def middles(dataset, scene, picture):
     return np.array([np.argwhere(half).mean(axis=0) if half.any() else (np.inf, np.inf) for half in halves])
 
 
-def inpaint(pipe, pictures, captions, masks, settings):
-    return pipe.inpaint(pictures, masks, captions, **settings)
+def inpaint(pipe, cases, seed, **settings):
+    return pipe.inpaint(cases.pictures, cases.masks, cases.captions, seed=seed, **settings)
 
 
-def image_to_image(pipe, pictures, captions, masks, settings):
-    return pipe.image_to_image(pictures, captions, STRENGTH, **settings)
+def image_to_image(pipe, cases, seed, **settings):
+    return pipe.image_to_image(cases.pictures, cases.captions, STRENGTH, seed=seed, **settings)
 
 
-TASKS = {"inpaint": inpaint, "img2img": image_to_image}
+def edit(pipe, cases, seed, **settings):
+    return pipe.edit(cases.pictures, cases.sources, cases.captions, **settings)
+
+
+TASKS = {"inpaint": inpaint, "img2img": image_to_image, "edit": edit}
 
 
 class Cases:
@@ -102,6 +107,7 @@ class Cases:
             self.kept.append(box(dataset, scene, 1 - which))
             mask[box(dataset, scene, which, AROUND)] = True
             mask[self.kept[-1]] = False
+        self.sources = [dataset._captions(scene)[0] for scene in self.before]
         self.captions = [dataset._captions(scene)[0] for scene in self.after]
 
     def measure(self, dataset, drawn):
@@ -136,10 +142,10 @@ def main(argv):
     dataset = data.load(pipe.record.get("dataset"), "test", pipe.record.get("size"))
     output = options.output or Path(__file__).with_name(f"tasks-{dataset.name}")
     cases = Cases(dataset, options.count, options.seed)
-    settings = {"steps": options.steps, "seed": options.seed, "progress": True}
+    settings = {"steps": options.steps, "progress": True}
     tiles, labels, results = [*cases.pictures[:SHOWN] / 255], ["given"] * SHOWN, {}
     for name in names:
-        drawn = TASKS[name](pipe, cases.pictures, cases.captions, cases.masks, settings)
+        drawn = TASKS[name](pipe, cases, options.seed, **settings)
         results[name] = cases.measure(dataset, drawn)
         tiles += [*drawn[:SHOWN]]
         labels += [f"{name}: {caption}" for caption in cases.captions[:SHOWN]]

@@ -1,0 +1,65 @@
+"""`minild edit`: a picture changed by changing its caption."""
+
+from minild.cli import arguments as options
+from minild.cli.pictures import fitting, read_image, tell_dropped, writable_paths, write, write_beside
+from minild.cli.terminal import note, without_warnings
+from minild.errors import UserError
+
+
+def add(commands):
+    details = (
+        "The picture is taken back to the noise that draws it by the caption --from, and drawn from there by --to: "
+        "what both captions say alike mostly stays. Prints the name of the file it wrote."
+    )
+    command = options.add_command(commands, "edit", run, "change a picture by changing its caption", details)
+    command.add_argument("image", type=options.path, metavar="IMAGE", help="the picture to begin with")
+    command.add_argument("--from", dest="source", required=True, metavar="TEXT", help="what it shows")
+    command.add_argument("--to", dest="target", required=True, metavar="TEXT", help="what it is to show")
+    options.add_model(command)
+    output = ".png, or .npy as float32 (1, H, W, 3) in [0, 1] (default: --to, as .png)"
+    command.add_argument("--output", type=options.path, metavar="FILE", help=output)
+    sheet = "write the picture and what became of it beside each other, too"
+    command.add_argument("--sheet", type=options.path, metavar="FILE.png", help=sheet)
+    options.add_steps(command, "steps of DDIM, there and back")
+    guidance = "guidance scale towards --to; less keeps more of the picture (default: 2)"
+    command.add_argument("--guidance", type=float, default=2.0, help=guidance)
+    size = "what the picture is made to fit, in pixels, multiples of the autoencoder's f"
+    command.add_argument("--size", type=options.size, metavar="H|HxW", help=size)
+    options.add_device(command)
+    options.add_dtype(command)
+    options.add_variant(command)
+
+
+def run(arguments):
+    """Change, write and name the picture."""
+    from minild.pipelines import load, output
+    from minild.pipelines.request import require_texts
+
+    captions = {"--from": arguments.source, "--to": arguments.target}
+    for option, caption in captions.items():
+        if not caption.strip():
+            raise UserError(f"{option} is empty: say what the picture {'shows' if option == '--from' else 'is to show'}")
+    require_texts(captions.values())
+    paths = writable_paths(arguments.output, arguments.target, 1)
+    if arguments.sheet:
+        output.require_writable(arguments.sheet)
+    pipeline = load(arguments.model, arguments.dtype, arguments.device, arguments.variant)
+    for line in pipeline.passed_over:
+        note(line)
+    pipeline.require_way("edit", pipeline.kinds == ("text",))
+    tell_dropped(pipeline.tokenizer, captions.values())
+    picture, _ = read_image(arguments.image, fitting(pipeline, arguments.size))
+    with without_warnings():
+        drawn = pipeline.edit(
+            picture, arguments.source, arguments.target, arguments.steps, arguments.guidance, progress=True
+        )
+    if arguments.sheet:
+        write_beside(arguments.sheet, [(arguments.source, picture / 255), (arguments.target, drawn[0])])
+    settings = {
+        "image": arguments.image.name,
+        "model": arguments.model or "emoji",
+        "steps": arguments.steps,
+        "guidance": arguments.guidance,
+        "dtype": arguments.dtype,
+    }
+    write(paths, drawn, [{"prompt": arguments.target, "from": arguments.source}], settings)
