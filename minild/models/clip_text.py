@@ -113,9 +113,10 @@ class Positions(Module):
 
     def backward(self, dy, cache):
         """dy (N, L, D) -> dx, which is dy."""
-        gradient = 0 * self.weight.data
-        gradient[: dy.shape[1]] = dy.sum(axis=0)
-        self.weight.accumulate(gradient)
+        if not self.weight.frozen:
+            gradient = 0 * self.weight.data
+            gradient[: dy.shape[1]] = dy.sum(axis=0)
+            self.weight.accumulate(gradient)
         return dy
 
 

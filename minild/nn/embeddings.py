@@ -1,6 +1,8 @@
 """Embeddings of what leads a U-Net beside its latents: the timestep, a class, a representation made elsewhere."""
 
+from minild.backend import get_array_module
 from minild.engine import run
+from minild.nn.around import Around
 from minild.nn.layers import SILU, Identity, LayerNorm, Linear
 from minild.nn.module import Module, Parameter
 from minild.ops.embedding import timestep_embedding, token_embedding
@@ -59,6 +61,31 @@ class LabelEmbedding(Module):
     def backward(self, dy, cache):
         """dy (N, width). Adds to the weight's gradient; labels have none, so None is returned."""
         self.weight.accumulate(cache.backward(dy))
+
+
+class LearntVectors(Around):
+    """An Embedding of ids (N, L) in which some tokens have vectors of their own: those that are trained.
+
+    first: the first of the tokens' ids, which follow each other. vectors (n, D) are no parameters of the model.
+    """
+
+    def __init__(self, embedding, first, vectors):
+        super().__init__(embedding)
+        self.first, self.vectors = first, Parameter(vectors.shape, 0.0)
+        self.vectors.data = vectors
+
+    def forward(self, ids):
+        """ids (N, L) integers -> y (N, L, D)."""
+        xp, mine = get_array_module(ids), (ids >= self.first) & (ids < self.first + len(self.vectors.data))
+        y, others = self.module.forward(ids)
+        own, call = run(token_embedding, xp.where(mine, ids - self.first, 0), self.vectors.value)
+        return xp.where(mine[..., None], own, y), (others, call, mine)
+
+    def backward(self, dy, cache):
+        """dy (N, L, D). Adds to the gradients of both; ids have none, so nothing is returned."""
+        others, call, mine = cache
+        self.module.backward(dy * ~mine[..., None], others)
+        self.vectors.accumulate(call.backward(dy * mine[..., None]))
 
 
 class ImageProjection(Module):

@@ -6,6 +6,7 @@ that belongs to it. Under inference it is None.
 """
 
 from minild.engine import run
+from minild.nn.frozen import conv2d_input_gradient, linear_input_gradient, without_cache
 from minild.nn.module import Buffer, Module, Parameter
 from minild.ops.activation import geglu, gelu, leaky_relu, quick_gelu, relu, silu
 from minild.ops.conv import conv2d
@@ -25,10 +26,13 @@ class Linear(Module):
 
     def forward(self, x):
         """x (..., Cin) -> y (..., Cout)."""
-        return run(linear, x, self.weight.value, self.bias.value if self.bias else None)
+        arguments = x, self.weight.value, self.bias.value if self.bias else None
+        return (without_cache(linear, *arguments), None) if self.weight.frozen else run(linear, *arguments)
 
     def backward(self, dy, cache):
         """dy (..., Cout) -> dx (..., Cin)."""
+        if self.weight.frozen:
+            return linear_input_gradient(dy, self.weight.value)
         dx, dweight, dbias = cache.backward(dy)
         self.weight.accumulate(dweight)
         if self.bias:
@@ -50,10 +54,13 @@ class Conv2d(Module):
     def forward(self, x):
         """x (N, H, W, Cin) -> y (N, Ho, Wo, Cout)."""
         bias = self.bias.value if self.bias else None
-        return run(conv2d, x, self.weight.value, bias, self.stride, self.padding)
+        arguments = x, self.weight.value, bias, self.stride, self.padding
+        return (without_cache(conv2d, *arguments), x.shape) if self.weight.frozen else run(conv2d, *arguments)
 
     def backward(self, dy, cache):
         """dy (N, Ho, Wo, Cout) -> dx (N, H, W, Cin)."""
+        if self.weight.frozen:
+            return conv2d_input_gradient(dy, self.weight.value, cache, self.stride, self.padding)
         dx, dweight, dbias = cache.backward(dy)
         self.weight.accumulate(dweight)
         if self.bias:
@@ -155,7 +162,8 @@ class Embedding(Module):
 
     def backward(self, dy, cache):
         """dy (N, L, D). Adds to the weight's gradient; ids have none, so nothing is returned."""
-        self.weight.accumulate(cache.backward(dy))
+        if not self.weight.frozen:
+            self.weight.accumulate(cache.backward(dy))
 
 
 class Stateless(Module):

@@ -22,11 +22,13 @@ class Parameter:
     ("uniform", bound).
 
     Values are drawn by `initialise`, or at their first use: a model that is about to be loaded never draws any.
+
+    One that is `frozen` is used but not trained: it takes no gradient, and layers do not compute any (nn.frozen).
     """
 
     def __init__(self, shape, init, layout=None):
         self.shape, self.init, self.layout = tuple(shape), init, layout
-        self.grad = None
+        self.grad, self.frozen = None, False
         self._data = None
 
     @property
@@ -65,7 +67,12 @@ class Parameter:
             self.data = (mean + rng.standard_normal(self.shape) * init[1]).astype(dtype)
 
     def accumulate(self, gradient):
-        """Add to .grad. The gradient must be an array of the caller's own making: it is kept if it is the first."""
+        """Add to .grad. The gradient must be an array of the caller's own making: it is kept if it is the first.
+
+        Nothing happens to one that is frozen.
+        """
+        if self.frozen:
+            return
         if self.grad is None:
             self.grad = gradient
         else:
@@ -170,6 +177,12 @@ class Module:
         """Set every gradient to zeros, in place."""
         for parameter in self.parameters():
             parameter.zero_grad()
+
+    def freeze(self):
+        """Let no parameter below be trained from now on: they have no gradient, and get none."""
+        for parameter in self.parameters():
+            parameter.frozen, parameter.grad = True, None
+        return self
 
     def astype(self, dtype):
         """Convert every parameter and buffer in place; gradients are dropped."""
