@@ -184,11 +184,14 @@ def _open_shards(index):
     return Weights({key: shards[name][key] for key, name in places.items()})
 
 
-def write_weights(path, state):
-    """Write {key: host array} as safetensors, first beside the place and then in one move: never half a file."""
+def write_weights(path, state, metadata=None):
+    """Write {key: host array} as safetensors, first beside the place and then in one move: never half a file.
+
+    metadata: {key: text} for its header.
+    """
     beside = Path(path).with_suffix(".partial")
     beside.touch()
     mode = beside.stat().st_mode
-    save_file(state, beside, metadata={"format": "pt"})
+    save_file(state, beside, metadata={"format": "pt", **(metadata or {})})
     beside.chmod(mode)  # as any new file's: the library makes its own, for the owner alone
     os.replace(beside, path)

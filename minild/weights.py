@@ -94,6 +94,21 @@ class Weights(Mapping):
 def open_safetensors(path):
     """The Weights in a safetensors file. UserError, naming the file, where it is missing or broken."""
     path = Path(path)
+    header, size = _header(path)
+    try:
+        return Weights(_tensors(path, header, size))
+    except (ValueError, RecursionError) as error:  # a JSON too deep is a RecursionError
+        raise UserError(f"{path} is not a whole safetensors file: {error}") from None
+
+
+def safetensors_metadata(path):
+    """{key: text} that a file that can be opened says of itself; {} where that is nothing."""
+    stated = json.loads(_header(Path(path))[0]).get("__metadata__")
+    return stated if isinstance(stated, dict) else {}
+
+
+def _header(path):
+    """The bytes of a file's header, and the file's size. UserError where there is none."""
     refuse_pickle(path)
     try:
         size = path.stat().st_size
@@ -106,12 +121,12 @@ def open_safetensors(path):
                 raise UserError(f"{path} only points to the weights: run `git lfs pull` in its folder")
             else:
                 raise ValueError(f"its header would take {length:,} of {size:,} bytes")
-        return Weights(_tensors(path, header, size))
+        return header, size
     except FileNotFoundError:
         raise UserError(f"cannot read {path}: no such file") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:  # a JSON too deep is a RecursionError
+    except ValueError as error:
         raise UserError(f"{path} is not a whole safetensors file: {error}") from None
 
 

@@ -25,7 +25,7 @@ ROOMS = {
     "pretrained": ["weights", "backend", "errors"],
     "tokenizer_files": ["pretrained", "errors"],
     "tokenizer": ["tokenizer_files", "pretrained", "errors"],
-    "models": ["nn", "engine", "ops", "pretrained", "backend", "random", "errors"],
+    "models": ["nn", "engine", "ops", "pretrained", "weights", "backend", "random", "errors"],
     "diffusion": ["engine", "ops", "backend", "random", "errors"],
     "data": ["errors"],
     "pipelines": [

@@ -35,11 +35,11 @@ def run(arguments):
     from minild.pipelines import load, output
     from minild.pipelines.request import require_texts
 
-    captions = {"--from": arguments.source, "--to": arguments.target}
-    for option, caption in captions.items():
+    captions = arguments.source, arguments.target
+    for option, caption, what in zip(("--from", "--to"), captions, ("shows", "is to show")):
         if not caption.strip():
-            raise UserError(f"{option} is empty: say what the picture {'shows' if option == '--from' else 'is to show'}")
-    require_texts(captions.values())
+            raise UserError(f"{option} is empty: say what the picture {what}")
+    require_texts(captions)
     paths = writable_paths(arguments.output, arguments.target, 1)
     if arguments.sheet:
         output.require_writable(arguments.sheet)
@@ -47,7 +47,7 @@ def run(arguments):
     for line in pipeline.passed_over:
         note(line)
     pipeline.require_way("edit", pipeline.kinds == ("text",))
-    tell_dropped(pipeline.tokenizer, captions.values())
+    tell_dropped(pipeline.tokenizer, captions)
     picture, _ = read_image(arguments.image, fitting(pipeline, arguments.size))
     with without_warnings():
         drawn = pipeline.edit(

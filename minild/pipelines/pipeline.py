@@ -14,6 +14,8 @@ from minild.pipelines.folder import read_pipeline, write_pipeline
 from minild.pipelines.image_to_image import image_to_image
 from minild.pipelines.inpainting import inpaint, outpaint
 from minild.pipelines.interpolation import interpolate
+from minild.pipelines.learnt_tokens import load_embeddings
+from minild.pipelines.loras import Loras
 from minild.pipelines.request import requested
 from minild.pipelines.scheduler_config import DEFAULT_SAMPLER
 
@@ -36,6 +38,7 @@ class Pipeline:
     refusal                   why there is no sampler, in words
     passed_over               lines on what the folder holds and the models do not need, such as fields that only
                               training reads
+    loras                     the Loras that were added: their scales, merging, removing
     """
 
     def __init__(
@@ -52,7 +55,7 @@ class Pipeline:
     ):
         self.vae, self.text_encoder, self.tokenizer, self.unet = vae, text_encoder, tokenizer, unet
         self.schedule, self.record, self.sampler, self.refusal = schedule, record or {}, sampler, refusal
-        self.passed_over = passed_over
+        self.passed_over, self.loras = passed_over, Loras(self)
 
     def __repr__(self):
         parts = [part for part in ("vae", "text_encoder", "unet") if getattr(self, part)]
@@ -226,6 +229,14 @@ class Pipeline:
         if not fits:
             kinds, way = "+".join(self.kinds), WAYS.get(self.kinds[-1], "condition_to_image in Python")
             raise UserError(f"{name} is not for this model: what leads it is {kinds}, so use {way}")
+
+    def load_lora(self, path, scale=1.0, name=None):
+        """Add low-rank updates from a file -> their name. Several add up, each by its scale; see `loras`."""
+        return self.loras.load(path, scale, name)
+
+    def load_textual_inversion(self, path, token=None):
+        """Add a learnt token from a file -> the token, to be used in prompts (learnt_tokens.load_embeddings)."""
+        return load_embeddings(self, path, token)
 
     def save_pretrained(self, folder, dtype="float32"):
         """Write a folder that the reference's StableDiffusionPipeline opens, the weights in `dtype`."""
