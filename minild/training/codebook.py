@@ -52,7 +52,8 @@ class VQObjective(RebuildingObjective):
         """Let the tracker follow, and move the codes -> the losses and its metrics."""
         losses = dict(losses)
         rows, codebook = losses.pop("rows"), autoencoder.quantize.embedding.weight.data
-        order = rng.permutation(rows["codes"].size) if self.tracker.moves and progress < LAST_REVIVAL else None
+        revives = self.tracker.moves and (progress < LAST_REVIVAL or not self.tracker.steps)
+        order = rng.permutation(rows["codes"].size) if revives else None
         return losses | self.tracker.follow(codebook, rows["codes"], rows["latents"], order)
 
 
@@ -112,7 +113,8 @@ class CodebookTracker:
     def follow(self, codebook, codes, latents, order=None):
         """Follow a batch's codes (N, h, w) and latents (N, h, w, D); with `moves`, change `codebook` (K, D) in place.
 
-        order: a host permutation of the N h w latents by which dead codes are revived; None revives none.
+        order: a host permutation of the N h w latents by which dead codes are revived; None revives none. The first
+        batch needs it where codes move: a code that begins as no latent would begin at 0.
         -> {name: number on the device}:
         codebook_use        the share of codes that a latent took within the last WINDOW steps
         perplexity          exp of the entropy of `shares`: K where all are taken alike, 1 where one is always taken

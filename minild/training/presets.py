@@ -6,6 +6,8 @@ from minild.diffusion import FLOW_CLASS
 from minild.diffusion.variance import LEARNED
 from minild.errors import UserError
 from minild.pipelines.conditions import condition_kinds
+from minild.training.latent_diffusion import TIMES
+from minild.training.muon import OPTIMIZERS
 
 # What the U-Net learns to tell, by name: the fields of scheduler_config.json that say so.
 OBJECTIVES = {
@@ -51,6 +53,9 @@ class StagePreset:
     weight_decay: float = 0.01
     largest_norm: float = 1.0
     optimizer: str = "adamw"
+
+    def __post_init__(self):
+        one_of("optimizer", self.optimizer, OPTIMIZERS)
 
 
 @dataclass(frozen=True)
@@ -119,6 +124,10 @@ class Preset:
     guidance_scale: float = 3.5
     condition: str = "text"
     schedule: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        """UserError for a name that is none; those of CHOICES are looked at by `choose`, when a training begins."""
+        one_of("times", self.times, TIMES)
 
     def choose(self, **names):
         """The preset with other choices: {"objective": "flow"}, say; None is its own. UserError for an unknown name."""

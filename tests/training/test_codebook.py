@@ -122,9 +122,10 @@ def test_more_dead_codes_than_latents_share_them():
     assert sums.ravel() == pytest.approx([0, 8, 7, 8]) and counts == pytest.approx([4, 1, 1, 1])
 
 
-def test_at_first_every_code_begins_as_a_latent(rng):
+@pytest.mark.parametrize("budget", [{"steps": 1}, {"steps": 10, "taken": 9}])  # the latter, of a hasty training
+def test_at_first_every_code_begins_as_a_latent(budget):
     model, objective = vq_model(), vq_objective(moves=True)
-    list(training_steps(model, objective, PRESET, Budget(steps=1), np.random.default_rng(3)))
+    list(training_steps(model, objective, PRESET, Budget(**budget), np.random.default_rng(3)))
     fresh = vq_model()
     (pictures,) = objective.batch(np.random.default_rng(3), PRESET.batch_size, 0.0)
     z = fresh.encode((pictures / 127.5 - 1).astype("f")).reshape(-1, 4)

@@ -131,6 +131,13 @@ def test_a_fixed_variance_needs_no_channels(tmp_path):
     assert load(tmp_path).unet.config["out_channels"] == 4
 
 
+def test_unknown_names_in_a_preset_are_refused_when_it_is_made():
+    with pytest.raises(UserError, match="unknown times 'cosine': use one of uniform, logit_normal"):
+        dataclasses.replace(PRESET, times="cosine")
+    with pytest.raises(UserError, match="unknown optimizer 'sgd': use one of adamw, muon"):
+        StagePreset(learning_rate=1e-3, batch_size=8, optimizer="sgd")
+
+
 def test_an_unknown_objective_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(UserError, match="unknown objective 'eps': use one of epsilon, v_prediction, sample, zero-snr"):
         training.train("shapes", tmp_path / "out", steps=1, objective="eps")
