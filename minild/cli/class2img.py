@@ -68,6 +68,8 @@ def _settings(arguments, pipeline, guidance):
         "sampler": arguments.sampler or pipeline.sampler,
         "dtype": arguments.dtype,
     }
+    if arguments.variant:
+        settings["variant"] = arguments.variant
     if arguments.own_ops:
         settings["with"] = arguments.own_ops.name
     if arguments.classifier:

@@ -38,6 +38,16 @@ def test_class2img_writes_pngs(run, labelled, tmp_path):
             assert image.text.items() >= said.items()
 
 
+def test_the_picture_says_which_weights_drew_it(run, labelled, tmp_path):
+    shutil.copytree(labelled, tmp_path / "pipe")
+    for part in ("vae", "unet"):
+        weights = tmp_path / "pipe" / part / "diffusion_pytorch_model.safetensors"
+        shutil.copy(weights, weights.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    assert run("class2img", 0, "--model", "pipe", "--steps", 1, "--variant", "fp16", "--output", "a.png")[0] == 0
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.text["variant"] == "fp16" and image.text["model"] == "pipe"
+
+
 def test_class2img_writes_numbers(run, labelled, tmp_path):
     options = "--output", "both.npy", "--guidance", 1, "--sampler", "euler", "--seed", "4,9"
     assert run("class2img", "star", "CIRCLE", "--model", labelled, "--steps", 2, *options) == (0, "both.npy\n", "")
@@ -49,6 +59,7 @@ def test_class2img_writes_numbers(run, labelled, tmp_path):
     (["cat"], "no class 'cat': there are 0 circle, 1 red square, 2 star"),
     (["3"], "no class '3': there are 0 circle, 1 red square, 2 star"),
     (["-1"], "no class"),
+    (["star", "--count", 10**11], "100,000,000,000 pictures are too many for one command: ask for 10,000 at most"),
     ([], "required: LABEL"),
     (["star", "--steps", 0], "--steps"),
     (["star", "--seed", "1,2"], "2 seeds for 1 picture"),
