@@ -1,7 +1,7 @@
 """`minild class2img`: pictures of a class, by a model that labels lead."""
 
 from minild.cli import arguments as options
-from minild.cli.pictures import asked_seeds, several, writable_paths, write
+from minild.cli.pictures import asked_seeds, how_drawn, several, writable_paths, write
 from minild.cli.terminal import note, without_warnings
 
 
@@ -61,15 +61,7 @@ def run(arguments):
 
 def _settings(arguments, pipeline, guidance):
     """What a PNG says of how it was drawn, beside class and seed."""
-    settings = {
-        "model": arguments.model,
-        "steps": arguments.steps,
-        "guidance": guidance,
-        "sampler": arguments.sampler or pipeline.sampler,
-        "dtype": arguments.dtype,
-    }
-    if arguments.variant:
-        settings["variant"] = arguments.variant
+    settings = how_drawn(arguments, guidance, arguments.sampler or pipeline.sampler)
     if arguments.own_ops:
         settings["with"] = arguments.own_ops.name
     if arguments.classifier:

@@ -1,7 +1,7 @@
 """`minild edit`: a picture changed by changing its caption."""
 
 from minild.cli import arguments as options
-from minild.cli.pictures import fitting, read_image, tell_dropped, writable_paths, write, write_beside
+from minild.cli.pictures import fitting, how_drawn, read_image, tell_dropped, writable_paths, write, write_beside
 from minild.cli.terminal import note, without_warnings
 from minild.errors import UserError
 
@@ -55,11 +55,5 @@ def run(arguments):
         )
     if arguments.sheet:
         write_beside(arguments.sheet, [(arguments.source, picture / 255), (arguments.target, drawn[0])])
-    settings = {
-        "image": arguments.image.name,
-        "model": arguments.model or "emoji",
-        "steps": arguments.steps,
-        "guidance": arguments.guidance,
-        "dtype": arguments.dtype,
-    }
+    settings = how_drawn(arguments, arguments.guidance, "ddim", image=arguments.image.name)
     write(paths, drawn, [{"prompt": arguments.target, "from": arguments.source}], settings)

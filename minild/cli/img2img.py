@@ -4,6 +4,7 @@ from minild.cli import arguments as options
 from minild.cli.pictures import (
     asked_seeds,
     fitting,
+    how_drawn,
     read_image,
     several,
     tell_dropped,
@@ -142,16 +143,8 @@ def _run(arguments, draw, told):
         pictures, beside = draw(pipeline, picture, own, asked)
     texts = [{"prompt": prompt, "seed": seed} for prompt, seed in zip(prompts, seeds)]
     guidance = pipeline.guidance_scale if arguments.guidance is None else arguments.guidance
-    settings = {
-        "image": arguments.image.name,
-        **told,
-        "negative_prompt": arguments.negative_prompt,
-        "model": arguments.model or "emoji",
-        "steps": arguments.steps,
-        "guidance": guidance,
-        "sampler": arguments.sampler or pipeline.sampler,
-        "dtype": arguments.dtype,
-    }
+    told = {"image": arguments.image.name, **told, "negative_prompt": arguments.negative_prompt}
+    settings = how_drawn(arguments, guidance, arguments.sampler or pipeline.sampler, **told)
     if arguments.sheet:
         drawn = [(arguments.prompt, each) for each in pictures]
         write_beside(arguments.sheet, [(arguments.image.name, picture / 255), *beside, *drawn])

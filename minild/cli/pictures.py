@@ -49,6 +49,13 @@ def write(paths, pictures, texts, settings):
     answer(*paths)
 
 
+def how_drawn(arguments, guidance, sampler, **more):
+    """What a PNG says of how it was drawn, beside what is told of each picture."""
+    settings = {**more, "model": arguments.model or "emoji", "steps": arguments.steps, "guidance": guidance}
+    settings |= {"sampler": sampler, "dtype": arguments.dtype}
+    return settings | ({"variant": arguments.variant} if arguments.variant else {})
+
+
 def tell_dropped(tokenizer, texts):
     """A note where a text is longer than the context: what of it is left out."""
     for text in dict.fromkeys(texts):

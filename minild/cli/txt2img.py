@@ -3,7 +3,7 @@
 import time
 
 from minild.cli import arguments as options
-from minild.cli.pictures import asked_seeds, several, tell_dropped, writable_paths, write
+from minild.cli.pictures import asked_seeds, how_drawn, several, tell_dropped, writable_paths, write
 from minild.cli.terminal import note, without_warnings
 from minild.errors import UserError
 
@@ -118,16 +118,8 @@ def _tell_unused(arguments, guidance):
 
 def _settings(arguments, pipeline, guidance):
     """What a PNG says of how it was drawn, beside prompt and seed. No dates: a seed gives one file, byte for byte."""
-    settings = {
-        "negative_prompt": arguments.negative_prompt,
-        "model": arguments.model or "emoji",
-        "steps": arguments.steps,
-        "guidance": guidance,
-        "sampler": arguments.sampler or pipeline.sampler,
-        "dtype": arguments.dtype,
-    }
-    if arguments.variant:
-        settings["variant"] = arguments.variant
+    sampler = arguments.sampler or pipeline.sampler
+    settings = how_drawn(arguments, guidance, sampler, negative_prompt=arguments.negative_prompt)
     if arguments.clip_skip:
         settings["clip_skip"] = arguments.clip_skip
     if arguments.guidance_rescale:
