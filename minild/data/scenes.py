@@ -1,9 +1,9 @@
 """Scenes: captioned pictures of 64 x 64 pixels, two real emoji on a ground, drawn on the fly.
 
 "a lobster above a bus on the sea": the caption says all there is to see but the sizes and the exact places, so that a
-drawn picture can be judged by machine (scene_judge.py). Everything stands on a grid of 4 pixels and is a multiple of 4
-wide: finer places say nothing that a caption asks for, and there would be 16 times as many pictures of each emoji for
-an autoencoder of f = 8 to learn.
+drawn picture can be judged by machine (scene_judge.py). Everything stands on a grid of 8 pixels and is a multiple of 8
+wide: finer places say nothing that a caption asks for, and there would be several times as many pictures of each emoji
+to learn, in pixels and in the latents of an autoencoder of f = 8.
 
 The two hundred names are of things that one calls "a" or "an". Two hundred are as many as two processor cores learn to
 draw within two hours. Seventy well-known ones were taken first; then, one after the other, of all that were left the
@@ -50,9 +50,10 @@ NAMES = (
 WITHHELD = frozenset(frozenset(pair) for pair in zip(NAMES[:100], NAMES[100:]))
 
 BASE = 64  # the picture's width that places and sizes are measured in
-GRID = 4  # places and sizes are multiples of it
-SIZES = (20, 24, 28)  # an emoji's longer side, in pixels of a 64 x 64 picture
-MARGIN, GAP, SHIFT = 0, 4, 8  # least distance to the edge, between emoji, and the most they are out of line (pixels)
+GRID = 8  # places and sizes are multiples of it
+SIZES = (24, 32)  # an emoji's longer side, in pixels of a 64 x 64 picture
+PAIRS = ((24, 24), (24, 32), (32, 24))  # what both may be: two of 32 would leave no gap
+MARGIN, GAP, SHIFT = 0, 8, 16  # least distance to the edge, between emoji, and the most they are out of line (pixels)
 
 _CAPTION = re.compile(rf"an? (.+?) ({'|'.join([*INVERSE, *INVERSE.values()])}) an? (.+?) ({'|'.join(GROUNDS)})")
 _CANONICAL = {name.lower(): name for name in NAMES}
@@ -65,7 +66,7 @@ class Scene:
     objects    (name, name), of NAMES, which differ
     relation   "above" or "left of"
     ground     a key of GROUNDS
-    sizes      (int, int), of SIZES
+    sizes      (int, int), of PAIRS
     places     ((top, left), (top, left)), in pixels of a 64 x 64 picture
     texture    (top, left), where the ground is cut out of its tile
     """
@@ -74,7 +75,7 @@ class Scene:
     relation: str
     ground: str
     sizes: tuple = (24, 24)
-    places: tuple = ((4, 20), (36, 20))
+    places: tuple = ((0, 16), (32, 16))
     texture: tuple = (0, 0)
 
     @property
@@ -149,7 +150,7 @@ class Scenes(DrawnScenes):
 
     def _scene(self, rng, i):
         while True:
-            u = rng.random(13)
+            u = rng.random(12)
             first, second = pick(NAMES, u[0]), pick(NAMES, u[1])
             withheld = self.split == "test" and i % 4 == 3
             if withheld:
@@ -160,8 +161,8 @@ class Scenes(DrawnScenes):
             if first == second or (frozenset(scene[:2]) in WITHHELD) != withheld:
                 continue
             if held_out(captions(scene)[0]) == (self.split == "test"):
-                sizes = pick(SIZES, u[4]), pick(SIZES, u[5])
-                return Scene(scene[:2], relation, ground, sizes, _places(relation, sizes, u[6:11]), _texture(u[11:]))
+                sizes = pick(PAIRS, u[4])
+                return Scene(scene[:2], relation, ground, sizes, _places(relation, sizes, u[5:10]), _texture(u[10:]))
 
     def _captions(self, scene):
         return captions(scene)

@@ -215,10 +215,10 @@ EMOJI = Preset(
     guidance_scale=2.0,
 )
 SCENES = Preset(
-    minutes=105,
-    autoencoder_share=0.43,
+    minutes=45,
+    autoencoder_share=0.4,
     autoencoder=StagePreset(learning_rate=1.5e-3, batch_size=8, optimizer="muon"),
-    diffusion=StagePreset(learning_rate=1e-3, batch_size=64, optimizer="muon"),
+    diffusion=StagePreset(learning_rate=1.5e-3, batch_size=64, optimizer="muon"),
     size=64,
     channels=(32, 64, 64, 128),
     latent_channels=16,

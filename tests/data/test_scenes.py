@@ -39,13 +39,13 @@ def test_emoji_keep_apart_and_the_relation_is_plain(split):
         a, b = scene.sizes
         along, across = (ya + a - yb, xa + a / 2 - xb - b / 2), (xa + a - xb, ya + a / 2 - yb - b / 2)
         gap, shift = along if scene.relation == "above" else across
-        assert gap <= -4 and abs(shift) <= 10
-        assert not any(number % 4 for number in (ya, xa, yb, xb, a, b))
+        assert gap <= -8 and abs(shift) <= 20 < (a + b) / 2  # along the relation apart, across it not
+        assert not any(number % 8 for number in (ya, xa, yb, xb, a, b))
         assert min(ya, xa, yb, xb) >= 0 and max(ya + a, xa + a, yb + b, xb + b) <= 64
 
 
 def test_the_caption_says_what_is_drawn():
-    scene = Scene(("owl", "ear of corn"), "left of", "in the night sky", (28, 20), ((8, 4), (12, 40)))
+    scene = Scene(("owl", "ear of corn"), "left of", "in the night sky", (32, 24), ((8, 0), (16, 40)))
     assert captions(scene) == (
         "an owl left of an ear of corn in the night sky",
         "an ear of corn right of an owl in the night sky",
