@@ -5,27 +5,28 @@ from pathlib import Path
 from minild.errors import UserError
 
 
-def load(name_or_folder, split="train", size=32):
+def load(name_or_folder, split="train", size=None):
     """The data set "shapes", "emoji" or "scenes", or the pictures in a folder (minild.data.folder) -> a dataset d.
 
     len(d); d[i] -> ((size, size, 3) uint8 picture, caption); d.captions(i) -> all its true captions; d.name.
-    split: "train" or "test". The names go before folders called so. UserError for anything else.
+    split: "train" or "test". size: in pixels; None is the set's own, 64 for the scenes and 32 for all others. The names
+    go before folders called so. UserError for anything else.
     """
-    name = str(name_or_folder)
+    name, how = str(name_or_folder), {"split": split} | ({} if size is None else {"size": size})
     if name == "shapes":
         from minild.data.shapes import Shapes
 
-        return Shapes(split, size)
+        return Shapes(**how)
     if name == "emoji":
         from minild.data.emoji import Emoji
 
-        return Emoji(split, size)
+        return Emoji(**how)
     if name == "scenes":
         from minild.data.scenes import Scenes
 
-        return Scenes(split, size)
+        return Scenes(**how)
     if name and Path(name).is_dir():
         from minild.data.folder import ImageFolder
 
-        return ImageFolder(name, split, size)
+        return ImageFolder(name, **how)
     raise UserError(f"no data set {name!r}: use shapes, emoji, scenes or a folder of captioned pictures")

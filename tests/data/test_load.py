@@ -22,6 +22,11 @@ def test_the_library_s_own_sets(name, kind):
     assert data.load(name, size=64)[0][0].shape == (64, 64, 3)
 
 
+def test_a_set_s_own_size():
+    sides = {name: data.load(name)[0][0].shape[0] for name in ("shapes", "emoji", "scenes")}
+    assert sides == {"shapes": 32, "emoji": 32, "scenes": 64}
+
+
 def test_a_folder(tmp_path):
     (tmp_path / "blue_bird").mkdir()
     Image.new("RGB", (20, 20), (0, 0, 255)).save(tmp_path / "blue_bird" / "1.png")
