@@ -42,7 +42,10 @@ def add(commands):
     length.add_argument("--minutes", type=options.at_least(0, float), help="stop both stages within this time")
     length.add_argument("--steps", type=options.at_least(1, int), help="stop each stage after this many steps")
     options.add_seed(command)
-    size = "of the pictures, in pixels, a multiple of f = 4 (default: 32; for scenes and perceptual 64)"
+    size = (
+        "of the pictures, in pixels: a multiple of 4, of 32 for shapes, of 64 for scenes; for emoji a divisor of 64 "
+        "(default: 32; for scenes and perceptual 64)"
+    )
     command.add_argument("--size", type=options.at_least(1, int), help=size)
     regularisation = "of the latents: a little KL, or vq, a codebook (default: the data set's preset, kl)"
     command.add_argument("--regularisation", choices=["kl", "vq"], help=regularisation)

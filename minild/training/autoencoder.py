@@ -4,6 +4,7 @@ import contextlib
 from typing import Any, NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 from minild.backend import get_array_module, to_device, to_host
 from minild.data.pictures import to_signed
@@ -135,5 +136,6 @@ def encode_pictures(autoencoder, pictures, batch=64):
 
     starts = range(0, len(pictures), batch)
     with side_by_side() if autoencoder.device == "cpu" else contextlib.nullcontext(map) as map_on_cores:
-        means, deviations = zip(*map_on_cores(encode, starts))
+        encoded = tqdm(map_on_cores(encode, starts), desc="encode", total=len(starts), unit="batch", delay=1)
+        means, deviations = zip(*encoded)
     return np.concatenate(means), np.concatenate(deviations)

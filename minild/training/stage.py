@@ -1,6 +1,7 @@
 """What goes on around the steps of a stage: journal, sample sheets, saves, and an orderly stop on Ctrl-C."""
 
 import signal
+import sys
 import threading
 
 from minild.training.journal import Journal
@@ -16,7 +17,7 @@ def run_stage(name, steps, batch_size, budget, folder, draw_sheet, save):
     draw_sheet(path) draws what the model makes of the samples; save() writes what a resume needs, now and then and at
     the end. Ctrl-C lets the step in hand end, saves, and is then passed on as KeyboardInterrupt; a second one is not
     held up. watch.Diverged where a loss or the gradient is no number any more: nothing is then drawn or saved, and what
-    was saved before stays.
+    was saved before stays. A stage that ends without a step says so on stderr.
     """
     saved_at, sheet, watch = budget.elapsed, int(budget.progress * SHEETS) + 1, Watch(name)
     with Journal(folder, name, budget, batch_size) as journal, _HeldInterrupt() as interrupt:
@@ -37,6 +38,8 @@ def run_stage(name, steps, batch_size, budget, folder, draw_sheet, save):
         save()
         if interrupt.came:
             raise KeyboardInterrupt
+    if not budget.taken:
+        print(f"minild: stage {name} had no time for a step and learned nothing: give more time", file=sys.stderr)
 
 
 class _HeldInterrupt:

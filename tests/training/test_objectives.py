@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from models.tiny import AUTOENCODER
+from tqdm import tqdm
 
 from minild.data.pictures import to_signed
 from minild.diffusion import FlowSchedule, NoiseSchedule
@@ -115,6 +116,15 @@ def test_encode_pictures_is_encode(device):
     means, deviations = encode_pictures(autoencoder().to(device), pictures, batch=3)
     np.testing.assert_allclose(means, posterior.mean, atol=1e-5)
     np.testing.assert_allclose(deviations, np.exp(posterior.logvar / 2), rtol=1e-4)
+
+
+def test_encode_pictures_shows_a_bar(monkeypatch, capsys):
+    def at_once(work, delay, **settings):
+        return tqdm(work, **settings)
+
+    monkeypatch.setattr(stage_one, "tqdm", at_once)
+    encode_pictures(autoencoder(), autoencoder_objective().pictures, batch=3)
+    assert "encode: 100%" in capsys.readouterr().err
 
 
 # Counts below are of 20,000 draws: a share is off by more than 0.015 once in some ten thousand trials, at most.

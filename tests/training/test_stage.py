@@ -71,6 +71,13 @@ def test_a_finished_stage_takes_no_step(run):
     assert steps.progresses == [] and steps.ended
 
 
+@pytest.mark.parametrize(("seconds", "told"), [(10, True), (60, False)])
+def test_a_stage_without_time_for_a_step_says_so(run, monkeypatch, capsys, seconds, told):
+    monkeypatch.setattr(Budget, "elapsed", property(lambda self: 20.0 + self.taken))
+    run(Steps(Budget(seconds=seconds)))
+    assert ("stage diffusion had no time for a step" in capsys.readouterr().err) == told
+
+
 def test_a_stage_saves_now_and_then(run, monkeypatch):
     monkeypatch.setattr(stage, "SHEETS", 1)
     budget = Budget(steps=6)
