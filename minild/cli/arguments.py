@@ -53,6 +53,16 @@ def seeds(text):
     return numbers if len(numbers) > 1 else numbers[0]
 
 
+def lora(text):
+    """An argparse type: (path, scale) of "FILE", or "FILE:0.8"."""
+    file, colon, number = text.rpartition(":")
+    try:
+        scale = float(number)
+    except ValueError:  # all of it is a name, be there a colon in it or not
+        return path(text), 1.0
+    return (path(file), scale) if colon else (path(text), 1.0)
+
+
 def size(text):
     """The (height, width) of a text such as "64" or "48x64"."""
     try:
@@ -72,6 +82,14 @@ def add_model(command):
 def add_variant(command):
     variant = "weights to read where a model has several: fp16 or non_ema, say (default: those that have no such name)"
     command.add_argument("--variant", type=name, metavar="NAME", help=variant)
+
+
+def add_additions(command):
+    """--lora and --embedding, what a pipeline has learnt since."""
+    updates = "low-rank updates of the model, and how strongly (default: 1); may be given several times"
+    command.add_argument("--lora", type=lora, action="append", default=[], metavar="FILE[:SCALE]", help=updates)
+    embedding = "a learnt word, to be used in prompts; may be given several times"
+    command.add_argument("--embedding", type=path, action="append", default=[], metavar="FILE", help=embedding)
 
 
 def add_steps(command, what):

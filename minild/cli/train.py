@@ -1,4 +1,4 @@
-"""`minild train`: a pipeline from pictures and captions; or a network that judges pictures or leads them."""
+"""`minild train`: a pipeline from pictures and captions, or more for one; or a network that judges or leads them."""
 
 from minild.cli import arguments as options
 from minild.cli.terminal import answer, note, without_warnings
@@ -16,11 +16,17 @@ OTHERS = {
     "perceptual": "the network of the perceptual distance",
     "clip": "a CLIP of a data set's pictures and captions",
     "classifier": "a classifier of a pipeline's noisy latents, which leads it (class2img --classifier)",
+    "lora": "low-rank updates of a pipeline, from a few pictures (txt2img --lora)",
+    "textual-inversion": "a new word for a pipeline, from a few pictures (txt2img --embedding)",
 }
+TUNED = ("lora", "textual-inversion")  # a pipeline that is there, on --data; written to a file
 TAKEN_BY = {  # options that not all of them have
-    "model": ("classifier",),
-    "dataset": ("clip", "classifier"),
-    "size": (PIPELINE, "perceptual", "clip"),
+    "model": ("classifier", *TUNED),
+    "dataset": ("clip", "classifier", *TUNED),
+    "size": (PIPELINE, "perceptual", "clip", *TUNED),
+    **dict.fromkeys(("prompt", "batch_size", "learning_rate", "recompute"), TUNED),
+    **dict.fromkeys(("rank", "alpha", "text_encoder"), ("lora",)),
+    **dict.fromkeys(("token", "initial", "vectors"), ("textual-inversion",)),
     **dict.fromkeys(("resume", "regularisation", "objective", "condition"), (PIPELINE,)),
 }
 
@@ -32,11 +38,11 @@ def add(commands):
     choices = "|".join(["shapes|emoji|scenes|FOLDER", *OTHERS])
     what = f"a data set of minild's, or a folder of captioned pictures; or {others}"
     command.add_argument("what", type=options.name, metavar=choices, help=what)
-    dataset = "what a clip (default: shapes) or a classifier (that of the pipeline) learns from"
-    command.add_argument("--dataset", type=options.name, metavar="NAME", help=dataset)
-    model = "the pipeline of a classifier"
+    dataset = "what is learned from: by a clip (default: shapes), a classifier (that of the pipeline), a lora, a word"
+    command.add_argument("--dataset", "--data", type=options.name, metavar="NAME", help=dataset)
+    model = f"the pipeline that a {', '.join(['classifier', *TUNED])} is for"
     command.add_argument("--model", type=options.name, metavar="DIR", help=model)
-    output = "the folder to write"
+    output = "the folder to write; the .safetensors file of a lora or a word"
     command.add_argument("--output", type=options.path, required=True, metavar="DIR", help=output)
     length = command.add_mutually_exclusive_group()
     length.add_argument("--minutes", type=options.at_least(0, float), help="stop both stages within this time")
@@ -56,9 +62,34 @@ def add(commands):
         "text+masked (default: text)"
     )
     command.add_argument("--condition", type=options.name, metavar="NAME", help=condition)
+    _add_tuning(command)
     command.add_argument("--resume", action="store_true", help="go on with the training that DIR holds")
     options.add_device(command)
     options.add_own_ops(command)
+
+
+def _add_tuning(command):
+    """The options of what is trained for a pipeline that is there."""
+    prompt = "the caption of pictures that have none, where a lora or a word is trained"
+    command.add_argument("--prompt", type=options.name, metavar="TEXT", help=prompt)
+    rank = "of a lora's updates (default: 4)"
+    command.add_argument("--rank", type=options.at_least(1, int), metavar="N", help=rank)
+    alpha = "a lora's updates are multiplied by alpha / rank (default: the rank)"
+    command.add_argument("--alpha", type=options.at_least(0, float), metavar="ALPHA", help=alpha)
+    text_encoder = "a lora of the text encoder, too"
+    command.add_argument("--text-encoder", action="store_true", help=text_encoder)
+    token = "the new word of a textual inversion, <thing>, say"
+    command.add_argument("--token", type=options.name, metavar="WORD", help=token)
+    initial = "words that the new word begins as (default: all that there are)"
+    command.add_argument("--initial", type=options.name, metavar="TEXT", help=initial)
+    vectors = "of the new word (default: 1)"
+    command.add_argument("--vectors", type=options.at_least(1, int), metavar="N", help=vectors)
+    batch = "pictures a step (default: 16, and 1 of more than 128 pixels)"
+    command.add_argument("--batch-size", type=options.at_least(1, int), metavar="N", help=batch)
+    rate = "at its peak (default: 0.001 for a lora, 0.005 for a word)"
+    command.add_argument("--learning-rate", type=options.at_least(0, float), metavar="RATE", help=rate)
+    recompute = "less memory for more time: compute each block once more in its backward"
+    command.add_argument("--recompute", action="store_true", help=recompute)
 
 
 def run(arguments):
@@ -80,6 +111,8 @@ def run(arguments):
                 training.train_clip(arguments.dataset or "shapes", arguments.output, size=size, **length)
             elif arguments.what == "classifier":
                 training.train_classifier(arguments.model, arguments.output, dataset=arguments.dataset, **length)
+            elif arguments.what in TUNED:
+                _tune(training, arguments, length)
             else:
                 chosen = {choice: getattr(arguments, choice) for choice in ("regularisation", "objective", "condition")}
                 how = chosen | {"size": arguments.size, "resume": arguments.resume}
@@ -87,6 +120,9 @@ def run(arguments):
     except KeyboardInterrupt:
         from minild.training.run import what_is_saved
 
+        if arguments.what in TUNED and arguments.output.exists():
+            note(f"stopped; {arguments.output} holds what was learnt so far")
+            raise
         note(f"stopped; {what_is_saved(arguments.output)}")
         raise
     answer(arguments.output)
@@ -94,11 +130,27 @@ def run(arguments):
         note(f"{with_own_ops(arguments.own_ops, own)} in place of minild's own")
 
 
+def _tune(training, arguments, length):
+    """Train a lora or a textual inversion, by the options that were given."""
+    names = [option for option, kinds in TAKEN_BY.items() if arguments.what in kinds]
+    chosen = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    model, pictures, recomputing = chosen.pop("model"), chosen.pop("dataset"), chosen.pop("recompute")
+    learn = training.train_lora if arguments.what == "lora" else training.train_textual_inversion
+    learn(model, pictures, arguments.output, recomputing=recomputing, **chosen, **length)
+
+
 def refuse_strangers(arguments):
     """UserError for an option that what is trained does not have, or for one that it needs."""
     kind = arguments.what if arguments.what in OTHERS else PIPELINE
     for option, kinds in TAKEN_BY.items():
-        if getattr(arguments, option) and kind not in kinds:
-            raise UserError(f"--{option} is not for {arguments.what}, only for {' and '.join(kinds)}: leave it out")
+        if getattr(arguments, option) not in (None, False) and kind not in kinds:
+            name, those = option.replace("_", "-"), " and ".join(kinds)
+            raise UserError(f"--{name} is not for {arguments.what}, only for {those}: leave it out")
     if kind == "classifier" and not arguments.model:
         raise UserError("a classifier needs --model, the pipeline whose latents it learns to tell apart")
+    if kind in TUNED:
+        for option, what in (("model", "the pipeline that is to learn"), ("dataset", "the pictures to learn from")):
+            if not getattr(arguments, option):
+                raise UserError(f"a {kind} needs --{'data' if option == 'dataset' else option}, {what}")
+    if kind == "textual-inversion" and not arguments.token:
+        raise UserError("a textual-inversion needs --token, the new word")

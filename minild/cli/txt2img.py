@@ -36,6 +36,7 @@ def add(commands):
     options.add_device(command)
     options.add_dtype(command)
     options.add_variant(command)
+    options.add_additions(command)
     options.add_own_ops(command)
 
 
@@ -52,6 +53,11 @@ def run(arguments):
     pipeline = load(arguments.model, arguments.dtype, arguments.device, arguments.variant)
     for line in pipeline.passed_over:
         note(line)
+    for file, scale in arguments.lora:
+        pipeline.load_lora(file, scale)
+    pipeline.loras.merge()
+    for file in arguments.embedding:
+        note(f"{file}: the word {pipeline.load_textual_inversion(file)}")
     pipeline.require_way("txt2img", pipeline.kinds == ("text",))
     guidance = pipeline.guidance_scale if arguments.guidance is None else arguments.guidance
     _tell_unused(arguments, guidance)
@@ -126,6 +132,10 @@ def _settings(arguments, pipeline, guidance):
         settings["guidance_rescale"] = arguments.guidance_rescale
     if arguments.latents:
         settings["latents"] = arguments.latents.name
+    if arguments.lora:
+        settings["lora"] = ", ".join(f"{file.name}:{scale:g}" for file, scale in arguments.lora)
+    if arguments.embedding:
+        settings["embedding"] = ", ".join(file.name for file in arguments.embedding)
     if arguments.own_ops:
         settings["with"] = arguments.own_ops.name
     return settings

@@ -42,11 +42,13 @@ class ImageFolder:
     d.passed_over is that of the files and folders which are no part of the data set; d.notices, a list of lines, says
     what is to be known of it before it is used.
 
+    caption is that of all pictures for which the folder has none, rather than leave these out.
+
     UserError for a folder that is not there, a broken row of metadata or an empty caption, captions in two formats, and
     pictures whose split is not clear; where none of the pictures can be read, on first use.
     """
 
-    def __init__(self, folder, split="train", size=32):
+    def __init__(self, folder, split="train", size=32, caption=None):
         if split not in ("train", "test"):
             raise UserError(f"split is 'train' or 'test', not {split!r}")
         if size < 1:
@@ -57,6 +59,8 @@ class ImageFolder:
         except OSError as error:
             raise UserError(f"cannot read {error.filename or folder}: {error.strerror or error}") from None
         self.notices = _notices(folder, self._entries if by_folder else [], self.passed_over)
+        if caption is not None:
+            self._entries = [e if e.caption else e._replace(caption=caption) for e in self._entries]
         self._require_captions(by_folder)
         self._decoded = np.empty((len(self._entries), size, size, 3), np.uint8)
         # Pillow lets go of the interpreter lock while it decodes. The pool's threads end with the work, or the program.

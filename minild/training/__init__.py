@@ -8,16 +8,18 @@ from minild.training.clip import ContrastiveObjective, train_clip
 from minild.training.codebook import CodebookTracker, VQObjective
 from minild.training.latent_diffusion import Denoiser, DiffusionObjective
 from minild.training.loop import training_steps
+from minild.training.lora import train_lora
 from minild.training.muon import Muon
 from minild.training.optimizer import AdamW, ExponentialMovingAverage, clip_by_global_norm, learning_rate_at
 from minild.training.perceptual import train_perceptual
 from minild.training.presets import PRESETS, Preset, StagePreset
 from minild.training.replicas import Replicas
 from minild.training.run import train
+from minild.training.textual_inversion import train_textual_inversion
 
 __all__ = [
     "PRESETS", "AdamW", "AdversarialObjective", "AdversarialPair", "AutoencoderObjective", "Budget", "CodebookTracker",
     "ContrastiveObjective", "Denoiser", "DiffusionObjective", "ExponentialMovingAverage", "Muon", "Preset", "Replicas",
     "StagePreset", "VQObjective", "clip_by_global_norm", "learning_rate_at", "train", "train_classifier", "train_clip",
-    "train_perceptual", "training_steps",
+    "train_lora", "train_perceptual", "train_textual_inversion", "training_steps",
 ]  # fmt: skip

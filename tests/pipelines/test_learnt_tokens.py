@@ -62,7 +62,7 @@ def test_what_is_no_learnt_token_is_refused(pipe, tmp_path, rng):
     pipe.load_textual_inversion(path)
     with pytest.raises(UserError, match="has a token '<a>' already: choose another"):
         pipe.load_textual_inversion(path)
-    with pytest.raises(UserError, match="the token .<A>. cannot be added: .* read the same in lower case"):
+    with pytest.raises(UserError, match=r"the token .<A>. cannot be added: .* read the same in lower case"):
         pipe.load_textual_inversion(path, "<A>")
     with pytest.raises(UserError, match="no such file"):
         pipe.load_textual_inversion(tmp_path / "none.safetensors")

@@ -1,0 +1,155 @@
+"""Fine-tuning: a pipeline that is there learns something more, by a few numbers of its own. All else is frozen.
+
+What the ways to do it have in common: the model as its training sees it, the pictures, and the training itself. A way
+says what is trained, how it is written, and when it is part of the pipeline: lora.py, textual_inversion.py.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minild import data
+from minild.data.pictures import gather, tell_skipped
+from minild.engine.cores import core_count
+from minild.engine.memory import keep_freed_memory
+from minild.errors import UserError
+from minild.nn.around import Recomputed
+from minild.nn.module import Module
+from minild.pipelines import load
+from minild.pipelines.output import require_writable
+from minild.training.autoencoder import encode_pictures
+from minild.training.budget import Budget
+from minild.training.journal import draw_sheet
+from minild.training.latent_diffusion import DiffusionObjective
+from minild.training.loop import training_steps
+from minild.training.optimizer import AdamW, ExponentialMovingAverage
+from minild.training.presets import StagePreset, preset_for
+from minild.training.replicas import Replicas
+from minild.training.stage import run_stage
+
+MINUTES = 3
+SMALL = 128  # pixels a side, up to which several pictures are trained on and drawn at once
+ENCODED = 64 * 64**2  # pixels that the autoencoder encodes at once
+
+
+class Tuned(Module):
+    """A Denoiser as its fine-tuning sees it: `trained(model)` gives (name, Parameter) of what is trained.
+
+    Optimiser, moving average and replicas see these alone. The model's own parameters are to be frozen.
+    """
+
+    def __init__(self, model, trained):
+        self.held, self.trained = (model,), trained  # modules are not looked for in tuples
+
+    @property
+    def unet(self):
+        """The model's."""
+        return self.held[0].unet
+
+    def named_parameters(self, prefix=""):
+        """(name, Parameter) of what is trained."""
+        for name, parameter in self.trained(self.held[0]):
+            yield prefix + name, parameter
+
+    def forward(self, *inputs):
+        """-> what the model makes of them."""
+        return self.held[0].forward(*inputs)
+
+    def backward(self, dy, cache):
+        """dy like y -> the model's gradients of the inputs."""
+        return self.held[0].backward(dy, cache)
+
+    def replica(self):
+        """A Tuned of a replica of the model."""
+        return Tuned(self.held[0].replica(), self.trained)
+
+
+def recompute(unet):
+    """Let every resnet and transformer of a U-Net keep its inputs alone for its backward."""
+    for block in [*unet.down_blocks, *([unet.mid_block] if unet.mid_block else []), *unet.up_blocks]:
+        for modules in (block.resnets, block.attentions):
+            modules[:] = [module if isinstance(module, Recomputed) else Recomputed(module) for module in modules]
+
+
+class Lesson(NamedTuple):
+    """What a pipeline is to learn from."""
+
+    pipe: Any
+    pictures: Any  # (N, H, W, 3) uint8
+    captions: list  # N tuples of texts
+    size: int
+
+
+def open_lesson(model, dataset, output, prompt=None, size=None, device="cpu"):
+    """The pipeline `model` (a name or a folder) and the pictures it is to learn, or UserError before any work.
+
+    dataset   a folder of pictures, or a data set's name; prompt: the caption of pictures that have none
+    output    the .safetensors file to be written
+    size      of the pictures, in pixels; None: that which the pipeline draws
+    """
+    if Path(output).suffix != ".safetensors":
+        raise UserError(f"output {output}: expected a file name that ends in .safetensors")
+    require_writable(output)
+    if dataset is None:
+        raise UserError("no pictures: give a folder of them (--data)")
+    keep_freed_memory()
+    pipe = load(model, device=device)
+    if pipe.kinds != ("text",):
+        raise UserError(f"fine-tuning is for a model that words alone lead; what leads this is {'+'.join(pipe.kinds)}")
+    sides, f = set(pipe.default_size or ()), pipe.vae.downsampling
+    if size is None and len(sides) != 1:
+        raise UserError("the model draws no squares of its own: give a size")
+    size = size or sides.pop()
+    if size % f:
+        raise UserError(f"size {size} is not divisible by {f}: use a multiple of {f} pixels")
+    train_set = data.load(dataset, "train", size, prompt)
+    tell_skipped(train_set)
+    return Lesson(pipe, *gather(train_set, preset_for(str(dataset)).pictures), size)
+
+
+def objective_of(lesson):
+    """The loss of the lesson's pictures under their captions, at all noise levels alike, none left out."""
+    pipe, several = lesson.pipe, lesson.captions
+    latents = encode_pictures(pipe.vae, lesson.pictures, max(1, ENCODED // lesson.size**2))
+    most = max(map(len, several))
+    texts = [pipe.tokenizer.expand(text) for texts in several for text in (texts * most)[:most]]
+    ids = pipe.tokenizer.encode(texts).reshape(len(several), most, -1)
+    nothing = pipe.tokenizer.encode([""])[0]
+    scale, even = pipe.vae.config["scaling_factor"], {"noisy_end": 0.0, "caption_dropout": 0.0, "first_caption": None}
+    return DiffusionObjective(*latents, scale, ids, nothing, pipe.schedule, **even)
+
+
+def tune(name, lesson, tuned, write, output, minutes=None, steps=None, seed=0, batch_size=None, learning_rate=1e-4,
+         weight_decay=0.01):  # fmt: skip
+    """Train a Tuned on a Lesson; minutes or steps say for how long, with neither 3 minutes -> how many steps.
+
+    write() writes to `output` what is trained, now and then, at the end, and where Ctrl-C stops it. Beside the file, a
+    folder NAME-training gets metrics.jsonl and sample sheets.
+    """
+    folder, pipe = Path(output).with_name(f"{Path(output).stem}-training"), lesson.pipe
+    size = (16 if lesson.size <= SMALL else 1) if batch_size is None else batch_size
+    preset = StagePreset(learning_rate=learning_rate, batch_size=size, weight_decay=weight_decay)
+    objective = objective_of(lesson)
+    budget = Budget(60 * (MINUTES if minutes is None else minutes) if steps is None else None, steps)
+    optimizer, ema = AdamW(tuned, weight_decay=weight_decay), ExponentialMovingAverage(tuned)
+    captions = list(dict.fromkeys(texts[0] for texts in lesson.captions))[: 8 if lesson.size <= SMALL else 1]
+
+    def draw(path):
+        with ema.averaged():
+            draw_sheet(path, pipe.text_to_image(captions, steps=20, seed=1, size=(lesson.size,) * 2), captions)
+
+    def save():
+        with ema.averaged():
+            write()
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with Replicas(tuned, objective, min(core_count(), size)) as replicas:
+            rng = np.random.default_rng((seed, 1))
+            steps_taken = training_steps(tuned, objective, preset, budget, rng, optimizer, ema, replicas.gradient)
+            run_stage(name, steps_taken, size, budget, folder, draw, save)
+    except OSError as error:
+        raise UserError(f"cannot write to {output}: {error.strerror or error}") from None
+    ema.adopt()
+    return budget.taken
