@@ -18,9 +18,9 @@ from minild.nn.around import Recomputed
 from minild.nn.module import Module
 from minild.pipelines import load
 from minild.pipelines.output import require_writable
+from minild.pipelines.sheet import draw_sheet
 from minild.training.autoencoder import encode_pictures
 from minild.training.budget import Budget
-from minild.training.journal import draw_sheet
 from minild.training.latent_diffusion import DiffusionObjective
 from minild.training.loop import training_steps
 from minild.training.optimizer import AdamW, ExponentialMovingAverage
