@@ -60,8 +60,8 @@ def train(dataset, output, minutes=None, steps=None, seed=0, device="cpu", resum
     objective  what the U-Net learns to tell, a name of presets.OBJECTIVES; and
     condition  what leads it: text, class, image, semantic map, low resolution, masked, or text and one of the last
              three, text+masked: instead of the preset's own
-    resume   go on with what `output` holds, as it was begun: UserError for another size or choice. A new `minutes` or
-             `steps` moves the end
+    resume   go on with what `output` holds, as it was begun: UserError for another size, seed or choice. A new
+             `minutes` or `steps` moves the end
     autoencoder_only  end after stage one, with no pipeline yet: a resume goes on with stage two
 
     Ctrl-C saves before KeyboardInterrupt is passed on. UserError for an unknown data set or device, an output that
@@ -72,7 +72,8 @@ def train(dataset, output, minutes=None, steps=None, seed=0, device="cpu", resum
     keep_freed_memory()
     chosen = meant({"regularisation": regularisation, "objective": objective, "condition": condition})
     if resume:
-        state = _resumed_state(output, str(dataset), size, minutes, steps, chosen, preset or preset_for(dataset))
+        begun_with = {"size": size, "seed": seed or None, **chosen}  # a seed of 0 is as good as none
+        state = _resumed_state(output, str(dataset), minutes, steps, begun_with, preset or preset_for(dataset))
         run = Run(output, state, device, preset)
     else:
         preset = (preset or preset_for(dataset)).choose(**chosen)
@@ -132,7 +133,8 @@ def _refuse_size(size, preset):
         raise UserError(f"size {size} is not divisible by {f}: use a multiple of {f} pixels")
 
 
-def _resumed_state(output, dataset, size, minutes, steps, chosen, preset):
+def _resumed_state(output, dataset, minutes, steps, named, preset):
+    """The state in a folder, with the end that is asked for. UserError unless it is what the data set and names say."""
     path = Path(output) / "training" / STATE
     if not path.is_file():
         raise UserError(f"{output} holds no training to resume: leave --resume out to begin one")
@@ -143,10 +145,9 @@ def _resumed_state(output, dataset, size, minutes, steps, chosen, preset):
     for field in _first_state(dataset, None, None, None, None, None):
         if field not in state:
             raise UserError(f"{path} has no {field!r}: begin anew in another folder")
-    for choice, begun in {"size": state["size"], **state["choices"]}.items():
-        named = {"size": size, **chosen}.get(choice)
-        if named not in (None, begun):
-            raise UserError(f"{output} is a training with {choice} {begun}, not {named}: leave --{choice} out")
+    for name, begun in {"size": state["size"], "seed": state["seed"], **state["choices"]}.items():
+        if named.get(name) not in (None, begun):
+            raise UserError(f"{output} is a training with {name} {begun}, not {named[name]}: leave --{name} out")
     return state if minutes is None and steps is None else {**state, "minutes": minutes, "steps": steps}
 
 

@@ -371,6 +371,7 @@ def mistakes(whole):
         "resume below a file": (["shapes", "--output", "file/out", "--resume"], "holds no training to resume"),
         "resume another": (["emoji", "--output", whole, "--resume"], "is a training on shapes, not on emoji"),
         "resume in another size": (["shapes", "--output", whole, "--resume", "--size", 64], "size 32, not 64: leave"),
+        "resume another seed": (["shapes", "--output", whole, "--resume", "--seed", 5], "seed 4, not 5: leave --seed"),
         "size": (["shapes", *new, "--size", 34], "size 34 is not divisible by 4: use a multiple of 4 pixels"),
         "no size": (["shapes", *new, "--size", 0], "expected a whole number from 1"),
         "unknown device": (["shapes", *new, "--device", "tpu"], "unknown device 'tpu'"),
