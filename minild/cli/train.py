@@ -118,7 +118,7 @@ def run(arguments):
                 how = chosen | {"size": arguments.size, "resume": arguments.resume}
                 training.train(arguments.what, arguments.output, **how, **length)
     except KeyboardInterrupt:
-        from minild.training.run import what_is_saved
+        from minild.training.state import what_is_saved
 
         if arguments.what in TUNED and arguments.output.exists():
             note(f"stopped; {arguments.output} holds what was learnt so far")

@@ -40,11 +40,11 @@ from minild.training.optimizer import ExponentialMovingAverage
 from minild.training.presets import meant, preset_for
 from minild.training.replicas import Replicas
 from minild.training.stage import run_stage
+from minild.training.state import STAGES, STATE, first_state, resumed_state, what_is_saved
 from minild.training.watch import Diverged
 
-STAGES = ("autoencoder", "diffusion")
 SAMPLES = 16  # pictures on a sheet
-STATE, WEIGHTS = "state.json", "state.safetensors"
+WEIGHTS = "state.safetensors"
 
 
 def train(dataset, output, minutes=None, steps=None, seed=0, device="cpu", resume=False, size=None, preset=None,
@@ -73,7 +73,7 @@ def train(dataset, output, minutes=None, steps=None, seed=0, device="cpu", resum
     chosen = meant({"regularisation": regularisation, "objective": objective, "condition": condition})
     if resume:
         begun_with = {"size": size, "seed": seed or None, **chosen}  # a seed of 0 is as good as none
-        state = _resumed_state(output, str(dataset), minutes, steps, begun_with, preset or preset_for(dataset))
+        state = resumed_state(output, str(dataset), minutes, steps, begun_with, preset or preset_for(dataset))
         run = Run(output, state, device, preset)
     else:
         preset = (preset or preset_for(dataset)).choose(**chosen)
@@ -81,7 +81,7 @@ def train(dataset, output, minutes=None, steps=None, seed=0, device="cpu", resum
         size = preset.size if size is None else size
         _refuse_used(output)
         _refuse_size(size, preset)
-        run = Run(output, _first_state(str(dataset), size, seed, minutes, steps, preset.choices), device, preset)
+        run = Run(output, first_state(str(dataset), size, seed, minutes, steps, preset.choices), device, preset)
         run.begin()
     try:
         run.train_autoencoder()
@@ -95,32 +95,6 @@ def train(dataset, output, minutes=None, steps=None, seed=0, device="cpu", resum
         raise UserError(f"cannot write to {output}: {reason}; make room: {what_is_saved(output)}") from None
 
 
-def what_is_saved(output):
-    """What a training that stopped has left in `output`, and how to go on, in words."""
-    path = Path(output) / "training" / STATE
-    if not path.is_file():
-        return "nothing was saved: give the same command again"
-    taken = pretrained.read_json(path)["taken"]
-    if not any(taken.values()):
-        return f"nothing was saved in {output} yet: add --resume to begin again"
-    steps = " and ".join(f"{taken[stage]:,} of {stage}" for stage in STAGES)
-    return f"saved in {output} are the steps {steps}: add --resume to go on"
-
-
-def _first_state(dataset, size, seed, minutes, steps, choices):
-    return {
-        "dataset": dataset,
-        "size": size,
-        "seed": seed,
-        "minutes": minutes,
-        "steps": steps,
-        "choices": choices,
-        "stage": STAGES[0],
-        "taken": dict.fromkeys(STAGES, 0),
-        "elapsed": dict.fromkeys(STAGES, 0.0),
-    }
-
-
 def _refuse_used(output):
     if any((Path(output) / name).exists() for name in (f"training/{STATE}", "model_index.json")):
         raise UserError(f"{output} holds a training already: add --resume to go on with it, or name another folder")
@@ -131,24 +105,6 @@ def _refuse_size(size, preset):
     f = 2 ** (len(preset.channels) - 1)
     if size < f or size % f:
         raise UserError(f"size {size} is not divisible by {f}: use a multiple of {f} pixels")
-
-
-def _resumed_state(output, dataset, minutes, steps, named, preset):
-    """The state in a folder, with the end that is asked for. UserError unless it is what the data set and names say."""
-    path = Path(output) / "training" / STATE
-    if not path.is_file():
-        raise UserError(f"{output} holds no training to resume: leave --resume out to begin one")
-    state = pretrained.read_json(path)
-    if state.get("dataset") != dataset:
-        raise UserError(f"{output} is a training on {state.get('dataset')}, not on {dataset}")
-    state.setdefault("choices", preset.choices)  # older ones had none
-    for field in _first_state(dataset, None, None, None, None, None):
-        if field not in state:
-            raise UserError(f"{path} has no {field!r}: begin anew in another folder")
-    for name, begun in {"size": state["size"], "seed": state["seed"], **state["choices"]}.items():
-        if named.get(name) not in (None, begun):
-            raise UserError(f"{output} is a training with {name} {begun}, not {named[name]}: leave --{name} out")
-    return state if minutes is None and steps is None else {**state, "minutes": minutes, "steps": steps}
 
 
 class Run:
@@ -235,8 +191,7 @@ class Run:
         optimizer, ema = optimizer_for(model, preset), ExponentialMovingAverage(model)
         tracker = getattr(objective, "tracker", None)
         if budget.taken:
-            self._load(optimizer, ema, tracker)
-            rng.bit_generator.state = state["generator"]
+            self._load(optimizer, ema, tracker, rng)
 
         def draw_averaged(path):
             with ema.averaged():
@@ -267,11 +222,13 @@ class Run:
             for path in self.folder.glob("next-*"):  # half of one, which may be what fills the disk
                 path.unlink()
 
-    def _load(self, optimizer, ema, tracker):
+    def _load(self, optimizer, ema, tracker, rng):
         try:
             load_training_state(optimizer, ema, pretrained.read_weights(self.folder / WEIGHTS), tracker)
-        except ValueError as error:
-            raise UserError(f"{self.output} cannot be resumed, begin anew in another folder: {error}") from None
+            rng.bit_generator.state = self.state["generator"]
+        except (KeyError, TypeError, ValueError) as error:
+            reason = "its random generator's state is broken" if isinstance(error, (KeyError, TypeError)) else error
+            raise UserError(f"{self.output} cannot be resumed, begin anew in another folder: {reason}") from None
 
     def _budget(self, stage):
         state = self.state

@@ -27,8 +27,9 @@ from minild.errors import UserError
 from minild.evaluation import evaluate
 from minild.pipelines import load
 from minild.pipelines.scheduler_config import default_sampler
-from minild.training import run, train
+from minild.training import train
 from minild.training.presets import OBJECTIVES, SHAPES
+from minild.training.state import STAGES, STATE
 
 from .report import table
 
@@ -84,13 +85,13 @@ def train_first(given):
     folder = given.folder / "first"
     steps = given.steps if given.first_steps is None else given.first_steps
     whole = {"minutes": given.minutes, "steps": None if given.steps is None else steps}
-    path = folder / "training" / run.STATE
+    path = folder / "training" / STATE
     begun = path.is_file()
     if begun:
         state = pretrained.read_json(path)
         if state["seed"] != given.seed or any(state[field] != value for field, value in whole.items()):
             raise UserError(f"{folder} was begun with another --seed, --steps or --minutes: name another --folder")
-    if not begun or state["stage"] == run.STAGES[0]:
+    if not begun or state["stage"] == STAGES[0]:
         train("shapes", folder, **whole, seed=given.seed, preset=SHAPES, resume=begun, autoencoder_only=True)
     return folder
 
@@ -99,14 +100,14 @@ def train_second(name, first, given):
     """Stage two of an objective on that autoencoder -> the folder of the pipeline."""
     folder = given.folder / name
     preset = dataclasses.replace(SHAPES, **VARIANTS[name])
-    path = folder / "training" / run.STATE
+    path = folder / "training" / STATE
     if not path.is_file():
         shutil.copytree(first / "vae", folder / "vae", dirs_exist_ok=True)
         path.parent.mkdir(exist_ok=True)
-        state = pretrained.read_json(first / "training" / run.STATE)
+        state = pretrained.read_json(first / "training" / STATE)
         own = {"steps": given.steps, "minutes": given.minutes, "choices": preset.choices}
         pretrained.write_json(path, state | own)
-    taken = pretrained.read_json(path)["taken"][run.STAGES[1]]
+    taken = pretrained.read_json(path)["taken"][STAGES[1]]
     if given.steps is None or taken < given.steps:
         train("shapes", folder, given.minutes, given.steps, resume=True, preset=preset)
     return folder
@@ -133,11 +134,11 @@ def last_loss(path):
     training was too short for a line.
     """
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    lines = [line for line in lines if line["stage"] == run.STAGES[1] and "loss" in line]
+    lines = [line for line in lines if line["stage"] == STAGES[1] and "loss" in line]
     last = lines[-max(1, len(lines) // 10) :]
     return {
         "loss": sum(line["loss"] for line in last) / len(last) if last else None,
-        "trained": pretrained.read_json(path.with_name(run.STATE))["taken"][run.STAGES[1]],
+        "trained": pretrained.read_json(path.with_name(STATE))["taken"][STAGES[1]],
     }
 
 

@@ -28,7 +28,7 @@ from minild.training.flat import flatten
 from minild.training.latent_diffusion import Denoiser, DiffusionObjective
 from minild.training.leads import fit_tokenizer
 from minild.training.presets import PRESETS, StagePreset
-from minild.training.run import what_is_saved
+from minild.training.state import STAGES, what_is_saved
 
 PRESET = dataclasses.replace(
     PRESETS["shapes"],
@@ -416,6 +416,15 @@ def test_cuda_without_a_gpu_is_refused(command, tmp_path, monkeypatch, cupy):
         ("state.json", b"{", "state.json is not JSON"),
         ("state.json", b"[]", "state.json does not hold a JSON object"),
         ("state.json", b'{"dataset": "shapes"}', "state.json has no 'size'"),
+        ("state.json", {"size": "32"}, "state.json: 'size' cannot be '32': begin anew"),
+        ("state.json", {"seed": -1}, "state.json: 'seed' cannot be -1"),
+        ("state.json", {"steps": 1.5}, "state.json: 'steps' cannot be 1.5"),
+        ("state.json", {"choices": {"colour": "red"}}, "state.json: 'choices' cannot be {'colour': 'red'}"),
+        ("state.json", {"choices": {"objective": "eps"}}, "unknown objective 'eps'"),
+        ("state.json", {"stage": "sleep"}, "state.json: 'stage' cannot be 'sleep'"),
+        ("state.json", {"taken": {"autoencoder": 12}}, "state.json: 'taken' cannot be {'autoencoder': 12}"),
+        ("state.json", {"elapsed": dict.fromkeys(STAGES)}, "state.json: 'elapsed' cannot be"),
+        ("state.json", {"generator": {"bit_generator": "PCG64"}}, "its random generator's state is broken"),
         ("state.safetensors", b"half", "state.safetensors is not a whole safetensors file"),
         ("state.safetensors", None, "cannot read"),
     ],
@@ -427,6 +436,8 @@ def test_a_broken_state_is_refused(command, whole, tmp_path, name, content, word
         (out / path).write_bytes((whole / path).read_bytes())
     if content is None:
         (out / "training" / name).unlink()
+    elif isinstance(content, dict):
+        (out / "training" / name).write_text(json.dumps(read(whole, "training/state.json") | content))
     else:
         (out / "training" / name).write_bytes(content)
     require_refusal(command("shapes", "--output", "out", "--resume"), words)
