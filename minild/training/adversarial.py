@@ -52,8 +52,8 @@ class AdversarialObjective:
 
     Both from one forward, and both steps are taken at once: the gradient of the one never reaches the other's weights.
     λ is adaptive_weight. Until the share `start` of the training is over there is no discriminator. Where replicas
-    share a batch, each has its own λ, and its batch norm sees its own part: so the numbers depend on how many there are,
-    as in any data-parallel training without synchronised statistics.
+    share a batch, each has its own λ, and its batch norm sees its own part alone: so the numbers depend on how many
+    there are, as in any data-parallel training without synchronised statistics.
 
     The metrics tell of a collapse: `real` and `generated` are the mean logits. Where the discriminator cannot tell the
     pictures apart they are one; where it always can, they are beyond ±1 and its loss is 0.
