@@ -6,6 +6,7 @@ import textwrap
 from minild.course.grader import tasks_of
 from minild.course.task import resolve
 from minild.course.tasks import CHAPTERS
+from minild.diffusion import NOISE
 
 WIDTH = 120
 HEAD = '''\
@@ -71,9 +72,12 @@ def _signature(task):
 
 
 def _asked(function):
-    """The parameters that a student's function has: not those that hold the ops which a composite is made of."""
+    """The parameters that a student's function has.
+
+    Not those that hold the ops which a composite is made of, nor a sampler's late start, which no task is about.
+    """
     parameters = inspect.signature(function).parameters.values()
-    return [p for p in parameters if p.default is p.empty or not callable(p.default)]
+    return [p for p in parameters if p.default is p.empty or not (callable(p.default) or p.default is NOISE)]
 
 
 def _parameters(function):

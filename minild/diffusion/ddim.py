@@ -14,8 +14,7 @@ def ddim(predict, latents, schedule, steps, generators=None, eta=0.0, mix=None, 
     σ = η √((1 - ᾱ_prev) / (1 - ᾱ_t)) √(1 - ᾱ_t / ᾱ_prev): η = 0 is deterministic, η = 1 is DDPM's variance.
 
     predict(latents, t) -> the model's output, like latents; latents: unit-variance noise; generators: one an image,
-    needed for η > 0; mix, start: see minild.diffusion. t_prev is t - T / steps in every spacing, as in
-    the reference.
+    needed for η > 0; mix, start: see minild.diffusion. t_prev is t - T / steps in every spacing, as in the reference.
     """
     stride = schedule.train_steps // steps
     timesteps = schedule.timesteps(steps).tolist()[start.skip :]  # plain numbers: a NumPy scalar would promote float32
