@@ -59,3 +59,32 @@ def test_train_classifier(run, module):
     )
     assert "--model is not for emoji" in refused(run("train", "emoji", "--model", "shapes", "--output", "o"))
     assert len(calls) == 1
+
+
+def test_train_lora(run, module):
+    calls = module("minild.training", train_lora=lambda *arguments, **settings: None)
+    needed = ("train", "lora", "--model", "shapes", "--data", "mine", "--output", "out.safetensors")
+    assert run(*needed, "--steps", 3) == (0, "out.safetensors\n", "")
+    settings = {"minutes": None, "steps": 3, "seed": 0, "device": "cpu", "recomputing": False, "text_encoder": False}
+    assert calls == [(("shapes", "mine", Path("out.safetensors")), settings)]
+    chosen = ("--rank", 8, "--alpha", 4, "--text-encoder", "--prompt", "a cat", "--recompute", "--size", 64)
+    run(*needed, *chosen, "--batch-size", 2, "--learning-rate", 0.01)
+    more = {"rank": 8, "alpha": 4.0, "text_encoder": True, "prompt": "a cat", "recomputing": True, "size": 64}
+    assert calls[1][1] == settings | {"steps": None, "batch_size": 2, "learning_rate": 0.01} | more
+    assert "a lora needs --model" in refused(run("train", "lora", "--data", "mine", "--output", "o.safetensors"))
+    assert "a lora needs --data" in refused(run("train", "lora", "--model", "shapes", "--output", "o.safetensors"))
+    assert "--token is not for lora, only for textual-inversion" in refused(run(*needed, "--token", "<a>"))
+    assert "--text-encoder is not for emoji" in refused(run("train", "emoji", "--text-encoder", "--output", "o"))
+    assert "--rank: expected a whole number from 1" in refused(run(*needed, "--rank", 0))
+    assert len(calls) == 2
+
+
+def test_train_textual_inversion(run, module):
+    calls = module("minild.training", train_textual_inversion=lambda *arguments, **settings: None)
+    needed = ("train", "textual-inversion", "--model", "shapes", "--data", "mine", "--output", "out.safetensors")
+    assert run(*needed, "--token", "<cat>", "--initial", "a cat", "--vectors", 2) == (0, "out.safetensors\n", "")
+    settings = {"minutes": None, "steps": None, "seed": 0, "device": "cpu", "recomputing": False}
+    assert calls[0][1] == settings | {"token": "<cat>", "initial": "a cat", "vectors": 2}
+    assert "a textual-inversion needs --token" in refused(run(*needed))
+    assert "--rank is not for textual-inversion" in refused(run(*needed, "--token", "<cat>", "--rank", 2))
+    assert len(calls) == 1
