@@ -19,6 +19,7 @@ from minild.nn.module import Module
 from minild.pipelines import load
 from minild.pipelines.output import require_writable
 from minild.pipelines.sheet import draw_sheet
+from minild.training.alone import new_folder
 from minild.training.autoencoder import encode_pictures
 from minild.training.budget import Budget
 from minild.training.latent_diffusion import DiffusionObjective
@@ -90,9 +91,10 @@ def open_lesson(model, dataset, output, prompt=None, size=None, device="cpu"):
     """
     if Path(output).suffix != ".safetensors":
         raise UserError(f"output {output}: expected a file name that ends in .safetensors")
-    require_writable(output)
     if dataset is None:
         raise UserError("no pictures: give a folder of them (--data)")
+    with new_folder(Path(output).parent):  # a training makes the folder that it writes to
+        require_writable(output)
     keep_freed_memory()
     pipe = load(model, device=device)
     if pipe.kinds != ("text",):

@@ -164,6 +164,7 @@ def test_pictures_with_captions_keep_them(tmp_path, model, monkeypatch):
 
 def test_what_is_missing_or_does_not_fit_is_refused(tmp_path, model, bare):
     (tmp_path / "empty").mkdir()
+    (tmp_path / "taken").write_text("a file")
     file, settings = tmp_path / "o.safetensors", {"steps": 1}
     for arguments, more, message in (
         ((model, tmp_path / "nowhere", file), {}, "no data set"),
@@ -172,7 +173,7 @@ def test_what_is_missing_or_does_not_fit_is_refused(tmp_path, model, bare):
         ((model, None, file), {}, "no pictures: give a folder"),
         ((tmp_path / "nothing", bare, file), {"prompt": "a"}, "is no pipeline"),
         ((model, bare, tmp_path / "o.bin"), {"prompt": "a"}, "ends in .safetensors"),
-        ((model, bare, tmp_path / "no" / "o.safetensors"), {"prompt": "a"}, "cannot write"),
+        ((model, bare, tmp_path / "taken" / "o.safetensors"), {"prompt": "a"}, "cannot write"),
         ((model, bare, file), {"prompt": "a", "size": 7}, "size 7 is not divisible by 2"),
         ((model, bare, file), {"prompt": "a", "rank": 0}, "rank: expected a whole number from 1"),
     ):
