@@ -247,6 +247,20 @@ class CLIPTokenizer:
                     pieces += [(symbol, self.learnt.get(symbol, self.unk_token_id)) for symbol in symbols]
         return pieces
 
+    def words(self, text):
+        """A text's words as [(word, positions), ...]: how its tokens spell it, and where they stand in encode()'s row.
+
+        What split_words calls a word, or an added token; what is cut off is left out, be it a part of a word.
+        """
+        words, tokens, start = [], self.tokens(text)[: self.max_length - 2], 0
+        for end, token in enumerate(tokens, 1):
+            added = token in self.added
+            if added or token.endswith(END) or end == len(tokens):
+                word = token if added else _spell("".join(tokens[start:end]).removesuffix(END))
+                words.append((word, range(start + 1, end + 1)))  # BOS is before them
+                start = end
+        return words
+
     def expand(self, text):
         """The text with each learnt token of several vectors, <a> that has <a>_1 and so on beside it, followed by them.
 

@@ -29,7 +29,7 @@ ROOMS = {
     "diffusion": ["engine", "ops", "backend", "random", "errors"],
     "data": ["errors"],
     "pipelines": [
-        "models", "diffusion", "tokenizer", "tokenizer_files", "data", "pretrained", "weights", "engine", "backend",
+        "models", "diffusion", "nn", "tokenizer", "tokenizer_files", "data", "pretrained", "weights", "engine", "backend",
         "random", "errors",
     ],
     "evaluation": ["pipelines", "models", "ops", "data", "tokenizer", "pretrained", "backend", "errors"],

@@ -36,6 +36,21 @@ def test_words(text, words):
     assert split_words(text) == words
 
 
+def test_words_of_a_text_and_where_their_tokens_stand(tokenizer):
+    text = "a RED  qz, café"
+    words = tokenizer.words(text)
+    assert [word for word, _ in words] == ["a", "red", "qz", ",", "café"]
+    row, symbols = tokenizer.encode(text)[0], tokenizer.tokens(text)
+    assert [i for _, positions in words for i in positions] == list(range(1, 1 + len(symbols)))
+    assert [row[positions].tolist() for _, positions in words][1:3] == [
+        [tokenizer.vocabulary["red</w>"]],
+        [tokenizer.vocabulary["q"], tokenizer.vocabulary["z</w>"]],
+    ]
+    assert tokenizer.words(" ") == []
+    short = CLIPTokenizer(tokenizer.learnt, tokenizer.merges, 5, added=[AddedToken("<new>")])
+    assert short.words("<new>redqzqz") == [("<new>", range(1, 2)), ("re", range(2, 4))]  # cut within the word
+
+
 def test_clean_composes_and_lowers_letter_by_letter():
     assert clean("Cafe\u0301 ΣΑΣ") == "café σασ"
 

@@ -34,8 +34,9 @@ def writable_paths(path, name, count):
     return paths
 
 
-def write(paths, pictures, texts, settings):
-    """Write the pictures, each PNG with what it is of (`texts`, a dict each) and how it was drawn, and name the files.
+def write(paths, pictures, texts, settings, others=()):
+    """Write the pictures, each PNG with what it is of (`texts`, a dict each) and how it was drawn, and name the files,
+    and others that were written.
 
     No dates: a seed gives one file, byte for byte.
     """
@@ -46,7 +47,7 @@ def write(paths, pictures, texts, settings):
     else:
         for path, text, picture in zip(paths, texts, pictures):
             output.write_png(path, picture, {"Software": "minild", **text, **settings})
-    answer(*paths)
+    answer(*paths, *others)
 
 
 def how_drawn(arguments, guidance, sampler, **more):

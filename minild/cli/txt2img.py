@@ -18,6 +18,8 @@ def add(commands):
     options.add_model(command)
     output = ".png, or .npy for all pictures as float32 (N, H, W, 3) in [0, 1] (default: the first prompt, as .png)"
     command.add_argument("--output", type=options.path, metavar="FILE", help=output)
+    sheet = "also write a sheet of each picture with the map of every word: where the model looked for it"
+    command.add_argument("--attention", type=options.path, metavar="FILE.png", help=sheet)
     options.add_steps(command, "steps of the sampler")
     options.add_guidance(command)
     options.add_sampler(command)
@@ -43,11 +45,14 @@ def add(commands):
 def run(arguments):
     """Draw, write and name the pictures; what can be refused is refused before the model is read."""
     from minild.cli.own_ops import read_own_ops, using_own_ops, with_own_ops
-    from minild.pipelines import load
+    from minild.pipelines import attention_sheet, load, output
 
     _require_text(arguments)
     prompts, seeds, latents = _pictures(arguments)
     paths = writable_paths(arguments.output, prompts[0], len(prompts))
+    sheets = attention_sheet.sheet_paths(arguments.attention, len(prompts), paths)
+    for path in sheets:
+        output.require_writable(path)
     own = read_own_ops(arguments.own_ops)
 
     pipeline = load(arguments.model, arguments.dtype, arguments.device, arguments.variant)
@@ -82,9 +87,11 @@ def run(arguments):
             )
         return pictures, time.perf_counter() - started
 
-    pictures, seconds = draw(slice(None), own)
+    with attention_sheet.watched(pipeline, sheets) as write_sheets:
+        pictures, seconds = draw(slice(None), own)
+    write_sheets(pictures)
     texts = [{"prompt": prompt, "seed": seed} for prompt, seed in zip(prompts, seeds)]
-    write(paths, pictures, texts, _settings(arguments, pipeline, guidance))
+    write(paths, pictures, texts, _settings(arguments, pipeline, guidance), sheets)
     if own:  # after the answer, which is done, whatever becomes of the comparison
         if len(prompts) > 1:  # several are drawn side by side: what one takes shows only when it is drawn alone
             _, seconds = draw(slice(1), own)

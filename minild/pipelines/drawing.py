@@ -18,6 +18,7 @@ from minild.diffusion.variance import LEARNED
 from minild.errors import UserError
 from minild.models import Condition, Conditioned
 from minild.pipelines import planning
+from minild.pipelines.watching import WatchedModel
 from minild.random import image_generators, standard_normal
 
 
@@ -75,7 +76,7 @@ def without_variance(predict):
     return lambda latents, t: predict(latents, t)[..., : latents.shape[-1]]
 
 
-def draw_latents(pipe, request, guidance, noise, generators, mix=None, start=NOISE):
+def draw_latents(pipe, request, guidance, noise, generators, mix=None, start=NOISE, first=0):
     """Yield the latents (N, h, w, c) after each step of the request's sampler; the last are what is drawn.
 
     guidance     of these N pictures, which may be some of the request's
@@ -83,10 +84,12 @@ def draw_latents(pipe, request, guidance, noise, generators, mix=None, start=NOI
     generators   the random numbers of each
     mix          mix(z, ᾱ) -> z: what each step mixes in (minild.diffusion)
     start        a diffusion.Start, its latents of these pictures, on the host too
+    first        the number in the request of the first of these pictures, for those who watch (pipelines.watching)
     """
     h, w, _ = request.shape
     with planning.passes(pipe.unet, h, w, len(request.prompts), guidance.scale) as passes:
-        predict = guided(Conditioned(pipe.unet), *guidance[:-1], passes)
+        model = WatchedModel(Conditioned(pipe.unet), guidance, request, first)
+        predict = guided(model, *guidance[:-1], passes)
         if request.settings.get("variance_type") not in LEARNED:
             predict = without_variance(predict)
         if guidance.lead:
@@ -96,7 +99,9 @@ def draw_latents(pipe, request, guidance, noise, generators, mix=None, start=NOI
         noise = to_device(noise.astype(pipe.dtype), pipe.device)
         sampler, settings = SAMPLERS[request.sampler], {"mix": mix, "start": start, **request.settings}
         steps = sampler(predict, noise, request.schedule, request.steps, generators, **settings)
+        model.step = start.skip
         for step, z in enumerate(steps, start.skip + 1):
+            model.step = step
             yield mix(z, 1.0) if mix and step == request.steps else z
 
 
@@ -135,8 +140,8 @@ def _finish(pipe, request, progress, mixing, finish):
         rows = slice(start, start + at_once)
         given, some = request.latents, generators[rows]
         noise = standard_normal(some, request.shape) if given is None else given[rows]
-        mix = mixing(rows, noise) if mixing else None
-        for z in draw_latents(pipe, request, guidance.of(rows), noise, some, mix, request.start.of(rows)):
+        mix, late = mixing(rows, noise) if mixing else None, request.start.of(rows)
+        for z in draw_latents(pipe, request, guidance.of(rows), noise, some, mix, late, start):
             bar.update(len(z))
         return finish(z)
 

@@ -119,3 +119,29 @@ def test_a_prompt_too_long_is_drawn_and_told(draw, tmp_path):
     _, _, err = draw(RED + " and" + " red" * 300, "--output", "p.png")
     assert err.endswith("left out are 301 words, 'd red red red red' ...\n")
     assert len(draw(RED + " and " + "z" * 9000, "--output", "p.png")[2]) < 200
+
+
+def test_attention_writes_a_sheet_beside_the_same_picture(draw, tmp_path):
+    draw(RED, "--output", "plain.png")
+    assert draw(RED, "--output", "p.png", "--attention", "words.png")[:2] == (0, "p.png\nwords.png\n")
+    assert (tmp_path / "p.png").read_bytes() == (tmp_path / "plain.png").read_bytes()
+    sheet, picture = pixels(tmp_path / "words.png"), pixels(tmp_path / "p.png")
+    assert sheet.shape[1] == 6 * 168  # the picture and eleven words, 160 pixels each and a gap
+    np.testing.assert_array_equal(sheet[4:164:20, 4:164:20], picture)
+    status, out, _ = draw(RED, "green", "--output", "both.npy", "--attention", "both.png")
+    assert (status, out) == (0, "both.npy\nboth-0.png\nboth-1.png\n")
+    assert (tmp_path / "both-0.png").read_bytes() == (tmp_path / "words.png").read_bytes()
+    assert pixels(tmp_path / "both-1.png").shape[1] == 2 * 168
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("words.jpg", "attention words.jpg: expected a name that ends in .png"),
+        ("p.png", "attention p-0.png: a picture goes there, give another name"),
+        ("nowhere/words.png", "cannot write nowhere/words-0.png"),
+    ],
+)
+def test_an_attention_sheet_that_cannot_be_written_is_refused(draw, tmp_path, name, message):
+    assert message in refused(draw(RED, GREEN, "--output", "p.png", "--attention", name))
+    assert not list(tmp_path.iterdir())
