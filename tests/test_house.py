@@ -29,8 +29,8 @@ ROOMS = {
     "diffusion": ["engine", "ops", "backend", "random", "errors"],
     "data": ["errors"],
     "pipelines": [
-        "models", "diffusion", "nn", "tokenizer", "tokenizer_files", "data", "pretrained", "weights", "engine", "backend",
-        "random", "errors",
+        "models", "diffusion", "nn", "tokenizer", "tokenizer_files", "data", "pretrained", "weights", "engine",
+        "backend", "random", "errors",
     ],
     "evaluation": ["pipelines", "models", "ops", "data", "tokenizer", "pretrained", "backend", "errors"],
     "training": [
