@@ -260,3 +260,17 @@ def test_folders_that_are_no_data_set(tmp_path):
     assert "not UTF-8" in refusal(tmp_path / "latin")
     assert "'train' or 'test'" in refusal(tmp_path, split="dev")
     assert "size" in refusal(tmp_path, size=0)
+
+
+def test_a_caption_for_pictures_that_have_none(tmp_path):
+    """Beside metadata that leaves one out, in a folder of bare pictures, and not where a sub-folder names them."""
+    save(tmp_path / "some" / "a.png", RED)
+    save(tmp_path / "some" / "b.png", BLUE)
+    describe(tmp_path / "some", ("a.png", "red"))
+    assert shown(ImageFolder(tmp_path / "some", size=8, caption="any")) == [(RED, "red"), (BLUE, "any")]
+    save(tmp_path / "bare" / "a.png", GREEN)
+    assert shown(ImageFolder(tmp_path / "bare", size=8, caption="any")) == [(GREEN, "any")]
+    save(tmp_path / "named" / "a cat" / "a.png", GREEN)
+    assert shown(ImageFolder(tmp_path / "named", size=8, caption="any")) == [(GREEN, "a cat")]
+    with pytest.raises(UserError, match="no picture has a caption"):
+        ImageFolder(tmp_path / "bare", size=8)
