@@ -231,6 +231,17 @@ class CLIPTokenizer:
             for content, token in self.added.items()
         }
 
+    def with_tokens(self, contents):
+        """A tokenizer that has these tokens, too, which it finds in any case, as words learnt later are.
+
+        ValueError for one that is there already, or that reads as another in lower case.
+        """
+        known = [content for content in contents if content in self.vocabulary]
+        if known:
+            raise ValueError(f"there is a token {known[0]!r} already")
+        added = [*self.added.values(), *(AddedToken(content, normalized=True) for content in contents)]
+        return CLIPTokenizer(self.learnt, self.merges, self.max_length, self.special, added)
+
     def tokens(self, text):
         """A text's tokens as strings, without BOS and EOS and not cut. An added token in the text stays whole."""
         return [token for token, _ in self._pieces(text)]

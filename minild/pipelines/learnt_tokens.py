@@ -11,8 +11,6 @@ import numpy as np
 from minild.backend import get_array_module, to_device, to_host
 from minild.errors import UserError
 from minild.pretrained import write_weights
-from minild.tokenizer import CLIPTokenizer
-from minild.tokenizer_files import AddedToken
 from minild.weights import open_safetensors
 
 FILE = "learned_embeds.safetensors"  # the reference's name, looked for in a folder
@@ -48,18 +46,14 @@ def add_token(pipe, token, vectors):
 
     UserError for a token that is there already, is empty or holds white space.
     """
-    old, encoder = pipe.tokenizer, pipe.text_encoder
+    encoder = pipe.text_encoder
     if not token.strip() or token.split() != [token]:
         raise UserError(f"the token {token!r} is not one word: name it <thing>, say")
     names = [token, *(f"{token}_{i}" for i in range(1, len(vectors)))]
-    for name in names:
-        if name in old.vocabulary:
-            raise UserError(f"the tokenizer has a token {name!r} already: choose another")
-    added = [*old.added.values(), *(AddedToken(name, normalized=True) for name in names)]
     try:
-        tokenizer = CLIPTokenizer(old.learnt, old.merges, old.max_length, old.special, added)
-    except ValueError as error:  # it reads as another in lower case
-        raise UserError(f"the token {token!r} cannot be added: {error}") from None
+        tokenizer = pipe.tokenizer.with_tokens(names)
+    except ValueError as error:
+        raise UserError(f"the token {token!r} cannot be added, so choose another: {error}") from None
     ids = [tokenizer.vocabulary[name] for name in names]
     weight = encoder.embeddings.token_embedding.weight
     xp, rows = get_array_module(weight.data), weight.data

@@ -102,7 +102,7 @@ def test_it_learns(rng):
 def test_what_does_not_fit_is_refused(tmp_path, model, bare):
     file = tmp_path / "o.safetensors"
     for token, more, message in (
-        ("circle</w>", {}, "has a token 'circle</w>' already"),
+        ("circle</w>", {}, "there is a token 'circle</w>' already"),
         ("two words", {}, "is not one word"),
         ("<thing>", {"prompt": "a red circle"}, "the caption 'a red circle' has no <thing> in it"),
         ("<thing>", {"vectors": 0}, "vectors: expected a whole number from 1"),
