@@ -90,6 +90,13 @@ def objective(pipe, rng, count=6):
     return tuning.objective_of(tuning.Lesson(pipe, pictures, captions, 8))
 
 
+def test_a_replica_owns_its_gradients():
+    _, whole = tuned(text_encoder=True)
+    twin = whole.replica()
+    for (name, mine), (its_name, its) in zip(whole.named_parameters(), twin.named_parameters(), strict=True):
+        assert name == its_name and mine is not its and mine.data is its.data
+
+
 @pytest.mark.parametrize("processes", [False, True])
 def test_replicas_have_the_gradient_of_one(rng, processes):
     pipe, whole = tuned()
