@@ -83,21 +83,25 @@ class AttentionMaps(Watcher):
 
     def map(self, word, picture=0, step=None, grids=None):
         """The map of a word, by its number in `words` or as it is spelt there -> (H, W) float32. Else as `maps`."""
-        words = self.words(picture)
-        if isinstance(word, str):
-            found = [number for number, each in enumerate(words) if each == word]
-            if len(found) != 1:
-                raise UserError(f"{word!r} stands {len(found)} times among {words}: give the number of a word, from 0")
-            word = found[0]
-        if not -1 < word < len(words):
-            raise UserError(f"word {word}: there are {len(words)}, counted from 0")
-        return self.maps(picture, step, grids)[word]
+        return self.maps(picture, step, grids)[word_number(self.words(picture), word)]
 
     def _require(self, picture):
         if self.request is None:
             raise UserError("no attention was seen: draw within `with watch_attention(pipe) as seen`")
         if not -1 < picture < len(self.spelt):
             raise UserError(f"picture {picture}: {len(self.spelt)} were drawn, counted from 0")
+
+
+def word_number(words, word):
+    """The number, from 0, of a word among others: by that number, or as it is spelt. UserError unless it is one."""
+    if isinstance(word, str):
+        found = [number for number, each in enumerate(words) if each == word]
+        if len(found) != 1:
+            raise UserError(f"{word!r} stands {len(found)} times among {words}: give the number of a word, from 0")
+        word = found[0]
+    if not -1 < word < len(words):
+        raise UserError(f"word {word}: there are {len(words)}, counted from 0")
+    return word
 
 
 def _scaled_up(maps, size):
