@@ -7,7 +7,7 @@ import tiny_pipeline
 from minild.data.shapes import COLOURS
 from minild.errors import UserError
 from minild.nn.watching import Place
-from minild.pipelines import load
+from minild.pipelines import load, planning
 from minild.pipelines.attention_maps import AttentionMaps, watch_attention
 from minild.pipelines.request import requested
 from minild.pipelines.watching import Pass, Watcher, watch_drawings
@@ -73,6 +73,18 @@ def test_maps_are_of_the_whole_picture_and_are_shares(pipe):
     shown = seen.map("green", 1, grids=[(5, 7)])
     np.testing.assert_allclose(shown[[0, 0, -1], [0, -1, -1]], of_green[[0, 0, -1], [0, -1, -1]], rtol=1e-5)
     assert abs(shown.mean() - of_green.mean()) < 1e-3
+
+
+def test_on_every_device_the_same(pipe, device, monkeypatch):
+    monkeypatch.setattr(planning, "GPU_POSITIONS", 32)  # there two of three pictures are one batch, of both halves
+    there = tiny_pipeline.make()
+    there.unet.to(device), there.text_encoder.to(device), there.vae.to(device)
+    seen = []
+    for each in (pipe, there):
+        with watch_attention(each) as maps:
+            each.text_to_image([RED, GREEN, RED], steps=2, guidance_scale=2)
+        seen.append(np.concatenate([maps.maps(picture, step) for picture in range(3) for step in range(2)]))
+    np.testing.assert_allclose(seen[1], seen[0], atol=1e-5)
 
 
 def test_the_last_drawing_is_kept(pipe):

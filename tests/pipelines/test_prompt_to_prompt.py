@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tiny_pipeline
 
+from minild.backend import device_of, to_device, to_host
 from minild.errors import UserError
 from minild.nn.watching import Place
 from minild.pipelines.drawing import draw_latents, encode
@@ -135,6 +136,16 @@ def test_what_the_target_takes_over(pipe, rng):
     assert given.dtype == np.float32
     both = control.see(SELF, weights, at_step(0, 10, pipe)._replace(pictures=range(3)))
     np.testing.assert_array_equal(both, np.stack([weights[0]] * 3))
+
+
+def test_on_every_device_the_same(pipe, device, rng):
+    control = prompt_to_prompt(pipe.tokenizer, RED, GREEN, "refine", scales={"green": 2})
+    weights = rng.random((2, 2, 16, L), dtype="f")
+    for place in (CROSS, SELF):
+        expected = control.see(place, weights, at_step(0, 10, pipe))
+        given = control.see(place, to_device(weights, device), at_step(0, 10, pipe))
+        assert device_of(given) == device
+        np.testing.assert_allclose(to_host(given), expected, rtol=1e-5)
 
 
 def test_only_in_the_first_share_of_the_steps(pipe, rng):
