@@ -86,7 +86,7 @@ def _add_tuning(command):
     command.add_argument("--vectors", type=options.at_least(1, int), metavar="N", help=vectors)
     batch = "pictures a step (default: 16, and 1 of more than 128 pixels)"
     command.add_argument("--batch-size", type=options.at_least(1, int), metavar="N", help=batch)
-    rate = "at its peak (default: 0.001 for a lora, 0.005 for a word)"
+    rate = "at its peak (default: 0.001 for a lora, 0.0001 of more than 128 pixels; 0.005 for a word)"
     command.add_argument("--learning-rate", type=options.at_least(0, float), metavar="RATE", help=rate)
     recompute = "less memory for more time: compute each block once more in its backward"
     command.add_argument("--recompute", action="store_true", help=recompute)

@@ -9,7 +9,7 @@ from minild.errors import UserError
 from minild.models.lora import add_updates, updates_of, write_lora
 from minild.training.conditioning import Frozen
 from minild.training.latent_diffusion import Denoiser
-from minild.training.tuning import Tuned, open_lesson, recompute, tune
+from minild.training.tuning import SMALL, Tuned, open_lesson, recompute, tune
 
 NAME = "trained"  # of the updates, while they are
 
@@ -25,7 +25,7 @@ def lora_parameters(denoiser):
 
 def train_lora(model, dataset, output, prompt=None, rank=4, alpha=None, text_encoder=False, recomputing=False,
                minutes=None, steps=None, seed=0, device="cpu", size=None, batch_size=None,
-               learning_rate=1e-3):  # fmt: skip
+               learning_rate=None):  # fmt: skip
     """Train a LoRA of the pipeline `model` on pictures, and write it to the file `output` -> how many steps it took.
 
     dataset       a folder of pictures, with captions or without; a picture that has none is called `prompt`
@@ -35,6 +35,7 @@ def train_lora(model, dataset, output, prompt=None, rank=4, alpha=None, text_enc
     minutes, steps  how long; with neither, 3 minutes
     size          of the pictures, in pixels; None: that which the pipeline draws
     batch_size    None: 16, and 1 where the pictures are larger than 128 pixels
+    learning_rate  at its peak; None: 1e-3, and 1e-4 where the pictures are larger than 128 pixels
 
     diffusers' load_lora_weights reads the file. UserError for whatever is missing or does not fit.
     """
@@ -53,6 +54,8 @@ def train_lora(model, dataset, output, prompt=None, rank=4, alpha=None, text_enc
     def write():
         write_lora(output, trained, NAME)
 
+    if learning_rate is None:
+        learning_rate = 1e-3 if lesson.size <= SMALL else 1e-4
     length = {"minutes": minutes, "steps": steps, "seed": seed, "batch_size": batch_size}
     tuned = Tuned(denoiser, lora_parameters)
     return tune("lora", lesson, tuned, write, output, learning_rate=learning_rate, **length)
