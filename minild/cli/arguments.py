@@ -119,6 +119,14 @@ def add_seeds(command):
     command.add_argument("--seed", type=seeds, default=0, metavar="N[,N...]", help=seed)
 
 
+def add_fit(command):
+    """--size and --sheet of a command that begins with a picture."""
+    fit = "what the picture is made to fit, in pixels, multiples of the autoencoder's f"
+    command.add_argument("--size", type=size, metavar="H|HxW", help=fit)
+    sheet = "write what was given and what was drawn beside each other, too"
+    command.add_argument("--sheet", type=path, metavar="FILE.png", help=sheet)
+
+
 def add_device(command):
     command.add_argument("--device", default="cpu", metavar="cpu|cuda", help="where to compute (default: cpu)")
 

@@ -1,7 +1,7 @@
 """`minild class2img`: pictures of a class, by a model that labels lead."""
 
 from minild.cli import arguments as options
-from minild.cli.pictures import asked_seeds, how_drawn, several, writable_paths, write
+from minild.cli.pictures import asked_seeds, how_drawn, open_pipeline, several, writable_paths, write
 from minild.cli.terminal import note, without_warnings
 
 
@@ -38,15 +38,12 @@ def add(commands):
 def run(arguments):
     """Draw, write and name the pictures."""
     from minild.cli.own_ops import read_own_ops, using_own_ops, with_own_ops
-    from minild.pipelines import load
 
     labels = several(arguments.labels, arguments.count)
     seeds = asked_seeds(arguments.seed, len(labels))
     paths = writable_paths(arguments.output, labels[0], len(labels))
     own = read_own_ops(arguments.own_ops)
-    pipeline = load(arguments.model, arguments.dtype, arguments.device, arguments.variant)
-    for line in pipeline.passed_over:
-        note(line)
+    pipeline = open_pipeline(arguments)
     guidance = pipeline.guidance_scale if arguments.guidance is None else arguments.guidance
     leads = {"classifier": arguments.classifier, "classifier_scale": arguments.classifier_scale}
     with without_warnings(), using_own_ops(arguments.own_ops, own):

@@ -1,8 +1,18 @@
 """`minild edit`: a picture changed by changing its caption."""
 
 from minild.cli import arguments as options
-from minild.cli.pictures import fitting, how_drawn, read_image, tell_dropped, writable_paths, write, write_beside
-from minild.cli.terminal import note, without_warnings
+from minild.cli.pictures import (
+    fitting,
+    how_drawn,
+    open_pipeline,
+    read_image,
+    require_sheet,
+    tell_dropped,
+    writable_paths,
+    write,
+    write_beside,
+)
+from minild.cli.terminal import without_warnings
 from minild.errors import UserError
 
 
@@ -18,13 +28,10 @@ def add(commands):
     options.add_model(command)
     output = ".png, or .npy as float32 (1, H, W, 3) in [0, 1] (default: --to, as .png)"
     command.add_argument("--output", type=options.path, metavar="FILE", help=output)
-    sheet = "write the picture and what became of it beside each other, too"
-    command.add_argument("--sheet", type=options.path, metavar="FILE.png", help=sheet)
     options.add_steps(command, "steps of DDIM, there and back")
     guidance = "guidance scale towards --to; less keeps more of the picture (default: 2)"
     command.add_argument("--guidance", type=float, default=2.0, help=guidance)
-    size = "what the picture is made to fit, in pixels, multiples of the autoencoder's f"
-    command.add_argument("--size", type=options.size, metavar="H|HxW", help=size)
+    options.add_fit(command)
     options.add_device(command)
     options.add_dtype(command)
     options.add_variant(command)
@@ -32,7 +39,6 @@ def add(commands):
 
 def run(arguments):
     """Change, write and name the picture."""
-    from minild.pipelines import load, output
     from minild.pipelines.request import require_texts
 
     captions = arguments.source, arguments.target
@@ -41,11 +47,8 @@ def run(arguments):
             raise UserError(f"{option} is empty: say what the picture {what}")
     require_texts(captions)
     paths = writable_paths(arguments.output, arguments.target, 1)
-    if arguments.sheet:
-        output.require_writable(arguments.sheet)
-    pipeline = load(arguments.model, arguments.dtype, arguments.device, arguments.variant)
-    for line in pipeline.passed_over:
-        note(line)
+    require_sheet(arguments.sheet)
+    pipeline = open_pipeline(arguments)
     pipeline.require_way("edit", pipeline.kinds == ("text",))
     tell_dropped(pipeline.tokenizer, captions)
     picture, _ = read_image(arguments.image, fitting(pipeline, arguments.size))

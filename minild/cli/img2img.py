@@ -5,14 +5,17 @@ from minild.cli.pictures import (
     asked_seeds,
     fitting,
     how_drawn,
+    open_pipeline,
     read_image,
+    require_prompt,
+    require_sheet,
     several,
     tell_dropped,
     writable_paths,
     write,
     write_beside,
 )
-from minild.cli.terminal import note, without_warnings
+from minild.cli.terminal import without_warnings
 from minild.errors import UserError
 
 READ = (
@@ -61,16 +64,13 @@ def _add_strength(command, usual, what):
 def _add_settings(command):
     output = ".png, or .npy for all pictures as float32 (N, H, W, 3) in [0, 1] (default: the prompt, as .png)"
     command.add_argument("--output", type=options.path, metavar="FILE", help=output)
-    sheet = "write what was given and what was drawn beside each other, too"
-    command.add_argument("--sheet", type=options.path, metavar="FILE.png", help=sheet)
     options.add_steps(command, "steps of the sampler, of which the strength leaves some out")
     options.add_guidance(command)
     options.add_sampler(command)
     options.add_negative_prompt(command)
     command.add_argument("--count", type=options.at_least(1, int), default=1, help="pictures to draw (default: 1)")
     options.add_seeds(command)
-    size = "what the picture is made to fit, in pixels, multiples of the autoencoder's f"
-    command.add_argument("--size", type=options.size, metavar="H|HxW", help=size)
+    options.add_fit(command)
     options.add_device(command)
     options.add_dtype(command)
     options.add_variant(command)
@@ -114,20 +114,12 @@ def _run(arguments, draw, told):
     draw(pipeline, picture, own, settings) -> pictures, [(name, picture to show beside them)]; own: (height, width) of
     the picture's file.
     """
-    from minild.pipelines import load, output
-    from minild.pipelines.request import require_texts
-
-    if not arguments.prompt.strip():
-        raise UserError("the prompt is empty: say what to draw")
-    require_texts([arguments.prompt, arguments.negative_prompt])
+    require_prompt(arguments.prompt, arguments.negative_prompt)
     prompts = several([arguments.prompt], arguments.count)
     seeds = asked_seeds(arguments.seed, len(prompts))
     paths = writable_paths(arguments.output, arguments.prompt, len(prompts))
-    if arguments.sheet:
-        output.require_writable(arguments.sheet)
-    pipeline = load(arguments.model, arguments.dtype, arguments.device, arguments.variant)
-    for line in pipeline.passed_over:
-        note(line)
+    require_sheet(arguments.sheet)
+    pipeline = open_pipeline(arguments)
     picture, own = read_image(arguments.image, fitting(pipeline, arguments.size))
     if pipeline.tokenizer:
         tell_dropped(pipeline.tokenizer, [arguments.prompt, arguments.negative_prompt])

@@ -1,9 +1,8 @@
 """`minild interpolate`: from one picture to the next, by way of the noise between theirs."""
 
 from minild.cli import arguments as options
-from minild.cli.pictures import several, tell_dropped
-from minild.cli.terminal import answer, note, without_warnings
-from minild.errors import UserError
+from minild.cli.pictures import open_pipeline, require_prompt, several, tell_dropped
+from minild.cli.terminal import answer, without_warnings
 
 PAUSE = 80  # milliseconds that each frame of a GIF is shown
 
@@ -37,17 +36,12 @@ def run(arguments):
     """Draw, write and name the strip or the moving picture."""
     import numpy as np
 
-    from minild.pipelines import load, output
-    from minild.pipelines.request import require_texts
+    from minild.pipelines import output
 
-    if not arguments.prompt.strip():
-        raise UserError("the prompt is empty: say what to draw")
-    require_texts([arguments.prompt, arguments.negative_prompt])
+    require_prompt(arguments.prompt, arguments.negative_prompt)
     several([arguments.prompt], arguments.frames * np.size(arguments.seed))
     path = output.moving_or_strip(arguments.output or output.default_name(arguments.prompt).replace(".png", ".gif"))
-    pipeline = load(arguments.model, arguments.dtype, arguments.device, arguments.variant)
-    for line in pipeline.passed_over:
-        note(line)
+    pipeline = open_pipeline(arguments)
     pipeline.require_way("interpolate", pipeline.kinds == ("text",))
     tell_dropped(pipeline.tokenizer, [arguments.prompt, arguments.negative_prompt])
     with without_warnings():

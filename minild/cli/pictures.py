@@ -24,6 +24,35 @@ def asked_seeds(seed, count):
     return seeds
 
 
+def require_prompt(prompt, negative_prompt):
+    """UserError for a prompt that says nothing, or is no text."""
+    from minild.pipelines.request import require_texts
+
+    if not prompt.strip():
+        raise UserError("the prompt is empty: say what to draw")
+    require_texts([prompt, negative_prompt])
+
+
+def open_pipeline(arguments):
+    """The pipeline that a command names; notes say what of its folder is passed over."""
+    from minild.pipelines import load
+
+    pipeline = load(arguments.model, arguments.dtype, arguments.device, arguments.variant)
+    for line in pipeline.passed_over:
+        note(line)
+    return pipeline
+
+
+def require_sheet(path):
+    """UserError unless --sheet, where it is given, is a .png that can be written."""
+    from minild.pipelines import output
+
+    if path is not None and path.suffix.lower() != ".png":
+        raise UserError(f"sheet {path}: expected a name that ends in .png")
+    if path is not None:
+        output.require_writable(path)
+
+
 def writable_paths(path, name, count):
     """The files of `count` pictures: at `path`, or named after `name`. UserError where one cannot be written."""
     from minild.pipelines import output

@@ -3,7 +3,7 @@
 import time
 
 from minild.cli import arguments as options
-from minild.cli.pictures import asked_seeds, how_drawn, several, tell_dropped, writable_paths, write
+from minild.cli.pictures import asked_seeds, how_drawn, open_pipeline, several, tell_dropped, writable_paths, write
 from minild.cli.terminal import note, without_warnings
 from minild.errors import UserError
 
@@ -45,7 +45,7 @@ def add(commands):
 def run(arguments):
     """Draw, write and name the pictures; what can be refused is refused before the model is read."""
     from minild.cli.own_ops import read_own_ops, using_own_ops, with_own_ops
-    from minild.pipelines import attention_sheet, load, output
+    from minild.pipelines import attention_sheet, output
 
     _require_text(arguments)
     prompts, seeds, latents = _pictures(arguments)
@@ -55,9 +55,7 @@ def run(arguments):
         output.require_writable(path)
     own = read_own_ops(arguments.own_ops)
 
-    pipeline = load(arguments.model, arguments.dtype, arguments.device, arguments.variant)
-    for line in pipeline.passed_over:
-        note(line)
+    pipeline = open_pipeline(arguments)
     for file, scale in arguments.lora:
         pipeline.load_lora(file, scale)
     pipeline.loras.merge()

@@ -19,10 +19,7 @@ def invert(pipe, images, prompts, steps=50, progress=False):
     return sample_latents(pipe, request, progress)
 
 
-GUIDANCE = 2.0
-
-
-def edit(pipe, images, source, target, steps=50, guidance_scale=GUIDANCE, progress=False):
+def edit(pipe, images, source, target, steps=50, guidance_scale=2.0, progress=False):
     """Change what a picture shows by changing its caption -> (N, H, W, 3) float32 in [0, 1].
 
     images          (N, H, W, 3), or one (H, W, 3), uint8 or in [0, 1], sides of multiples of f

@@ -23,21 +23,21 @@ def image_to_image(pipe, images, prompts="", strength=0.8, negative_prompt="", s
     The other arguments are those of Pipeline.text_to_image. UserError for whatever cannot be used.
     """
     pipe.require_way("image_to_image", pipe.kinds == ("text",))
-    start, size = start_of(pipe, usable_pictures(images, factor=pipe.vae.downsampling), strength, steps)
-    size = size if latents is None else None
+    skip, pictures = skipped(strength, steps), usable_pictures(images, factor=pipe.vae.downsampling)
+    start = Start(encode(pipe.vae, 2 * pictures - 1), skip)
+    size = pictures.shape[1:3] if latents is None else None
     settings = steps, guidance_scale, sampler, seed, latents, size, clip_skip, guidance_rescale
     return draw_pictures(pipe, requested(pipe, prompts, negative_prompt, *settings, start=start), progress)
 
 
-def start_of(pipe, pictures, strength, steps):
-    """Usable pictures (N, H, W, 3) -> the diffusion.Start of their latents for this strength, (H, W).
+def skipped(strength, steps):
+    """How many of the steps a strength leaves out: as in the reference ⌊steps · strength⌋ are taken.
 
-    As in the reference ⌊steps · strength⌋ steps are taken. UserError where that is none, or the strength is not in
-    (0, 1].
+    UserError where that is none, or the strength is not in (0, 1].
     """
     if not isinstance(strength, Real) or not 0 < strength <= 1:
         raise UserError(f"strength must be above 0 and at most 1, got {strength!r}")
     taken = math.floor(steps * strength)
     if not taken:
         raise UserError(f"strength {strength:g} of {steps} steps is less than one step: use more of either")
-    return Start(encode(pipe.vae, 2 * pictures - 1), steps - taken), pictures.shape[1:3]
+    return steps - taken

@@ -6,11 +6,11 @@ from numbers import Integral
 import numpy as np
 
 from minild.backend import device_of, to_device
-from minild.diffusion import NOISE
+from minild.diffusion import NOISE, Start
 from minild.errors import UserError
-from minild.pipelines.conditions import given, nothing_like, usable_masks, usable_pictures
+from minild.pipelines.conditions import encode, given, nothing_like, usable_masks, usable_pictures
 from minild.pipelines.drawing import draw_pictures
-from minild.pipelines.image_to_image import start_of
+from minild.pipelines.image_to_image import skipped
 from minild.pipelines.request import NOTHING, requested
 
 WAYS = (("text",), ("text", "masked"))  # what leads the models that can
@@ -37,16 +37,15 @@ def inpaint(pipe, images, masks, prompts="", strength=1.0, negative_prompt="", s
     masks = usable_masks(masks, pictures)
     if not masks.any(axis=(1, 2)).all():
         raise UserError("a mask is empty: make it true, or white, where to draw")
-    begun, size = start_of(pipe, pictures, strength, steps)
-    condition, mixing = NOTHING, None
-    if "masked" in pipe.kinds:
-        condition = given(pipe, images=pictures, masks=masks)[0]
-    else:
-        mixing = _around(begun.clean, masks, pipe.vae.downsampling)
+    skip, begins_late, made_for_it = skipped(strength, steps), strength < 1, "masked" in pipe.kinds
+    clean = encode(pipe.vae, 2 * pictures - 1) if begins_late or not made_for_it else None
+    condition = given(pipe, images=pictures, masks=masks)[0] if made_for_it else NOTHING
+    mixing = None if made_for_it else _around(clean, masks, pipe.vae.downsampling)
+    start = Start(clean, skip) if begins_late else NOISE
     if isinstance(prompts, str):
         prompts = [prompts] * len(pictures)
-    settings = steps, guidance_scale, sampler, seed, latents, size if latents is None else None
-    leads = {"given": condition, "nothing": nothing_like(pipe, condition), "start": begun if strength < 1 else NOISE}
+    settings = steps, guidance_scale, sampler, seed, latents, pictures.shape[1:3] if latents is None else None
+    leads = {"given": condition, "nothing": nothing_like(pipe, condition), "start": start}
     request = requested(pipe, prompts, negative_prompt, *settings, clip_skip, guidance_rescale, **leads)
     if len(pictures) not in (1, count := len(request.prompts)):
         raise UserError(f"{len(pictures)} images do not go with {count} prompts: give one, or as many")

@@ -215,8 +215,8 @@ EMOJI = Preset(
     guidance_scale=2.0,
 )
 SCENES = Preset(
-    minutes=45,
-    autoencoder_share=0.4,
+    minutes=110,
+    autoencoder_share=0.2,
     autoencoder=StagePreset(learning_rate=1.5e-3, batch_size=8, optimizer="muon"),
     diffusion=StagePreset(learning_rate=1.5e-3, batch_size=64, optimizer="muon"),
     size=64,

@@ -26,6 +26,7 @@ import numpy as np
 from minild import data
 from minild.data import scenes, shapes
 from minild.data.grounds import draw_ground
+from minild.data.relations import RELATIONS
 from minild.errors import UserError
 from minild.evaluation.measures import wilson_interval
 from minild.pipelines import load
@@ -51,6 +52,11 @@ def new_object(dataset, scene, which, rng):
             return chosen
 
 
+def drawing(dataset):
+    """The module that draws the scenes and says their captions."""
+    return {"shapes": shapes, "scenes": scenes}[dataset.name]
+
+
 def box(dataset, scene, which, around=0):
     """Where an object is, grown by `around` pixels -> two slices."""
     unit = shapes.SUB if dataset.name == "shapes" else 1
@@ -68,7 +74,7 @@ def ground(dataset, scene):
 
 def middles(dataset, scene, picture):
     """The centre of mass of each object that stands out from the ground, (2, 2), where the scene has its two places."""
-    axis = ("above", "left of").index(scene.relation)
+    axis = RELATIONS.index(scene.relation)
     (first, second) = (box(dataset, scene, which)[axis] for which in (0, 1))
     middle = (first.stop + second.start) // 2
     seen = np.moveaxis(abs(picture - ground(dataset, scene)).max(axis=-1) > APART, axis, 0)
@@ -97,7 +103,7 @@ class Cases:
     def __init__(self, dataset, count, seed):
         rng = np.random.default_rng(seed)
         self.before = [dataset.scene(i) for i in range(count)]
-        self.pictures = np.stack([dataset._render(scene) for scene in self.before])
+        self.pictures = np.stack([drawing(dataset).render(scene) for scene in self.before])
         self.masks, self.kept, self.after = np.zeros(self.pictures.shape[:3], bool), [], []
         for scene, mask in zip(self.before, self.masks):
             which = int(rng.integers(2))
@@ -107,8 +113,8 @@ class Cases:
             self.kept.append(box(dataset, scene, 1 - which))
             mask[box(dataset, scene, which, AROUND)] = True
             mask[self.kept[-1]] = False
-        self.sources = [dataset._captions(scene)[0] for scene in self.before]
-        self.captions = [dataset._captions(scene)[0] for scene in self.after]
+        self.sources = [drawing(dataset).captions(scene)[0] for scene in self.before]
+        self.captions = [drawing(dataset).captions(scene)[0] for scene in self.after]
 
     def measure(self, dataset, drawn):
         """-> {"followed": share, "interval": its 95 %, "kept": share of the other objects, "layout": share}."""
@@ -117,7 +123,7 @@ class Cases:
         change = abs(drawn - self.pictures / 255)
         kept = [each[part].mean() < NEAR for each, part in zip(change, self.kept)]
         layout = [
-            abs(middles(dataset, scene, each) - middles(dataset, scene, dataset._render(scene) / 255)).max()
+            abs(middles(dataset, scene, each) - middles(dataset, scene, drawing(dataset).render(scene) / 255)).max()
             <= dataset.base / 10
             for each, scene in zip(drawn, self.after)
         ]

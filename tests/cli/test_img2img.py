@@ -119,6 +119,8 @@ def test_a_transparent_mask_is_where_to_draw(rework, picture, mask, tmp_path):
     (["img2img", "--strength", 0.1], "strength 0.1 of 4 steps is less than one step"),
     (["img2img", "--size", 9], "9 x 9 is not divisible by 2"),
     (["img2img", "--seed", "1,2"], "2 seeds for 1 picture"),
+    (["img2img", "--sheet", "s.what"], "sheet s.what: expected a name that ends in .png"),
+    (["img2img", "--sheet", "no/s.png"], "cannot write no/s.png"),
     (["img2img", "--count", 20_000], "20,000 pictures are too many"),
     (["img2img", "--sampler", "ddim-inverse"], "ddim-inverse begins with a picture"),
     (["inpaint"], "required: --mask"),

@@ -70,7 +70,7 @@ def test_of_an_exact_model_all_latents_are_the_picture_and_the_noise(rng, name, 
 def test_latents_of_unit_variance_data_have_unit_variance_at_every_step(rng, name, spacing):
     """Their noising changes nothing, and E[z_0 | z_t] = √ᾱ z_t; a consistency model says z_t itself."""
     if (name, spacing) == ("ddim-inverse", "linspace"):
-        pytest.skip("refused")
+        pytest.skip("ddim-inverse refuses the spacing linspace")
     schedule = NoiseSchedule({"prediction_type": "sample", "timestep_spacing": spacing})
 
     def predict(z, t):
@@ -97,7 +97,7 @@ def test_the_last_of_those_in_sigma_is_the_sample_as_it_is(rng, name, final):
 @pytest.mark.parametrize("name", DETERMINISTIC)
 def test_mix_is_told_the_level_of_the_latents(rng, name):
     if name == "ddim-inverse":
-        pytest.skip("mixes nothing in")
+        pytest.skip("ddim-inverse refuses to mix anything in")
     schedule = NoiseSchedule()
     clean, noise = rng.standard_normal((2, 1, 6, 5, 3))
     signal, spread = beginning(name, schedule)

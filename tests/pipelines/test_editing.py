@@ -48,8 +48,8 @@ def test_each_picture_has_its_captions(pipe, rng):
 def test_what_cannot_be_used(pipe, rng):
     pictures = rng.random((2, 8, 8, 3), np.float32)
     for message, arguments in (
-        ("2 latents: give one, or as many|3 prompts do not go with 2", (pictures, [RED] * 3, GREEN)),
-        ("3 prompts do not go with 2", (pictures, RED, [GREEN] * 3)),
+        ("3 prompts do not go with 2 latents", (pictures, [RED] * 3, GREEN)),
+        ("3 prompts do not go with 2 latents", (pictures, RED, [GREEN] * 3)),
         ("images: 7 x 8 is not divisible by 2", (pictures[:, 1:], RED, GREEN)),
         ("steps: expected 1 to 1000", (pictures, RED, GREEN, 0)),
     ):

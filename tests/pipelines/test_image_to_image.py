@@ -6,10 +6,12 @@ import tiny_pipeline
 
 from minild.data.location import data_path
 from minild.data.shapes import Scene, captions, render
-from minild.diffusion import SAMPLERS
+from minild.diffusion import SAMPLERS, Start
 from minild.errors import UserError
 from minild.pipelines import load
-from minild.pipelines.image_to_image import start_of
+from minild.pipelines.drawing import draw_pictures
+from minild.pipelines.image_to_image import skipped
+from minild.pipelines.request import requested
 
 RED, GREEN = tiny_pipeline.CAPTIONS
 
@@ -19,17 +21,18 @@ def pictures(rng):
     return rng.integers(0, 256, (3, 8, 12, 3), dtype=np.uint8)
 
 
-def test_it_is_the_late_part_of_drawing_with_the_pictures_latents(pipe, pictures):
-    start, size = start_of(pipe, pictures / np.float32(255), 0.75, 10)
-    assert size == (8, 12) and start.skip == 3 and start.clean.shape == (3, 4, 6, 2)
+def test_it_is_the_late_part_of_a_drawing_that_begins_with_the_pictures_latents(pipe, pictures, rng):
+    noise = rng.standard_normal((3, 4, 6, 2), np.float32)
     z = pipe.vae.mean_latent((2 * (pictures / np.float32(255)) - 1).astype(np.float32))
-    np.testing.assert_allclose(start.clean, pipe.vae.config["scaling_factor"] * z, rtol=1e-5, atol=1e-6)
+    start = Start(pipe.vae.config["scaling_factor"] * z, 3)
+    request = requested(pipe, RED, steps=10, sampler="ddim", latents=noise, start=start)
+    drawn = pipe.image_to_image(pictures, RED, 0.75, steps=10, sampler="ddim", latents=noise)
+    np.testing.assert_allclose(drawn, draw_pictures(pipe, request), atol=1e-5)
 
 
 @pytest.mark.parametrize("strength, taken", [(0.1, 1), (0.19, 1), (0.55, 5), (0.99, 9), (1, 10), (1.0, 10)])
-def test_the_strength_is_the_share_of_steps_taken(pipe, pictures, strength, taken):
-    start, _ = start_of(pipe, pictures / np.float32(255), strength, 10)
-    assert start.skip == 10 - taken
+def test_the_strength_is_the_share_of_steps_taken(strength, taken):
+    assert skipped(strength, 10) == 10 - taken
 
 
 def test_the_less_strength_the_nearer_to_the_picture():
@@ -76,8 +79,8 @@ def test_what_else_is_refused(pipe, pictures, rng):
         ("strength 0.05 of 10 steps is less than one step", (pictures, RED, 0.05), {"steps": 10}),
         ("images: 7 x 12 is not divisible by 2", (pictures[:, 1:], RED), {}),
         ("images: expected pictures of shape", (pictures[..., :2], RED), {}),
-        ("3 images do not go with 2 seeds|3 images do not go with 2 prompts", (pictures, RED), {"seed": [1, 2]}),
-        ("2 prompts do not go with 3|3 images do not go with 2", (pictures, [RED, GREEN]), {}),
+        ("3 images do not go with 2 seeds", (pictures, RED), {"seed": [1, 2]}),
+        ("3 images do not go with 2 prompts", (pictures, [RED, GREEN]), {}),
         ("ddim-inverse begins with a picture", (pictures, RED), {"sampler": "ddim-inverse"}),
         (r"latents: \(4, 4\) positions, where the images have \(4, 6\)", (pictures, RED),
          {"latents": rng.standard_normal((3, 4, 4, 2))}),

@@ -55,6 +55,16 @@ def test_a_whole_mask_is_drawing_from_words(pipe, pictures):
     np.testing.assert_array_equal(drawn, pipe.text_to_image([RED] * 2, steps=5))
 
 
+def test_a_model_made_for_it_encodes_the_whole_picture_only_where_it_begins_with_it(nine, pictures, monkeypatch):
+    calls = []
+    encode = type(nine.vae).mean_latent
+    monkeypatch.setattr(type(nine.vae), "mean_latent", lambda *given: calls.append(1) or encode(*given))
+    nine.inpaint(pictures, MASK, RED, steps=2)
+    assert len(calls) == 1  # of the rest of the picture
+    nine.inpaint(pictures, MASK, RED, 0.5, steps=2)
+    assert len(calls) == 3
+
+
 @pytest.mark.parametrize("made_for_it", [False, True])
 def test_every_picture_has_its_own_mask(pipe, nine, pictures, made_for_it):
     pipe = nine if made_for_it else pipe

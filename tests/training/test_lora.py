@@ -20,25 +20,7 @@ from minild.training.latent_diffusion import Denoiser
 from minild.training.lora import NAME, lora_parameters
 from minild.training.tuning import Tuned, recompute
 
-
-@pytest.fixture(autouse=True)
-def no_sheets(monkeypatch):
-    monkeypatch.setattr(tuning, "draw_sheet", lambda *arguments: None)
-
-
-@pytest.fixture
-def model(tmp_path):
-    tiny_pipeline.make().save_pretrained(tmp_path / "pipe")
-    return tmp_path / "pipe"
-
-
-@pytest.fixture
-def bare(tmp_path):
-    """A folder of three pictures without captions."""
-    (tmp_path / "set").mkdir()
-    for i in range(3):
-        Image.new("RGB", (9, 8), (200, 40 * i, 30)).save(tmp_path / "set" / f"{i}.png")
-    return tmp_path / "set"
+pytestmark = pytest.mark.usefixtures("no_sheets")
 
 
 def tuned(text_encoder=False, dtype="float32"):

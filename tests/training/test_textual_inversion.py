@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import tiny_pipeline
-from PIL import Image
 from safetensors.numpy import load_file
 
 from minild.errors import UserError
@@ -17,24 +16,7 @@ from minild.training.latent_diffusion import Denoiser
 from minild.training.textual_inversion import learnt_vectors
 from minild.training.tuning import Tuned
 
-
-@pytest.fixture(autouse=True)
-def no_sheets(monkeypatch):
-    monkeypatch.setattr(tuning, "draw_sheet", lambda *arguments: None)
-
-
-@pytest.fixture
-def model(tmp_path):
-    tiny_pipeline.make().save_pretrained(tmp_path / "pipe")
-    return tmp_path / "pipe"
-
-
-@pytest.fixture
-def bare(tmp_path):
-    (tmp_path / "set").mkdir()
-    for i in range(3):
-        Image.new("RGB", (8, 8), (200, 40 * i, 30)).save(tmp_path / "set" / f"{i}.png")
-    return tmp_path / "set"
+pytestmark = pytest.mark.usefixtures("no_sheets")
 
 
 class OfLatents(Tuned):
