@@ -1,6 +1,7 @@
 """The noise schedule: how much of z_0 is left in z_t, what a model says of it, and which timesteps to visit."""
 
 import math
+from numbers import Integral
 
 import numpy as np
 
@@ -132,9 +133,9 @@ def require_supported(config, where, sampler=ALL):
 
 
 def require_steps(steps, most):
-    """UserError unless 1 <= steps <= most."""
-    if not 1 <= steps <= most:
-        raise UserError(f"steps: expected 1 to {most}, got {steps}")
+    """UserError unless steps is a whole number, 1 <= steps <= most."""
+    if not isinstance(steps, Integral) or not 1 <= steps <= most:
+        raise UserError(f"steps: expected 1 to {most}, got {steps!r}")
 
 
 class NoiseSchedule:

@@ -182,6 +182,8 @@ def latent_shape(pipe, size):
     size = size or pipe.default_size
     if size is None:
         raise UserError("the U-Net's config names no sample_size: give a size")
+    if np.shape(size) != (2,) or not all(isinstance(side, Integral) for side in size):
+        raise UserError(f"size: expected (height, width) in pixels, got {size!r}")
     f = pipe.vae.downsampling
     if any(side < 1 or side % f for side in size):
         raise UserError(f"size {size[0]} x {size[1]} is not divisible by {f}: use multiples of {f} pixels")
