@@ -36,5 +36,5 @@ def test_the_true_drawing_is_followed_and_keeps_the_other_object(dataset):
 
 
 def test_an_unknown_task():
-    with pytest.raises(UserError, match="unknown task 'paint': use inpaint, img2img, edit"):
+    with pytest.raises(UserError, match="unknown task 'paint': use inpaint, img2img, edit, p2p"):
         main(["--tasks", "paint"])

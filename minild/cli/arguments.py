@@ -63,6 +63,18 @@ def lora(text):
     return (path(file), scale) if colon else (path(text), 1.0)
 
 
+def weight(text):
+    """An argparse type: (word, factor) of "red=1.5"; the word's number where it is given by that."""
+    word, _, number = text.rpartition("=")
+    try:
+        factor = float(number)
+    except ValueError:
+        word = ""
+    if not word.strip():
+        raise argparse.ArgumentTypeError(f"expected WORD=FACTOR such as red=1.5, got {text!r}")
+    return (int(word) if word.isdecimal() else word), factor
+
+
 def size(text):
     """The (height, width) of a text such as "64" or "48x64"."""
     try:

@@ -77,7 +77,7 @@ class AttentionMaps(Watcher):
             taken = [sums[grid] for number, sums in steps.items() if step in (None, number)]
             tokens = sum(one for one, _ in taken).T.reshape(-1, *grid)
             words = [tokens[positions.start - 1 : positions.stop - 1].sum(0) for _, positions in self.spelt[picture]]
-            total = total + _scaled_up(words, (self.shape[0] * f, self.shape[1] * f))
+            total = total + scaled_up(words, (self.shape[0] * f, self.shape[1] * f))
             layers += sum(count for _, count in taken)
         return total / max(1, layers)
 
@@ -104,7 +104,7 @@ def word_number(words, word):
     return word
 
 
-def _scaled_up(maps, size):
+def scaled_up(maps, size):
     """Maps (h, w) -> (words, H, W), bilinearly."""
     height, width = size
     scaled = [np.asarray(Image.fromarray(one).resize((width, height), Image.Resampling.BILINEAR)) for one in maps]

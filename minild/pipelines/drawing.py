@@ -114,14 +114,15 @@ def _led(predict, lead, schedule):
     return classifier_guided(predict, gradient, lead.scale, schedule)
 
 
-def draw_pictures(pipe, request, progress=False, mixing=None):
+def draw_pictures(pipe, request, progress=False, mixing=None, at_once=None):
     """Draw the pictures of a Request -> (N, H, W, 3) float32 in [0, 1]. UserError where the model gives no numbers.
 
     progress   show a bar on stderr once it takes longer than a second
     mixing     mixing(rows, noise) -> mix: what `draw_latents` mixes into the pictures `rows`, a slice, whose noise is
                given, (N, h, w, c) on the host; None for nothing
+    at_once    how many are drawn by one call of `draw_latents`; None for what is fastest
     """
-    return _finish(pipe, request, progress, mixing, pipe.decode)
+    return _finish(pipe, request, progress, mixing, pipe.decode, at_once)
 
 
 def sample_latents(pipe, request, progress=False):
@@ -129,10 +130,10 @@ def sample_latents(pipe, request, progress=False):
     return _finish(pipe, request, progress, None, to_host)
 
 
-def _finish(pipe, request, progress, mixing, finish):
+def _finish(pipe, request, progress, mixing, finish, at_once=None):
     """finish(latents) of all that is drawn, a host array for some of the pictures, joined."""
     h, w, _ = request.shape
-    count, at_once = len(request.prompts), planning.pictures_at_once(pipe.device, h, w)
+    count, at_once = len(request.prompts), at_once or planning.pictures_at_once(pipe.device, h, w)
     guidance = encode(pipe, request)
     generators = [image_generators(seed, 1)[0] for seed in request.seeds]
 

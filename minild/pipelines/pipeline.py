@@ -9,7 +9,7 @@ from minild.models import Condition
 from minild.pipelines import planning, tiling
 from minild.pipelines.conditions import classifier_lead, condition_kinds, given, nothing_like
 from minild.pipelines.drawing import draw_pictures
-from minild.pipelines.editing import edit, invert
+from minild.pipelines.editing import draw_edited, edit, invert
 from minild.pipelines.folder import read_pipeline, write_pipeline
 from minild.pipelines.image_to_image import image_to_image
 from minild.pipelines.inpainting import inpaint, outpaint
@@ -223,6 +223,7 @@ class Pipeline:
     interpolate = interpolate
     invert = invert
     edit = edit
+    draw_edited = draw_edited
 
     def require_way(self, name, fits):
         """UserError unless the method `name` is a way to draw from the model, telling the one that is."""

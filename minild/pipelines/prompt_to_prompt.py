@@ -5,14 +5,11 @@ takes over what the source's places attend to, so that things stay where they ar
 
     control = prompt_to_prompt(pipe.tokenizer, source, target)
     request = requested(pipe, [source, target], seed=[seed, seed])
-    generators = [image_generators(seed, 1)[0] for seed in request.seeds]
-    latents = standard_normal(generators, request.shape)
     with watch_drawings(pipe.unet, control):
-        *_, z = draw_latents(pipe, request, encode(pipe, request), latents, generators)
-    before, after = pipe.decode(z)
+        before, after = draw_pictures(pipe, request, at_once=2)
 
-Latents that an inversion gave, twice, do in the noise's place. (`draw_pictures` draws each row alone on the CPU, where
-nothing can be carried over: ValueError.)
+Latents that an inversion gave, twice, do in the noise's place: editing.py has both. (Rows that are drawn one by one can
+carry nothing over: ValueError.)
 """
 
 import math
@@ -85,6 +82,20 @@ def reweight(tokenizer, prompt, scales):
     return factors
 
 
+def changed_words(tokenizer, source, target):
+    """The token positions of the words in which two prompts differ -> (L,) booleans of the source, and of the target.
+
+    They are those that are not in the longest common subsequence of the words.
+    """
+    words, others = _words(tokenizer, source), _words(tokenizer, target)
+    kept = common_subsequence([word for word, _ in words], [word for word, _ in others])
+    changed = np.zeros((2, tokenizer.max_length), bool)
+    for row, of_prompt, same in zip(changed, (words, others), zip(*kept) if kept else ((), ())):
+        for number, (_, positions) in enumerate(of_prompt):
+            row[positions.start : positions.stop] = number not in same
+    return changed
+
+
 def _words(tokenizer, prompt):
     return tokenizer.words(tokenizer.expand(prompt))
 
@@ -148,7 +159,7 @@ class PromptToPrompt(Watcher):
     def see(self, place, weights, now):
         """What the rows take over of the first."""
         if len(now.pictures) < 2:
-            raise ValueError("prompt-to-prompt: source and target must be drawn together, by one call of draw_latents")
+            raise ValueError("prompt-to-prompt: source and target must be drawn together, at_once=2")
         share = self.cross_replace_steps if place.cross else self.self_replace_steps
         if now.step >= round(share * now.request.steps):
             return None

@@ -11,6 +11,8 @@ Of every scene one of the two objects is replaced by another in the caption:
     inpaint     drawn inside the old object's box and 2 pixels around it
     img2img     drawn from the whole picture, at strength 0.6
     edit        drawn from the noise that DDIM finds for the picture and its old caption
+    p2p         the same, with the attention carried over as prompt-to-prompt usually has it
+    p2p-blend   and with a local blend
 Followed is what the judge of the data set reads as the new caption in full. The other object is kept where its box is
 as it was, within 0.1 of [0, 1] on average; the layout, where both objects' middles are, within a tenth of the width.
 """
@@ -30,6 +32,7 @@ from minild.data.relations import RELATIONS
 from minild.errors import UserError
 from minild.evaluation.measures import wilson_interval
 from minild.pipelines import load
+from minild.pipelines.editing import CROSS_REPLACE_STEPS
 from minild.pipelines.sheet import draw_sheet
 
 from .report import table
@@ -94,7 +97,21 @@ def edit(pipe, cases, seed, **settings):
     return pipe.edit(cases.pictures, cases.sources, cases.captions, **settings)
 
 
-TASKS = {"inpaint": inpaint, "img2img": image_to_image, "edit": edit}
+def edit_with_attention(pipe, cases, seed, **settings):
+    return edit(pipe, cases, seed, cross_replace_steps=CROSS_REPLACE_STEPS, **settings)
+
+
+def edit_in_place(pipe, cases, seed, **settings):
+    return edit_with_attention(pipe, cases, seed, blend=True, **settings)
+
+
+TASKS = {
+    "inpaint": inpaint,
+    "img2img": image_to_image,
+    "edit": edit,
+    "p2p": edit_with_attention,
+    "p2p-blend": edit_in_place,
+}
 
 
 class Cases:
