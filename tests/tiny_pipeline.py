@@ -5,6 +5,7 @@ import numpy as np
 from minild.diffusion import NoiseSchedule
 from minild.models import AutoencoderKL, CLIPTextModel, UNet2DConditionModel, VQModel
 from minild.pipelines import Pipeline
+from minild.pipelines.low_resolution import usual_augmentation
 from minild.tokenizer import CLIPTokenizer
 
 CAPTIONS = ["a red circle above a blue square on a white background", "a green star left of a pink triangle"]
@@ -62,6 +63,25 @@ def make(seed=0, record=None):
             parameter.data = parameter.data.astype(np.float32)
     vae, text_encoder, unet = models
     return Pipeline(vae, text_encoder, tokenizer, unet, NoiseSchedule(), record)
+
+
+def make_led(condition, classes=(), words=False, **fields):
+    """The same, led by something else than words, or beside them; fields: what its U-Net's config says of that."""
+    pipe, rng = make(), np.random.default_rng(1)
+    pipe.unet = UNet2DConditionModel.from_config(pipe.unet.config | fields)
+    for parameter in pipe.unet.parameters():
+        parameter.data = parameter.data + 0.2 * rng.standard_normal(parameter.data.shape, np.float32)
+    pipe.record = {"condition": f"text+{condition}" if words else condition, "classes": list(classes)}
+    if not words:
+        pipe.text_encoder = pipe.tokenizer = None
+    return pipe
+
+
+def make_upscaler(words=True, highest=350, labels=351):
+    """The same as one that upscales: pictures of 4 x 4, and words; without labels it is told no noise level."""
+    pipe = make_led("low resolution", (), words, in_channels=5, num_class_embeds=labels)
+    pipe.augmentation = usual_augmentation()._replace(highest=highest) if labels else None
+    return pipe
 
 
 def make_vq(seed=0):

@@ -4,7 +4,7 @@
     image           a picture, as minild's perceptual network describes it, by cross-attention to tokens made of that
     class           a label, added to the embedding of the timestep
     semantic map    which of K things each pixel shows, put beside the latents as the shares of each at each position
-    low resolution  a picture of f times fewer pixels a side, put beside the latents
+    low resolution  a picture of f times fewer pixels a side, put beside the latents, with noise (low_resolution.py)
     masked          a picture and the mask of what to draw anew: mask and latents of the rest, beside the latents, in
                     the order of Stable Diffusion's inpainting model
 
@@ -26,6 +26,7 @@ from minild.engine.cores import side_by_side
 from minild.errors import UserError
 from minild.models import LPIPS, Condition, LatentClassifier
 from minild.pipelines.drawing import ClassifierLead
+from minild.pipelines.low_resolution import MAX_NOISE_LEVEL
 
 FIELDS = {  # the part of models.Condition that each kind is
     "text": "context",
@@ -66,6 +67,8 @@ def unet_fields(kinds, latent_channels, classes):
     fields = {"in_channels": latent_channels + channel_count(kinds, latent_channels, classes)}
     if "class" in kinds:
         fields["num_class_embeds"] = classes + 1  # the last is no class
+    if "low resolution" in kinds:
+        fields["num_class_embeds"] = MAX_NOISE_LEVEL + 1
     if "image" in kinds:
         fields |= {"encoder_hid_dim": perceptual_network().config["widths"][-1], "encoder_hid_dim_type": EMBEDDED}
     return fields

@@ -13,6 +13,14 @@ from minild.diffusion.variance import LEARNED
 from minild.errors import UserError
 from minild.models import VQModel
 from minild.pipelines.conditions import channel_count, condition_kinds
+from minild.pipelines.low_resolution import (
+    PART,
+    UPSCALING,
+    is_upscaler,
+    misfit,
+    read_augmentation,
+    write_augmentation,
+)
 from minild.pipelines.scheduler_config import open_scheduler, write_scheduler
 from minild.pipelines.single_file import MODELS, read_single_file
 from minild.tokenizer import CLIPTokenizer
@@ -67,10 +75,12 @@ def read_index(folder):
         if part != "scheduler" and str(kind).removesuffix("Fast") != expected:
             raise UserError(f"{folder / INDEX}: {part} is {kind!r}, which is not supported, use {expected!r}")
     for part, kind in parts.items():
-        if kind is not None and part not in PARTS and part not in IGNORED:
+        if kind is not None and part not in PARTS and part not in (*IGNORED, PART):
             name = index.get("_class_name")
             raise UserError(f"{folder / INDEX}: {name} with a part {part} is no Stable Diffusion 1.x, so not supported")
-    for part in PARTS:
+    if index.get("_class_name") == UPSCALING and not is_upscaler(index):
+        raise UserError(f"{folder / INDEX} names no {PART}")
+    for part in (*PARTS, *([PART] if is_upscaler(index) else [])):
         if part in absent:
             continue
         if part not in parts:
@@ -93,8 +103,8 @@ def models_of(index, absent=()):
 
 def condition_of(record, index):
     """What leads a pipeline, in words: as its record says, or the reference's class of it, or its named classes."""
-    inferred = "text+masked" if index.get("_class_name") == INPAINTING else "class" if "id2label" in index else "text"
-    return record.get("condition", inferred)
+    named = {INPAINTING: "text+masked", UPSCALING: "text+low resolution"}.get(index.get("_class_name"))
+    return record.get("condition", named or ("class" if "id2label" in index else "text"))
 
 
 def complete_record(record, index):
@@ -152,6 +162,8 @@ def _read_folder(folder, dtype, device, variant):
         scheduler = open_scheduler(folder / "scheduler", index["scheduler"][1])
     if scheduler.schedule is None:
         raise UserError(f"{folder}: {scheduler.refusal}, nor any other")
+    with usable(folder / PART):
+        parts["augmentation"] = read_augmentation(folder, index)
     return parts | scheduler._asdict()
 
 
@@ -205,7 +217,10 @@ def misfits(parts):
     if "class" in kinds:
         pairs.append(("unet num_class_embeds", unet["num_class_embeds"], "number of classes, with none,", classes + 1))
     faults = [f"{a} is {x}, {b} {y}" for a, x, b, y in pairs if x != y]
-    if unet["class_embed_type"] or (unet["num_class_embeds"] and "class" not in kinds):
+    augmentation = parts.get("augmentation")
+    if fault := misfit(augmentation, unet, kinds):
+        faults.append(fault)
+    elif not augmentation and (unet["class_embed_type"] or (unet["num_class_embeds"] and "class" not in kinds)):
         faults.append(f"unet takes class labels, and {RECORD} does not say of what")
     if not text:
         return faults
@@ -233,8 +248,10 @@ def write_pipeline(pipeline, folder, dtype):
     scheduler_class = write_scheduler(folder / "scheduler", pipeline.schedule, pipeline.sampler)
     if pipeline.record:
         pretrained.write_json(folder / RECORD, pipeline.record)
+    augmentation = write_augmentation(folder, pipeline.augmentation)
+    inpaints = pipeline.kinds == ("text", "masked")
     index = {
-        "_class_name": INPAINTING if pipeline.kinds == ("text", "masked") else "StableDiffusionPipeline",
+        "_class_name": UPSCALING if augmentation else INPAINTING if inpaints else "StableDiffusionPipeline",
         "_diffusers_version": FORMAT_VERSION,
         "feature_extractor": [None, None],
         "requires_safety_checker": False,
@@ -242,6 +259,7 @@ def write_pipeline(pipeline, folder, dtype):
         **{part: list(entry) if _is_there(pipeline, part) else [None, None] for part, entry in PARTS.items()},
         "vae": ["diffusers", type(pipeline.vae).__name__],
         "scheduler": ["diffusers", scheduler_class],
+        **augmentation,
     }
     if "class" in pipeline.kinds:  # as the reference's DiTPipeline has them
         index["id2label"] = {str(i): name for i, name in enumerate(pipeline.classes)}

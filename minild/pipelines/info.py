@@ -20,6 +20,7 @@ from minild.pipelines.folder import (
     require_no_variant,
     usable,
 )
+from minild.pipelines.low_resolution import read_augmentation
 from minild.pipelines.scheduler_config import DEFAULT_SAMPLER, Scheduler, open_scheduler, usable_samplers
 from minild.pipelines.single_file import CONFIGS, open_single_file
 from minild.tokenizer import CLIPTokenizer
@@ -64,6 +65,8 @@ def _describe_folder(folder, index, variants):
     record = complete_record(read_record(folder), index)
     absent = absent_parts(record.get("condition", "text"))
     head = [f"folder        {folder}", *_training(record)]
+    if augmentation := read_augmentation(folder, index):
+        head.append(f"noise levels  0 to {augmentation.highest} of a low-resolution picture")
     models = models_of(index, absent)
     opened = {part: model.open_pretrained(folder / part, variants[part]) for part, model in models.items()}
     configs, weights, told = ({part: three[i] for part, three in opened.items()} for i in range(3))

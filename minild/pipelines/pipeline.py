@@ -16,12 +16,17 @@ from minild.pipelines.inpainting import inpaint, outpaint
 from minild.pipelines.interpolation import interpolate
 from minild.pipelines.learnt_tokens import load_embeddings
 from minild.pipelines.loras import Loras
+from minild.pipelines.low_resolution import augmented
 from minild.pipelines.request import requested
 from minild.pipelines.scheduler_config import DEFAULT_SAMPLER
+from minild.pipelines.upscaling import upscale
 
 WAYS = {  # how to draw from what one kind leads
     "text": "text_to_image (minild txt2img)",
     "class": "class_to_image (minild class2img)",
+    "low resolution": "upscale (minild upscale)",
+    "image": "condition_to_image (minild variations)",
+    "semantic map": "condition_to_image (minild semantic2img)",
 }
 
 
@@ -36,6 +41,7 @@ class Pipeline:
     sampler                   the name of the sampler used where none is asked for; None if the folder's own is one
                               that is not supported: then one is to be asked for
     refusal                   why there is no sampler, in words
+    augmentation              the low_resolution.Augmentation of a model of low-resolution pictures, None for none
     passed_over               lines on what the folder holds and the models do not need, such as fields that only
                               training reads
     loras                     the Loras that were added: their scales, merging, removing
@@ -52,10 +58,11 @@ class Pipeline:
         sampler=DEFAULT_SAMPLER,
         refusal=None,
         passed_over=(),
+        augmentation=None,
     ):
         self.vae, self.text_encoder, self.tokenizer, self.unet = vae, text_encoder, tokenizer, unet
         self.schedule, self.record, self.sampler, self.refusal = schedule, record or {}, sampler, refusal
-        self.passed_over, self.loras = passed_over, Loras(self)
+        self.passed_over, self.augmentation, self.loras = passed_over, augmentation, Loras(self)
 
     def __repr__(self):
         parts = [part for part in ("vae", "text_encoder", "unet") if getattr(self, part)]
@@ -195,7 +202,7 @@ class Pipeline:
         return draw_pictures(self, request, progress)
 
     def condition_to_image(self, images, masks=None, prompts="", negative_prompt="", steps=50, guidance_scale=None,
-                           sampler=None, seed=0, latents=None, progress=False, guidance_rescale=0.0):
+                           sampler=None, seed=0, latents=None, progress=False, guidance_rescale=0.0, noise_level=None):
         """Draw a picture for each of those that lead the model -> (N, H, W, 3) float32 in [0, 1].
 
         images  what `kinds` says (pipelines.conditions): semantic maps (N, H, W) of whole numbers, pictures
@@ -203,6 +210,7 @@ class Pipeline:
                 to draw the like of; uint8 or in [0, 1]; one serves all of N latents, seeds or prompts
         masks   (N, H, W), or (H, W) for all: true where to draw; of masked pictures alone
         prompts, negative_prompt  where text leads it too
+        noise_level               how noisy a low-resolution picture is made (low_resolution.py); None for the usual one
 
         Drawn is the size of the images. The other arguments are those of text_to_image. UserError for whatever cannot
         be used.
@@ -215,7 +223,7 @@ class Pipeline:
         settings = steps, guidance_scale, sampler, seed, latents, size, 0, guidance_rescale
         nothing = nothing_like(self, condition)
         request = requested(self, prompts, negative_prompt, *settings, given=condition, nothing=nothing)
-        return draw_pictures(self, request, progress)
+        return draw_pictures(self, augmented(self, request, noise_level), progress)
 
     image_to_image = image_to_image
     inpaint = inpaint
@@ -224,6 +232,7 @@ class Pipeline:
     invert = invert
     edit = edit
     draw_edited = draw_edited
+    upscale = upscale
 
     def require_way(self, name, fits):
         """UserError unless the method `name` is a way to draw from the model, telling the one that is."""

@@ -1,4 +1,4 @@
-"""Decoding a large picture tile by tile: the memory it takes does not grow with the picture."""
+"""Large pictures tile by tile: the memory a tile takes does not grow with the picture."""
 
 import numpy as np
 
@@ -12,27 +12,40 @@ def decode_in_tiles(decode, latents, factor):
     latents (N, h, w, c) -> (N, factor · h, factor · w, 3) float32 on the host, as decode(tile) gives them. Every
     tile is normalised by itself, so neighbours may differ a little in tone; over 16 positions no seam is seen.
     """
-    N, h, w, _ = latents.shape
-    total = np.zeros((N, factor * h, factor * w, 3), np.float32)
-    weight = np.zeros((factor * h, factor * w, 1), np.float32)
-    for top in _starts(h):
-        for left in _starts(w):
-            tile = decode(latents[:, top : top + TILE, left : left + TILE])
-            fade = _fade(tile.shape[1], factor)[:, None, None] * _fade(tile.shape[2], factor)[:, None]
-            place = slice(factor * top, factor * top + len(fade)), slice(factor * left, factor * left + fade.shape[1])
-            total[(slice(None), *place)] += tile * fade
-            weight[place] += fade
+    size, tile = latents.shape[1:3], (TILE, TILE)
+    places = tile_places(size, tile, OVERLAP)
+    return joined_tiles((decode(latents[:, rows, columns]) for rows, columns in places), places, size, OVERLAP, factor)
+
+
+def tile_places(size, tile, overlap):
+    """Where the tiles of an (h, w) lie, a list of two slices each: neighbours share `overlap` positions or more."""
+    starts = [_starts(whole, side, overlap) for whole, side in zip(size, tile)]
+    return [(slice(top, top + tile[0]), slice(left, left + tile[1])) for top in starts[0] for left in starts[1]]
+
+
+def joined_tiles(tiles, places, size, overlap, factor):
+    """Tiles (N, factor · th, factor · tw, 3) in turn, of places of an (h, w) -> (N, factor · h, factor · w, 3)."""
+    height, width = (factor * side for side in size)
+    total, weight = 0, np.zeros((height, width, 1), np.float32)
+    for tile, (rows, columns) in zip(tiles, places, strict=True):
+        if np.ndim(total) == 0:
+            total = np.zeros((len(tile), height, width, 3), np.float32)
+        fade = _fade(tile.shape[1], factor * overlap)[:, None, None] * _fade(tile.shape[2], factor * overlap)[:, None]
+        top, left = factor * rows.start, factor * columns.start
+        place = slice(top, top + len(fade)), slice(left, left + fade.shape[1])
+        total[(slice(None), *place)] += tile * fade
+        weight[place] += fade
     total /= weight
     return total
 
 
-def _starts(size):
-    """Where the tiles begin along an axis, so that neighbours share OVERLAP positions or more."""
-    count = max(1, -(-(size - OVERLAP) // (TILE - OVERLAP)))
-    return np.linspace(0, max(0, size - TILE), count).round().astype(int).tolist()
+def _starts(size, tile, overlap):
+    """Where the tiles begin along an axis, so that neighbours share `overlap` positions or more."""
+    count = max(1, -(-(size - overlap) // (tile - overlap)))
+    return np.linspace(0, max(0, size - tile), count).round().astype(int).tolist()
 
 
-def _fade(length, factor):
-    """(length,): 1 in the middle of a tile, falling towards both ends over the overlap."""
-    inwards = (np.minimum(np.arange(length), np.arange(length)[::-1]) + 0.5) / (OVERLAP * factor)
+def _fade(length, overlap):
+    """(length,): 1 in the middle of a tile, falling towards both ends over the overlap, in pixels."""
+    inwards = (np.minimum(np.arange(length), np.arange(length)[::-1]) + 0.5) / overlap
     return np.minimum(inwards, 1).astype(np.float32)

@@ -47,12 +47,39 @@ class Conditioning:
 
     def batch(self, rng, rows, progress):
         """What leads the pictures `rows` at this visit: a list of host arrays, one a part."""
-        values = [part.choose(rng, rows, progress) for part in self.parts]
+        values = self._values(rng, rows, progress)
         dropped = rng.random(len(rows)) < self.dropout
         for part, value in zip(self.parts, values):
             if part.nothing is not None:
                 value[dropped] = part.nothing
         return values
+
+    def _values(self, rng, rows, progress):
+        return [part.choose(rng, rows, progress) for part in self.parts]
+
+
+class Augmented(Conditioning):
+    """A Conditioning whose last part is pictures: each visit adds noise of a random level, and tells the level.
+
+    augmentation   a pipelines.low_resolution.Augmentation
+
+    The level is the class label, and stays where the picture is left out: drawing, too, tells it of nothing.
+    """
+
+    def __init__(self, parts, augmentation, dropout=0.1):
+        super().__init__(parts, dropout)
+        self.augmentation = augmentation
+
+    @property
+    def fields(self):
+        """Those of the parts, and the levels' after them."""
+        return [*super().fields, "class_labels"]
+
+    def _values(self, rng, rows, progress):
+        *others, pictures = super()._values(rng, rows, progress)
+        levels = rng.integers(self.augmentation.highest + 1, size=len(rows))
+        noise = rng.standard_normal(pictures.shape, dtype=np.float32)
+        return [*others, self.augmentation.add(pictures, noise, levels), levels]
 
 
 class Frozen(Module):

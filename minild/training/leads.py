@@ -13,8 +13,9 @@ from minild.pipelines import load
 from minild.pipelines.conditions import FIELDS, given, nothing_like, unet_fields
 from minild.pipelines.folder import INDEX
 from minild.pipelines.inputs import draw_from, inputs, require_maps
+from minild.pipelines.low_resolution import usual_augmentation
 from minild.tokenizer import CLIPTokenizer
-from minild.training.conditioning import Choices, Conditioning, Frozen
+from minild.training.conditioning import Augmented, Choices, Conditioning, Frozen
 
 VOCABULARY = 4096  # tokens at most
 
@@ -69,6 +70,7 @@ class Lead:
     def __init__(self, kinds, dataset, rows, captions, preset, device="cpu"):
         self.kinds, self.dataset, self.rows, self.captions, self.preset = kinds, dataset, rows, captions, preset
         self.classes = classes_of(kinds, dataset, rows)
+        self.augmentation = usual_augmentation() if "low resolution" in kinds else None
         self.tokenizer = self.frozen = None
         if "text" in kinds and preset.text_encoder:
             self.tokenizer, self.frozen = frozen_text(preset.text_encoder, device)
@@ -107,7 +109,7 @@ class Lead:
             values = np.stack([getattr(condition, field) for condition in several], axis=1)
             nothing = getattr(nothing_like(pipe, several[0].of(slice(0, 1))), field)[0]
             parts.append(Choices(field, values, None if parts else nothing))
-        return Conditioning(parts, dropout)
+        return Augmented(parts, pipe.augmentation, dropout) if self.augmentation else Conditioning(parts, dropout)
 
     def _captions(self):
         """The token ids of all captions, as many of each picture."""

@@ -167,7 +167,7 @@ class Run:
         unet = UNet2DConditionModel.from_config(config, seed + 1)
         denoiser = Denoiser(unet, lead.trained(text_encoder)).to(self.device)
         parts = self.vae, text_encoder, lead.tokenizer, unet, self.schedule, lead.record()
-        self.pipeline = Pipeline(*parts, sampler=default_sampler(self.schedule))
+        self.pipeline = Pipeline(*parts, sampler=default_sampler(self.schedule), augmentation=lead.augmentation)
         objective = DiffusionObjective(
             self.means,
             self.deviations,

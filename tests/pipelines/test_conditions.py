@@ -5,7 +5,7 @@ import pytest
 import tiny_pipeline
 
 from minild.errors import UserError
-from minild.models import LatentClassifier, UNet2DConditionModel
+from minild.models import LatentClassifier
 from minild.pipelines import load
 from minild.pipelines.conditions import reduced, semantic_channels, usable_labels
 
@@ -15,16 +15,9 @@ PLACES = {"semantic map": 3, "low resolution": 3, "masked": 3}  # channels besid
 
 def make(condition):
     """The tiny pipeline led by something else: pictures 8 x 8, latents 4 x 4 x 2."""
-    pipe = tiny_pipeline.make()
     fields = {"class": {"num_class_embeds": 4}, "image": {"encoder_hid_dim": 64, "encoder_hid_dim_type": "image_proj"}}
     fields = fields.get(condition, {"in_channels": 2 + PLACES.get(condition, 0)})
-    pipe.unet = UNet2DConditionModel.from_config(pipe.unet.config | fields)
-    rng = np.random.default_rng(1)
-    for parameter in pipe.unet.parameters():
-        parameter.data = parameter.data + 0.2 * rng.standard_normal(parameter.data.shape, np.float32)
-    pipe.text_encoder = pipe.tokenizer = None
-    pipe.record = {"condition": condition, "classes": CLASSES if condition in ("class", "semantic map") else []}
-    return pipe
+    return tiny_pipeline.make_led(condition, CLASSES if condition in ("class", "semantic map") else [], **fields)
 
 
 def classifier(classes=CLASSES, channels=2):

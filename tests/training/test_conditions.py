@@ -16,8 +16,9 @@ from minild.errors import UserError
 from minild.models import AutoencoderKL, Condition, UNet2DConditionModel
 from minild.pipelines import load
 from minild.pipelines.info import describe
+from minild.pipelines.low_resolution import usual_augmentation
 from minild.training import leads, run, stage
-from minild.training.conditioning import EARLY, Choices, Conditioning, Frozen
+from minild.training.conditioning import EARLY, Augmented, Choices, Conditioning, Frozen
 from minild.training.flat import flatten
 from minild.training.latent_diffusion import Denoiser, DiffusionObjective
 from minild.training.presets import PRESETS, StagePreset
@@ -108,8 +109,8 @@ def test_what_is_saved_again_draws_the_same(trained, tmp_path, condition):
     index = json.loads((tmp_path / "again" / "model_index.json").read_text())
     words = "text" in condition
     assert (index["text_encoder"] != [None, None]) == (tmp_path / "again" / "text_encoder").is_dir() == words
-    expected = "StableDiffusionInpaintPipeline" if condition == "text+masked" else "StableDiffusionPipeline"
-    assert index["_class_name"] == expected
+    kind = {"text+masked": "Inpaint", "low resolution": "Upscale"}.get(condition, "")
+    assert index["_class_name"] == f"StableDiffusion{kind}Pipeline"
 
 
 def test_the_references_index_says_what_leads(trained, tmp_path):
@@ -229,6 +230,35 @@ def test_labels_and_channels_lead_on_every_device(device, rng):
     objective.backward(1.0, cache)
     assert float(losses["loss"]) == pytest.approx(expected, rel=1e-4)
     assert abs(to_host(model.unet.class_embedding.weight.grad)).max() > 0
+
+
+def test_a_picture_is_as_noisy_as_the_model_is_told(rng):
+    augmentation, pictures = usual_augmentation(), rng.standard_normal((3, 1, 4, 6, 3)).astype("f")
+    captions = Choices("context", np.arange(3)[:, None, None], -1)
+    both = Augmented([captions, Choices("channels", pictures)], augmentation, 0.5)
+    assert both.fields == ["context", "channels", "class_labels"]
+    rows = np.arange(4000) % 3
+    words, noisy, levels = both.batch(rng, rows, 0.0)
+    assert (levels.min(), levels.max()) == (0, 350) and noisy.dtype == np.float32
+    assert np.mean(words == -1) == pytest.approx(0.5, abs=0.03)
+    signal, noise = augmentation.schedule.noise_levels(levels)
+    added = (noisy - signal * pictures[rows, 0]) / noise
+    assert np.mean(added) == pytest.approx(0, abs=0.01) and np.std(added) == pytest.approx(1, abs=0.01)
+    assert abs(np.corrcoef(levels, words.ravel())[0, 1]) < 0.1
+    alone = Augmented([Choices("channels", pictures, 0)], augmentation, 0.5)
+    noisy, levels = alone.batch(rng, rows, 0.0)
+    nothing = (noisy == 0).all(axis=(1, 2, 3))
+    assert np.mean(nothing) == pytest.approx(0.5, abs=0.03) and levels[nothing].std() > 90
+
+
+def test_the_gradient_of_a_noisy_picture_reaches_the_table_of_levels(rng):
+    pictures = Choices("channels", rng.standard_normal((3, 1, 4, 6, 3)).astype("f"), 0)
+    unet = LABELLED["table"][0] | {"in_channels": 6, "num_class_embeds": 351}
+    model, objective = led(Augmented([pictures], usual_augmentation()), unet)
+    batch = float64(objective.batch(rng, 2, 0.0))
+    objective.backward(1.0, objective.forward(model, batch)[1])
+    gradient = model.unet.class_embedding.weight.grad
+    assert set(np.flatnonzero(abs(gradient).max(axis=1))) == set(batch[-1].tolist())
 
 
 def test_a_frozen_encoder_gets_no_gradient(rng):
