@@ -135,6 +135,10 @@ def add_fit(command):
     """--size and --sheet of a command that begins with a picture."""
     fit = "what the picture is made to fit, in pixels, multiples of the autoencoder's f"
     command.add_argument("--size", type=size, metavar="H|HxW", help=fit)
+    add_sheet(command)
+
+
+def add_sheet(command):
     sheet = "write what was given and what was drawn beside each other, too"
     command.add_argument("--sheet", type=path, metavar="FILE.png", help=sheet)
 

@@ -3,8 +3,8 @@
 from minild.cli import arguments as options
 from minild.cli.pictures import (
     asked_seeds,
+    asked_settings,
     fitting,
-    how_drawn,
     open_pipeline,
     read_image,
     require_prompt,
@@ -12,8 +12,7 @@ from minild.cli.pictures import (
     several,
     tell_dropped,
     writable_paths,
-    write,
-    write_beside,
+    write_drawn,
 )
 from minild.cli.terminal import without_warnings
 from minild.errors import UserError
@@ -123,24 +122,12 @@ def _run(arguments, draw, told):
     picture, own = read_image(arguments.image, fitting(pipeline, arguments.size))
     if pipeline.tokenizer:
         tell_dropped(pipeline.tokenizer, [arguments.prompt, arguments.negative_prompt])
-    asked = {
-        "negative_prompt": arguments.negative_prompt,
-        "steps": arguments.steps,
-        "guidance_scale": arguments.guidance,
-        "sampler": arguments.sampler,
-        "seed": seeds,
-        "progress": True,
-    }
     with without_warnings():
-        pictures, beside = draw(pipeline, picture, own, asked)
+        pictures, beside = draw(pipeline, picture, own, asked_settings(arguments, seeds))
     texts = [{"prompt": prompt, "seed": seed} for prompt, seed in zip(prompts, seeds)]
-    guidance = pipeline.guidance_scale if arguments.guidance is None else arguments.guidance
     told = {"image": arguments.image.name, **told, "negative_prompt": arguments.negative_prompt}
-    settings = how_drawn(arguments, guidance, arguments.sampler or pipeline.sampler, **told)
-    if arguments.sheet:
-        drawn = [(arguments.prompt, each) for each in pictures]
-        write_beside(arguments.sheet, [(arguments.image.name, picture / 255), *beside, *drawn])
-    write(paths, pictures, texts, settings)
+    shown = [(arguments.image.name, picture / 255), *beside]
+    write_drawn(arguments, pipeline, paths, pictures, texts, told, shown, arguments.prompt)
 
 
 def _read_mask(path, size, like):

@@ -5,6 +5,7 @@ from minild.cli.terminal import answer, note, plural
 from minild.errors import UserError
 
 MOST_PICTURES = 10_000  # of one command
+LARGEST_TILE = 512  # pixels a side of a picture on a sheet
 WORDS_SHOWN = 5  # of a prompt's lost end
 
 
@@ -79,6 +80,30 @@ def write(paths, pictures, texts, settings, others=()):
     answer(*paths, *others)
 
 
+def asked_settings(arguments, seeds):
+    """The settings that the pipeline's ways to draw have in common, by the names of their arguments."""
+    return {
+        "negative_prompt": arguments.negative_prompt,
+        "steps": arguments.steps,
+        "guidance_scale": arguments.guidance,
+        "sampler": arguments.sampler,
+        "seed": seeds,
+        "progress": True,
+    }
+
+
+def write_drawn(arguments, pipeline, paths, pictures, texts, told, shown, name, tile=None):
+    """`write` pictures, and where a sheet is asked for, that of `shown`, [(name, picture)], and of these, all `name`.
+
+    told: what their files say of how they were drawn beside the settings; tile: as of write_beside.
+    """
+    guidance = pipeline.guidance_scale if arguments.guidance is None else arguments.guidance
+    settings = how_drawn(arguments, guidance, arguments.sampler or pipeline.sampler, **told)
+    if arguments.sheet:
+        write_beside(arguments.sheet, [*shown, *((name, picture) for picture in pictures)], tile)
+    write(paths, pictures, texts, settings)
+
+
 def how_drawn(arguments, guidance, sampler, **more):
     """What a PNG says of how it was drawn, beside what is told of each picture."""
     settings = {**more, "model": arguments.model or "emoji", "steps": arguments.steps, "guidance": guidance}
@@ -124,11 +149,41 @@ def read_image(path, size):
         raise UserError(f"cannot read {path}: {error}") from None
 
 
-def write_beside(path, named):
-    """Write pictures (H, W, 3) in [0, 1], a list of (name, picture), beside each other on one sheet."""
+def read_map(path):
+    """A semantic map, whole numbers (H, W), of a .npy, or of a picture's grey values or palette.
+
+    UserError for what cannot be read.
+    """
+    import numpy as np
+    from PIL import Image
+
+    try:
+        if path.suffix.lower() == ".npy":
+            map_ = np.load(path, allow_pickle=False)
+            if map_.ndim != 2:
+                raise UserError(f"cannot read {path}: expected a map of shape (H, W), got {map_.shape}")
+            return map_
+        with Image.open(path) as image:
+            if image.mode not in ("P", "L", "1"):
+                told = f"the picture is {image.mode}, where a map has one number in each pixel"
+                raise UserError(f"cannot read {path}: {told}: save it as grey values, or with a palette")
+            return np.asarray(image).astype(int)
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except (OSError, ValueError, EOFError, SyntaxError):
+        raise UserError(f"cannot read {path}: neither a picture that Pillow can open nor an array") from None
+
+
+def write_beside(path, named, tile=None):
+    """Write pictures (H, W, 3) in [0, 1], a list of (name, picture), beside each other on one sheet.
+
+    tile: the side of each there, in pixels, where that is more than a sheet's usual one; LARGEST_TILE at most.
+    """
     import numpy as np
 
-    from minild.pipelines.sheet import draw_sheet
+    from minild.pipelines.sheet import TILE, draw_sheet
 
     names, pictures = zip(*named)
     side = max(max(picture.shape[:2]) for picture in pictures)
@@ -136,7 +191,8 @@ def write_beside(path, named):
     for square, picture in zip(squares, pictures):
         top, left = ((side - length) // 2 for length in picture.shape[:2])
         square[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
-    draw_sheet(path, squares, names, columns=min(8, len(pictures)))
+    drawn = max(TILE, min(tile or 0, LARGEST_TILE))
+    draw_sheet(path, squares, names, columns=min(8, len(pictures)), tile=(drawn, drawn))
 
 
 def fitting(pipeline, size):
