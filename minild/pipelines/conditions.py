@@ -85,7 +85,7 @@ def given(pipe, labels=None, images=None, masks=None):
     if masks is not None and kind != "masked":
         raise UserError(f"masks are for a model of masked pictures, this one is of: {'+'.join(pipe.kinds)}")
     if kind == "image":
-        return Condition(context=picture_embeddings(usable_pictures(images, SMALLEST))), None
+        return Condition(context=picture_embeddings(usable_pictures(images, SMALLEST), pipe.perceptual)), None
     f = pipe.vae.downsampling
     if kind == "semantic map":
         maps = usable_maps(images, pipe.classes, f)
@@ -163,17 +163,17 @@ def perceptual_network():
     return LPIPS.from_pretrained(data_path("pretrained", "perceptual"))
 
 
-def picture_embeddings(pictures):
+def picture_embeddings(pictures, network=None):
     """What pictures (N, H, W, 3) in [0, 1] show -> (N, C) float32, of mean square 1.
 
-    The means over the pixels of the coarsest features of minild's perceptual network.
+    The means over the pixels of the coarsest features of a models.LPIPS, None for minild's perceptual network.
     """
+    network = network or perceptual_network()
 
     def describe(start):
         x = (2 * pictures[start : start + AT_ONCE] - 1).astype(np.float32)
-        return perceptual_network().features(x)[-1].mean(axis=(1, 2))
+        return network.features(x)[-1].mean(axis=(1, 2))
 
-    perceptual_network()
     with side_by_side() as map_on_cores:
         y = np.concatenate(list(map_on_cores(describe, range(0, len(pictures), AT_ONCE))))
     return y / np.sqrt((y**2).mean(axis=1, keepdims=True) + 1e-12)

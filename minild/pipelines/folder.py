@@ -11,8 +11,8 @@ from minild.backend import get_device
 from minild.data.location import data_path
 from minild.diffusion.variance import LEARNED
 from minild.errors import UserError
-from minild.models import VQModel
-from minild.pipelines.conditions import channel_count, condition_kinds
+from minild.models import LPIPS, VQModel
+from minild.pipelines.conditions import channel_count, condition_kinds, perceptual_network
 from minild.pipelines.low_resolution import (
     PART,
     UPSCALING,
@@ -39,6 +39,7 @@ INPAINTING = "StableDiffusionInpaintPipeline"  # the reference's pipeline of tex
 FORMAT_VERSION = "0.40.0"  # the reference's release whose layout we write
 
 SHIPPED = ("emoji", "shapes")  # in data/pretrained
+PERCEPTUAL = "perceptual"  # the folder of what describes pictures to a model of images; no part of the reference's
 STATE = "training/state.json"  # what minild.training.run keeps of a training
 DTYPES = ("float16", "float32", "float64")
 IGNORED = ("safety_checker", "feature_extractor", "image_encoder")  # parts of an index that change no picture
@@ -162,6 +163,9 @@ def _read_folder(folder, dtype, device, variant):
         scheduler = open_scheduler(folder / "scheduler", index["scheduler"][1])
     if scheduler.schedule is None:
         raise UserError(f"{folder}: {scheduler.refusal}, nor any other")
+    if "image" in condition_kinds(record.get("condition", "text")) and (folder / PERCEPTUAL).is_dir():
+        with usable(folder / PERCEPTUAL):
+            parts["perceptual"] = LPIPS.from_pretrained(folder / PERCEPTUAL)
     with usable(folder / PART):
         parts["augmentation"] = read_augmentation(folder, index)
     return parts | scheduler._asdict()
@@ -214,6 +218,9 @@ def misfits(parts):
     if text:
         field = "encoder_hid_dim" if unet["encoder_hid_dim"] else "cross_attention_dim"
         pairs.insert(0, (f"unet {field}", unet[field], "text_encoder hidden_size", text["hidden_size"]))
+    if parts.get("perceptual"):
+        described = parts["perceptual"].config["widths"][-1]
+        pairs.append(("unet encoder_hid_dim", unet["encoder_hid_dim"], f"width of {PERCEPTUAL}", described))
     if "class" in kinds:
         pairs.append(("unet num_class_embeds", unet["num_class_embeds"], "number of classes, with none,", classes + 1))
     faults = [f"{a} is {x}, {b} {y}" for a, x, b, y in pairs if x != y]
@@ -245,6 +252,8 @@ def write_pipeline(pipeline, folder, dtype):
             getattr(pipeline, part).save_pretrained(folder / part, dtype)
     if pipeline.tokenizer:
         pipeline.tokenizer.save_pretrained(folder / "tokenizer")
+    if "image" in pipeline.kinds:
+        (pipeline.perceptual or perceptual_network()).save_pretrained(folder / PERCEPTUAL)
     scheduler_class = write_scheduler(folder / "scheduler", pipeline.schedule, pipeline.sampler)
     if pipeline.record:
         pretrained.write_json(folder / RECORD, pipeline.record)

@@ -42,6 +42,7 @@ class Pipeline:
                               that is not supported: then one is to be asked for
     refusal                   why there is no sampler, in words
     augmentation              the low_resolution.Augmentation of a model of low-resolution pictures, None for none
+    perceptual                the models.LPIPS that describes the pictures of a model of images, None for minild's own
     passed_over               lines on what the folder holds and the models do not need, such as fields that only
                               training reads
     loras                     the Loras that were added: their scales, merging, removing
@@ -59,10 +60,12 @@ class Pipeline:
         refusal=None,
         passed_over=(),
         augmentation=None,
+        perceptual=None,
     ):
         self.vae, self.text_encoder, self.tokenizer, self.unet = vae, text_encoder, tokenizer, unet
         self.schedule, self.record, self.sampler, self.refusal = schedule, record or {}, sampler, refusal
-        self.passed_over, self.augmentation, self.loras = passed_over, augmentation, Loras(self)
+        self.passed_over, self.augmentation, self.perceptual = passed_over, augmentation, perceptual
+        self.loras = Loras(self)
 
     def __repr__(self):
         parts = [part for part in ("vae", "text_encoder", "unet") if getattr(self, part)]

@@ -1,11 +1,13 @@
 """Drawing from more than words: the same whichever way it is asked for, and mistakes that are told in one line."""
 
+import shutil
+
 import numpy as np
 import pytest
 import tiny_pipeline
 
 from minild.errors import UserError
-from minild.models import LatentClassifier
+from minild.models import LPIPS, LatentClassifier
 from minild.pipelines import load
 from minild.pipelines.conditions import reduced, semantic_channels, usable_labels
 
@@ -211,3 +213,32 @@ def test_on_every_device_the_same(device, rng, condition):
 
 def draw(pipe, asked):
     return (pipe.class_to_image if "labels" in asked else pipe.condition_to_image)(**asked, steps=3)
+
+
+def of_images():
+    return tiny_pipeline.make_led("image", encoder_hid_dim=64, encoder_hid_dim_type="image_proj")
+
+
+def test_what_describes_pictures_is_in_the_folder(tmp_path, rng):
+    pictures, pipe = rng.random((1, 16, 16, 3), np.float32), of_images()
+    pipe.save_pretrained(tmp_path)
+    drawn = load(tmp_path).condition_to_image(pictures, steps=2)
+    np.testing.assert_array_equal(drawn, pipe.condition_to_image(pictures, steps=2))
+    pipe.perceptual = load(tmp_path).perceptual
+    for parameter in pipe.perceptual.parameters():
+        parameter.data = -parameter.data
+    pipe.save_pretrained(tmp_path)  # another network, which the folder's model then goes by
+    other = load(tmp_path).condition_to_image(pictures, steps=2)
+    np.testing.assert_array_equal(other, pipe.condition_to_image(pictures, steps=2))
+    assert abs(other - drawn).max() > 1e-4
+    shutil.rmtree(tmp_path / "perceptual")  # as folders were before they had it
+    np.testing.assert_array_equal(load(tmp_path).condition_to_image(pictures, steps=2), drawn)
+
+
+def test_a_network_of_another_width_does_not_fit(tmp_path):
+    of_images().save_pretrained(tmp_path)
+    small = LPIPS.from_config(load(tmp_path).perceptual.config | {"widths": [8, 8, 8, 8]})
+    shutil.rmtree(tmp_path / "perceptual")
+    small.save_pretrained(tmp_path / "perceptual")
+    with pytest.raises(UserError, match="unet encoder_hid_dim is 64, width of perceptual 8"):
+        load(tmp_path)
