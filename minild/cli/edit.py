@@ -52,7 +52,7 @@ def _add_attention(command):
     carry.add_argument("--cross-replace-steps", type=float, metavar="S", help=cross)
     own = "that with the attention between places carried over, too: more keeps more of the shapes (default: 0.4)"
     carry.add_argument("--self-replace-steps", type=float, metavar="S", help=own)
-    weight = "how much a word of --to counts, -2 to 2, say; the word's number from 0 will do, too; repeatable"
+    weight = "how much a word of --to counts in these steps, -2 to 2, say; or give its number from 0; repeatable"
     carry.add_argument("--weight", type=options.weight, action="append", default=[], metavar="WORD=FACTOR", help=weight)
     blend = "change only the places that look at the words in which --from and --to differ"
     carry.add_argument("--local-blend", action="store_true", help=blend)
