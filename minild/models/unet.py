@@ -18,8 +18,7 @@ MID_BLOCKS = ("UNetMidBlock2DCrossAttn", None)
 CLASS_EMBEDDINGS = (None, "timestep", "identity", "projection", "simple_projection")
 CONTEXT_PROJECTIONS = (None, "text_proj", "image_proj")
 ALIKE = (
-    "cross_attention_dim", "only_cross_attention", "reverse_transformer_layers_per_block",
-    "transformer_layers_per_block",
+    "cross_attention_dim", "reverse_transformer_layers_per_block", "transformer_layers_per_block",
 )
 
 
@@ -58,6 +57,7 @@ class UNet2DConditionModel(Model):
         "cross_attention_dim": 1280,
         "attention_head_dim": 8,
         "use_linear_projection": False,
+        "only_cross_attention": False,
         "time_embedding_dim": None,
         "class_embed_type": None,
         "num_class_embeds": None,
@@ -68,7 +68,6 @@ class UNet2DConditionModel(Model):
     }
     only = {
         "center_input_sample": [False, None],
-        "only_cross_attention": [False],
         "downsample_padding": [1],
         "mid_block_scale_factor": [1],
         "act_fn": ["silu", "swish"],
@@ -118,6 +117,9 @@ class UNet2DConditionModel(Model):
             numbers = per_level(complete, field)
             if len(numbers) != levels or not all(isinstance(number, int) for number in numbers):
                 raise cls._unsupported(complete, field, f"one number, or {levels}")
+        only_cross = per_level(complete, "only_cross_attention")
+        if len(only_cross) != levels or not all(isinstance(only, bool) for only in only_cross):
+            raise cls._unsupported(complete, "only_cross_attention", f"true or false, or {levels} of them")
         for field in ("cross_attention_dim", "norm_num_groups"):
             if not isinstance(complete[field], int):
                 raise cls._unsupported(complete, field, "one number")
@@ -159,6 +161,7 @@ class UNet2DConditionModel(Model):
         temb = config["time_embedding_dim"] or 4 * channels[0]
         # The reference's misnomer: for this model attention_head_dim is the number of heads.
         heads = per_level(config, "attention_head_dim")
+        only_cross = per_level(config, "only_cross_attention")
         last = len(channels) - 1
         self.conv_in = Conv2d(config["in_channels"], channels[0])
         self.time_embedding = SinusoidalEmbedding(channels[0], temb, config["flip_sin_to_cos"], config["freq_shift"])
@@ -177,7 +180,13 @@ class UNet2DConditionModel(Model):
         }
         self.down_blocks = [
             DOWN_BLOCKS[kind](
-                widths[i], widths[i + 1], layers=layers[i], downsample=i < last, heads=heads[i], **everywhere
+                widths[i],
+                widths[i + 1],
+                layers=layers[i],
+                downsample=i < last,
+                heads=heads[i],
+                only_cross=only_cross[i],
+                **everywhere,
             )
             for i, kind in enumerate(config["down_block_types"])
         ]
@@ -191,7 +200,15 @@ class UNet2DConditionModel(Model):
         for i, kind in enumerate(config["up_block_types"]):
             mine = [skips.pop() for _ in range(layers[last - i] + 1)]
             out = channels[last - i]
-            block = UP_BLOCKS[kind](width, mine, out, upsample=i < last, heads=heads[last - i], **everywhere)
+            block = UP_BLOCKS[kind](
+                width,
+                mine,
+                out,
+                upsample=i < last,
+                heads=heads[last - i],
+                only_cross=only_cross[last - i],
+                **everywhere,
+            )
             self.up_blocks.append(block)
             width = out
         self.conv_norm_out = GroupNorm(config["norm_num_groups"], channels[0], config["norm_eps"], silu=True)

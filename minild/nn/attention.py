@@ -79,12 +79,13 @@ class FeedForward(Module):
 class BasicTransformerBlock(Module):
     """x + attn1(norm1(x)), then + attn2(norm2(x), context), then + ff(norm3(x)). (Paper, appendix E.2.1, Table 15.)
 
-    x (N, L, D), context (N, Lk, Dc) -> y (N, L, D).
+    x (N, L, D), context (N, Lk, Dc) -> y (N, L, D). With `only_cross`, attn1 attends to the context, too.
     """
 
-    def __init__(self, width, heads, context_width):
+    def __init__(self, width, heads, context_width, only_cross=False):
+        self.only_cross = only_cross
         self.norm1 = LayerNorm(width)
-        self.attn1 = Attention(width, heads)
+        self.attn1 = Attention(width, heads, context_width if only_cross else None)
         self.norm2 = LayerNorm(width)
         self.attn2 = Attention(width, heads, context_width)
         self.norm3 = LayerNorm(width)
@@ -93,7 +94,7 @@ class BasicTransformerBlock(Module):
     def forward(self, x, context):
         """x (N, L, D), context (N, Lk, Dc) -> y (N, L, D)."""
         h, norm1 = self.norm1.forward(x)
-        h, attn1 = self.attn1.forward(h)
+        h, attn1 = self.attn1.forward(h, context if self.only_cross else None)
         x = x + h
         h, norm2 = self.norm2.forward(x)
         h, attn2 = self.attn2.forward(h, context)
@@ -108,9 +109,9 @@ class BasicTransformerBlock(Module):
         dx = dy + self.norm3.backward(self.ff.backward(dy, ff), norm3)
         dh, dcontext = self.attn2.backward(dx, attn2)
         dx += self.norm2.backward(dh, norm2)
-        dh, _ = self.attn1.backward(dx, attn1)
+        dh, d = self.attn1.backward(dx, attn1)
         dx += self.norm1.backward(dh, norm1)
-        return dx, dcontext
+        return dx, add_gradients(dcontext, d)
 
 
 class Transformer2DModel(Module):
@@ -120,10 +121,14 @@ class Transformer2DModel(Module):
     Stable Diffusion 1 and linear layers in 2 (`linear_projection`): the same arithmetic, stored with another shape.
     """
 
-    def __init__(self, channels, heads, context_width, *, depth=1, groups=32, linear_projection=False):
+    def __init__(
+        self, channels, heads, context_width, *, depth=1, groups=32, linear_projection=False, only_cross=False
+    ):
         self.norm = GroupNorm(groups, channels, eps=1e-6)
         self.proj_in = _projection(channels, linear_projection)
-        self.transformer_blocks = [BasicTransformerBlock(channels, heads, context_width) for _ in range(depth)]
+        self.transformer_blocks = [
+            BasicTransformerBlock(channels, heads, context_width, only_cross) for _ in range(depth)
+        ]
         self.proj_out = _projection(channels, linear_projection)
 
     def forward(self, x, context):

@@ -31,6 +31,7 @@ class DownBlock2D(Module):
         heads=None,
         context_width=None,
         linear_projection=False,
+        only_cross=False,
     ):
         self.resnets = [
             ResnetBlock2D(
@@ -40,7 +41,12 @@ class DownBlock2D(Module):
         ]
         self.attentions = [
             Transformer2DModel(
-                out_channels, heads, context_width, groups=groups, linear_projection=linear_projection
+                out_channels,
+                heads,
+                context_width,
+                groups=groups,
+                linear_projection=linear_projection,
+                only_cross=only_cross,
             )
             for _ in range(layers if self.has_attention else 0)
         ]
@@ -138,6 +144,7 @@ class UpBlock2D(Module):
         heads=None,
         context_width=None,
         linear_projection=False,
+        only_cross=False,
     ):
         self.resnets = [
             ResnetBlock2D(width + skip, out_channels, temb_channels=temb_channels, groups=groups, eps=eps)
@@ -145,7 +152,12 @@ class UpBlock2D(Module):
         ]
         self.attentions = [
             Transformer2DModel(
-                out_channels, heads, context_width, groups=groups, linear_projection=linear_projection
+                out_channels,
+                heads,
+                context_width,
+                groups=groups,
+                linear_projection=linear_projection,
+                only_cross=only_cross,
             )
             for _ in range(len(skip_channels) if self.has_attention else 0)
         ]

@@ -25,7 +25,13 @@ from models.tiny import (
 
 @pytest.mark.parametrize(
     ("config", "size", "samples"),
-    [(UNET, (4, 6), 3), (UNET_2, (4, 6), 1), (UNET, (5, 3), 1), (THREE_LEVELS, (7, 2), 1)],
+    [
+        (UNET, (4, 6), 3),
+        (UNET_2, (4, 6), 1),
+        (UNET, (5, 3), 1),
+        (THREE_LEVELS, (7, 2), 1),
+        (UNET | {"only_cross_attention": True}, (3, 2), 1),
+    ],
 )
 def test_unet(rng, config, size, samples):
     model = UNet2DConditionModel.from_config(config)

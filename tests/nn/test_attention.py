@@ -47,7 +47,8 @@ def test_gated_projection_and_feed_forward_gradient(x):
 
 
 def test_transformer_block_gradient(x, context):
-    check_module(BasicTransformerBlock(D, 2, Dc), {"x": x, "context": context}, samples=40)
+    for only_cross in (False, True):
+        check_module(BasicTransformerBlock(D, 2, Dc, only_cross), {"x": x, "context": context}, samples=40)
 
 
 @pytest.mark.parametrize(("linear_projection", "depth"), [(False, 1), (True, 1), (False, 2)])

@@ -100,6 +100,8 @@ SAID = {  # as a config says it: what it means here
         "layers_per_block": [2] * 4,
         "attention_head_dim": [2] * 4,
     },
+    "attention to the context alone": {"only_cross_attention": [True, False, True, False]},
+    "everywhere": {"only_cross_attention": True},
     "a width of the time embedding": {"time_embedding_dim": 20},
     "fields of other blocks": {
         "dropout": 0.1,
