@@ -87,6 +87,7 @@ class Preset:
     adversarial_weight     of the patch-adversarial loss in stage one, before λ; 0 without
     adversarial_start      the share of stage one after which it begins
     discriminator_width    channels after the discriminator's first convolution
+    upscaling              {field: value} of those above that are others where a low-resolution picture leads the model
     """
 
     minutes: float
@@ -124,6 +125,7 @@ class Preset:
     guidance_scale: float = 3.5
     condition: str = "text"
     schedule: dict = field(default_factory=dict)
+    upscaling: dict = field(default_factory=dict)
 
     def __post_init__(self):
         """UserError for a name that is none; those of CHOICES are looked at by `choose`, when a training begins."""
@@ -131,7 +133,9 @@ class Preset:
 
     def choose(self, **names):
         """The preset with other choices: {"objective": "flow"}, say; None is its own. UserError for an unknown name."""
-        return replace(self, **{choice: name for choice, name in meant(names).items() if name is not None})
+        chosen = replace(self, **{choice: name for choice, name in meant(names).items() if name is not None})
+        upscales = "low resolution" in condition_kinds(chosen.condition)
+        return replace(chosen, **self.upscaling) if upscales else chosen
 
     @property
     def choices(self):
@@ -229,6 +233,8 @@ SCENES = Preset(
     adversarial_weight=0.3,
     adversarial_start=0.5,
     guidance_scale=2.0,
+    # Of 8 x 8 pixels, f = 8, too little would be seen; as in the paper, section 4.4, and the reference f is 4.
+    upscaling={"channels": (32, 64, 128), "latent_channels": 4},
 )
 PRESETS = {"shapes": SHAPES, "emoji": EMOJI, "scenes": SCENES}
 

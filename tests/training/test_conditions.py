@@ -232,6 +232,15 @@ def test_labels_and_channels_lead_on_every_device(device, rng):
     assert abs(to_host(model.unet.class_embedding.weight.grad)).max() > 0
 
 
+@pytest.mark.parametrize("condition", ["low-resolution", "text+low-resolution"])
+def test_scenes_are_upscaled_by_four(condition):
+    own, upscaling = PRESETS["scenes"], PRESETS["scenes"].choose(condition=condition)
+    assert own.unet_config(64)["sample_size"] == own.choose(condition="class").unet_config(64)["sample_size"] == 8
+    assert upscaling.unet_config(64)["sample_size"] == 16 and upscaling.latent_width == 4
+    assert upscaling.choose(**upscaling.choices) == upscaling  # as a training that goes on has it
+    assert PRESETS["shapes"].choose(condition=condition).channels == PRESETS["shapes"].channels
+
+
 def test_a_picture_is_as_noisy_as_the_model_is_told(rng):
     augmentation, pictures = usual_augmentation(), rng.standard_normal((3, 1, 4, 6, 3)).astype("f")
     captions = Choices("context", np.arange(3)[:, None, None], -1)
