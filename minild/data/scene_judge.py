@@ -27,10 +27,10 @@ _STEP = 2  # pixels between the places that are tried: a drawn emoji may stand o
 
 
 @functools.cache
-def _sprites(size):
-    """All emoji of a size -> colours times opacity (3 size², names), opacity (size², names), as matrices."""
-    sprites = np.stack([emoji_at(name, size) for name in NAMES], axis=-1)
-    return sprites[..., :3, :].reshape(-1, len(NAMES)), np.ascontiguousarray(sprites[..., 3, :]).reshape(-1, len(NAMES))
+def _sprites(size, names):
+    """Emoji of a size -> colours times opacity (3 size², names), opacity (size², names), as matrices."""
+    sprites = np.stack([emoji_at(name, size) for name in names], axis=-1)
+    return sprites[..., :3, :].reshape(-1, len(names)), np.ascontiguousarray(sprites[..., 3, :]).reshape(-1, len(names))
 
 
 def _windows(picture, size):
@@ -41,10 +41,10 @@ def _windows(picture, size):
 
 
 @functools.cache
-def _ground_terms(ground, size):
+def _ground_terms(ground, size, names):
     """sum(d (d + 2 b)), what the gains hold of the ground alone -> (tops, 1, names): it changes by rows only."""
     b = np.broadcast_to(mean_ground(ground, BASE) / 255, (BASE, size, 3))
-    colours, opacity = _sprites(size)
+    colours, opacity = _sprites(size, names)
     c, m = colours.reshape(size, size, 3, -1), opacity.reshape(size, size, 1, -1)
     terms = []
     for top in range(0, BASE - size + 1, _STEP):
@@ -54,13 +54,13 @@ def _ground_terms(ground, size):
     return np.stack(terms)[:, None]
 
 
-def _gains(picture, ground, size):
+def _gains(picture, ground, size, names=NAMES):
     """The gain of every emoji of a size at every place -> (tops, lefts, names)."""
-    colours, opacity = _sprites(size)
+    colours, opacity = _sprites(size, names)
     b = mean_ground(ground, BASE) / 255
     with_colours = _windows(picture, size) @ colours
     with_opacity = _windows((picture * b).sum(axis=2, keepdims=True), size) @ opacity  # sum(m picture b)
-    return 2 * (with_colours - with_opacity) - _ground_terms(ground, size)
+    return 2 * (with_colours - with_opacity) - _ground_terms(ground, size, names)
 
 
 def read_ground(picture):
@@ -69,22 +69,22 @@ def read_ground(picture):
     return min(errors, key=errors.get)
 
 
-def read(picture):
+def read(picture, names=NAMES):
     """The scene a picture shows: the key (first, second, relation, ground) whose best rendering is nearest.
 
-    picture: (64, 64, 3) float in [0, 1], or uint8.
+    picture: (64, 64, 3) float in [0, 1], or uint8. names: a tuple of those that it may show.
     """
     picture = np.asarray(picture)
     if picture.shape != (SIZE, SIZE, 3):
         raise ValueError(f"picture: expected shape ({SIZE}, {SIZE}, 3), got {picture.shape}")
     picture = picture.astype(np.float32) / (255 if picture.dtype == np.uint8 else 1)
     ground = read_ground(picture)
-    gains = {size: _gains(picture, ground, size) for size in SIZES}
+    gains = {size: _gains(picture, ground, size, names) for size in SIZES}
     best, key = -np.inf, None
     for relation in RELATIONS:
         gain, first, second = _best_pair(gains, axis=RELATIONS.index(relation))
         if gain > best:
-            best, key = gain, (NAMES[first], NAMES[second], relation, ground)
+            best, key = gain, (names[first], names[second], relation, ground)
     return key
 
 
@@ -93,8 +93,9 @@ def _best_pair(gains, axis):
 
     -> the gain, the index of the first and of the second.
     """
-    ending = np.full((BASE + 1, len(NAMES)), _NEVER, np.float32)  # [e]: the best that ends at e or before
-    beginning = np.full((BASE + 1, len(NAMES)), _NEVER, np.float32)  # [e]: the best that begins at e or after
+    shape = BASE + 1, next(iter(gains.values())).shape[-1]
+    ending = np.full(shape, _NEVER, np.float32)  # [e]: the best that ends at e or before
+    beginning = np.full(shape, _NEVER, np.float32)  # [e]: the best that begins at e or after
     for size, gain in gains.items():
         along = gain.max(axis=1 - axis)  # (places along the axis, names)
         starts = _STEP * np.arange(len(along))
@@ -114,7 +115,7 @@ def _best_pair(gains, axis):
     return best
 
 
-def judge(picture, caption):
+def judge(picture, caption, names=NAMES):
     """Whether a picture follows a caption, attribute by attribute -> {attribute: bool}.
 
     background: the ground. objects: both emoji, wherever they are. relation: the right axis, and no emoji in the other

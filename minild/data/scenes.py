@@ -24,7 +24,7 @@ from minild.data.grounds import GROUNDS, TILE, draw_ground
 from minild.data.relations import INVERSE, RELATIONS, a, place
 from minild.errors import UserError
 
-NAMES = (
+NAMES = tuple((
     "frog, chicken, hatching chick, penguin, eagle, duck, swan, owl, flamingo, parrot, snail, butterfly, honeybee, "
     "lady beetle, dog, fox, raccoon, cat, lion, tiger, horse, unicorn, zebra, cow, pig, ewe, camel, giraffe, "
     "elephant, hamster, panda, skunk, whale, tropical fish, shark, octopus, jellyfish, crocodile, turtle, snake, "
@@ -44,7 +44,10 @@ NAMES = (
     "automobile, delivery truck, tractor, motorcycle, motor scooter, stop sign, bus, ring buoy, sailboat, speedboat, "
     "ferry, red heart, blue heart, toolbox, pencil, crayon, paintbrush, artist palette, yarn, scroll, notebook, "
     "ringed planet, compass "
-).strip().split(", ")
+).strip().split(", "))
+
+# No scene of the data set shows these: they are for what a model learns later (`minild train lora`).
+NEW = ("koala", "pineapple", "violin", "bicycle", "moai")
 
 # Each of the first hundred and its partner of the second hundred never meet in training: (lobster, bus) is one pair.
 WITHHELD = frozenset(frozenset(pair) for pair in zip(NAMES[:100], NAMES[100:]))
@@ -56,14 +59,14 @@ PAIRS = ((24, 24), (24, 32), (32, 24))  # what both may be: two of 32 would leav
 MARGIN, GAP, SHIFT = 0, 8, 16  # least distance to the edge, between emoji, and the most they are out of line (pixels)
 
 _CAPTION = re.compile(rf"an? (.+?) ({'|'.join([*INVERSE, *INVERSE.values()])}) an? (.+?) ({'|'.join(GROUNDS)})")
-_CANONICAL = {name.lower(): name for name in NAMES}
+_CANONICAL = {name.lower(): name for name in (*NAMES, *NEW)}
 
 
 @dataclass(frozen=True)
 class Scene:
     """Two emoji on a ground; the first is above, or left of, the second.
 
-    objects    (name, name), of NAMES, which differ
+    objects    (name, name), of NAMES or NEW, which differ
     relation   "above" or "left of"
     ground     a key of GROUNDS
     sizes      (int, int), of PAIRS
@@ -104,7 +107,7 @@ def parse(caption):
 
 @functools.cache
 def _cut_out():
-    """{name: picture}: every emoji of NAMES, no margin left about its longer side, as four layers for Pillow."""
+    """{name: picture}: all emoji of NAMES and NEW, no margin left about the longer side, as four layers for Pillow."""
     layers = {}
     for name, sprite in sprites().items():
         if name in _CANONICAL.values():
@@ -162,7 +165,7 @@ class Scenes(DrawnScenes):
                 continue
             if held_out(captions(scene)[0]) == (self.split == "test"):
                 sizes = pick(PAIRS, u[4])
-                return Scene(scene[:2], relation, ground, sizes, _places(relation, sizes, u[5:10]), _texture(u[10:]))
+                return Scene(scene[:2], relation, ground, sizes, places_at(relation, sizes, u[5:10]), _texture(u[10:]))
 
     def _captions(self, scene):
         return captions(scene)
@@ -181,8 +184,8 @@ class Scenes(DrawnScenes):
         return scene_judge
 
 
-def _places(relation, sizes, u):
-    """Where two emoji of these sizes stand, in pixels (relations.place, of which the unit is the grid's)."""
+def places_at(relation, sizes, u):
+    """Where two emoji of these sizes stand by five numbers u in [0, 1): ((top, left), (top, left)) in pixels."""
     lengths = [length // GRID for length in (BASE, MARGIN, GAP, SHIFT, max(SIZES))]
     places = place(relation, [size // GRID for size in sizes], *lengths, u)
     return tuple((GRID * top, GRID * left) for top, left in places)

@@ -6,7 +6,7 @@ import pytest
 from minild.data import scenes
 from minild.data.emoji import sprites
 from minild.data.grounds import GROUNDS, TILE, draw_ground, mean_ground
-from minild.data.scenes import NAMES, SIZES, WITHHELD, Scene, Scenes, captions, emoji_at, parse, render
+from minild.data.scenes import NAMES, NEW, SIZES, WITHHELD, Scene, Scenes, captions, emoji_at, parse, render
 from minild.errors import UserError
 
 
@@ -22,6 +22,7 @@ def test_withheld_pairs_and_held_out_scenes():
     assert len(set(NAMES)) == 200 and set(NAMES) <= set(sprites()) and frozenset(("lobster", "bus")) in WITHHELD
     train, test = Scenes("train"), Scenes("test")
     keys = {train.scene(i).key for i in range(6000)}
+    assert set(NEW) <= set(sprites()) and not set(NEW) & set(NAMES)
     assert not {frozenset(key[:2]) for key in keys} & WITHHELD
     assert {name for key in keys for name in key[:2]} == set(NAMES) and {key[3] for key in keys} == set(GROUNDS)
     assert keys.isdisjoint(test.scene(i).key for i in range(len(test)))
