@@ -8,7 +8,6 @@ SAMPLER_NAMES = (
     "ddpm, ddim, ddim-inverse, pndm, lms, euler, euler-a, heun, dpm2, dpm2-a, dpmpp-2m, dpmpp-2m-karras, "
     "dpmpp-2m-sde, dpmpp-3m, dpmpp-3m-sde, dpm-solver, dpm-solver-sde, dpm-singlestep, deis, unipc, lcm or flow-euler"
 )
-LARGEST_SIDE = 2048  # pixels; beyond a multiple of its training size a model repeats itself, at a cost of side⁴
 
 
 def add_command(commands, name, run, summary, details=None):
@@ -77,6 +76,8 @@ def weight(text):
 
 def size(text):
     """The (height, width) of a text such as "64" or "48x64"."""
+    from minild.pipelines.image_to_image import LARGEST_SIDE
+
     try:
         sides = [int(side) for side in text.lower().split("x")]
     except ValueError:

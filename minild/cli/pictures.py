@@ -1,12 +1,10 @@
 """What the commands that draw share: which pictures are asked for, reading one to begin with, writing them."""
 
-from minild.cli.arguments import LARGEST_SIDE
 from minild.cli.terminal import answer, note, plural
 from minild.errors import UserError
 
 MOST_PICTURES = 10_000  # of one command
 LARGEST_TILE = 512  # pixels a side of a picture on a sheet
-WORDS_SHOWN = 5  # of a prompt's lost end
 
 
 def several(texts, count):
@@ -27,11 +25,9 @@ def asked_seeds(seed, count):
 
 def require_prompt(prompt, negative_prompt):
     """UserError for a prompt that says nothing, or is no text."""
-    from minild.pipelines.request import require_texts
+    from minild.pipelines import prompts
 
-    if not prompt.strip():
-        raise UserError("the prompt is empty: say what to draw")
-    require_texts([prompt, negative_prompt])
+    prompts.require_prompt(prompt, negative_prompt)
 
 
 def open_pipeline(arguments):
@@ -106,24 +102,18 @@ def write_drawn(arguments, pipeline, paths, pictures, texts, told, shown, name, 
 
 def how_drawn(arguments, guidance, sampler, **more):
     """What a PNG says of how it was drawn, beside what is told of each picture."""
-    settings = {**more, "model": arguments.model or "emoji", "steps": arguments.steps, "guidance": guidance}
-    settings |= {"sampler": sampler, "dtype": arguments.dtype}
-    return settings | ({"variant": arguments.variant} if arguments.variant else {})
+    from minild.pipelines import output
+
+    named = arguments.model, arguments.dtype, arguments.variant
+    return output.how_drawn(*named, arguments.steps, guidance, sampler, **more)
 
 
 def tell_dropped(tokenizer, texts):
     """A note where a text is longer than the context: what of it is left out."""
-    for text in dict.fromkeys(texts):
-        if dropped := tokenizer.dropped(tokenizer.expand(text)):
-            note(f"a prompt is longer than the {tokenizer.max_length} tokens that fit: {_lost(dropped)}")
+    from minild.pipelines.prompts import lost_ends
 
-
-def _lost(dropped):
-    """What to say of the end of a prompt that is cut off: how it begins, and how long it is."""
-    words = dropped.split()
-    start = " ".join(words[:WORDS_SHOWN])[:60]
-    more = " ..." if start != " ".join(words) else ""
-    return f"left out {'is' if len(words) == 1 else 'are'} {plural(len(words), 'word')}, {start!r}{more}"
+    for line in lost_ends(tokenizer, texts):
+        note(line)
 
 
 def read_image(path, size):
@@ -201,18 +191,10 @@ def fitting(pipeline, size):
     That asked for, a (height, width); else the picture's own shape, its shorter side as long as the model was trained
     on, in whole f.
     """
-    f = pipeline.vae.downsampling
+    from minild.pipelines.image_to_image import fitted_size
+
     if size:
         return tuple(size)
     if pipeline.default_size is None:
         raise UserError("the U-Net's config names no sample_size: give a --size")
-    shorter = min(pipeline.default_size)
-
-    def fit(height, width):
-        scale = shorter / min(height, width)
-        sides = tuple(max(f, round(side * scale / f) * f) for side in (height, width))
-        if max(sides) > LARGEST_SIDE:
-            raise UserError(f"a picture of {height} x {width} pixels is too long and thin: cut it, or give a --size")
-        return sides
-
-    return fit
+    return lambda height, width: fitted_size(pipeline, height, width)

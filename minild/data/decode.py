@@ -67,7 +67,12 @@ def _read(file, size):
     key = _scaled(image.info.get("transparency"), scale)
     turn = TURNS.get(_orientation(image))
     picture = _to_rgb(image.transpose(turn) if turn is not None else image, key)
-    height, width = _target(size, picture.height, picture.width)
+    return fitted(picture, _target(size, picture.height, picture.width))
+
+
+def fitted(picture, size):
+    """The middle of an RGB image, as much as has the shape of `size` = (H, W), resized to it -> (H, W, 3) uint8."""
+    height, width = size
     if picture.size == (width, height):
         return np.asarray(picture)
     box = _middle(picture, height, width)

@@ -102,7 +102,9 @@ def draw_latents(pipe, request, guidance, noise, generators, mix=None, start=NOI
         model.step = start.skip
         for step, z in enumerate(steps, start.skip + 1):
             model.step = step
-            yield mix(z, 1.0) if mix and step == request.steps else z
+            z = mix(z, 1.0) if mix and step == request.steps else z
+            model.tell(z)
+            yield z
 
 
 def _led(predict, lead, schedule):

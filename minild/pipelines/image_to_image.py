@@ -9,6 +9,8 @@ from minild.pipelines.conditions import encode, usable_pictures
 from minild.pipelines.drawing import draw_pictures
 from minild.pipelines.request import requested
 
+LARGEST_SIDE = 2048  # pixels; beyond a multiple of its training size a model repeats itself, at a cost of side⁴
+
 
 def image_to_image(pipe, images, prompts="", strength=0.8, negative_prompt="", steps=50, guidance_scale=None,
                    sampler=None, seed=0, latents=None, progress=False, clip_skip=0, guidance_rescale=0.0):
@@ -41,3 +43,18 @@ def skipped(strength, steps):
     if not taken:
         raise UserError(f"strength {strength:g} of {steps} steps is less than one step: use more of either")
     return steps - taken
+
+
+def fitted_size(pipe, height, width):
+    """The (height, width) that a picture of that size is made, to begin with: its shape, the shorter side as long as
+    the model was trained on, in whole f.
+
+    UserError where the longer side would be above LARGEST_SIDE, or the pipeline has no default_size.
+    """
+    if pipe.default_size is None:
+        raise UserError("the U-Net's config names no sample_size, which pictures are made to fit")
+    f, scale = pipe.vae.downsampling, min(pipe.default_size) / min(height, width)
+    sides = tuple(max(f, round(side * scale / f) * f) for side in (height, width))
+    if max(sides) > LARGEST_SIDE:
+        raise UserError(f"a picture of {height} x {width} pixels is too long and thin: cut it, or give a size")
+    return sides

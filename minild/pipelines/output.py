@@ -70,6 +70,12 @@ def whole_file(path):
         os.replace(file.name, path)
 
 
+def how_drawn(model, dtype, variant, steps, guidance, sampler, **more):
+    """What a PNG says of how it was drawn, beside what is told of each picture; as the commands name the settings."""
+    settings = {**more, "model": model or "emoji", "steps": steps, "guidance": guidance, "sampler": sampler}
+    return settings | {"dtype": dtype} | ({"variant": variant} if variant else {})
+
+
 def to_bytes(picture):
     """A picture in [0, 1] as uint8, rounded to the nearest."""
     return np.rint(picture * 255).astype(np.uint8)

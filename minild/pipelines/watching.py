@@ -1,4 +1,5 @@
-"""Watching a drawing: who wants to see the attention of its U-Net is told which picture and which step it is of.
+"""Watching a drawing: who wants to see the attention of its U-Net is told which picture and which step it is of, and
+who wants to see the picture come about is told the latents after each step.
 
 Watched is the half of classifier-free guidance that the prompts lead; the negative half computes as ever.
 """
@@ -29,7 +30,7 @@ class Pass(NamedTuple):
 
 
 class Watcher:
-    """Who watches; the two methods are to be overridden."""
+    """Who watches; the methods are to be overridden."""
 
     def wants(self, place):
         """Whether the probabilities of a nn.watching.Place are to be computed: by default those of cross-attention."""
@@ -41,6 +42,13 @@ class Watcher:
         Pictures that are drawn side by side call it from several threads.
         """
         raise NotImplementedError
+
+    def stepped(self, z, request, pictures, step):
+        """Told the latents z (n, h, w, c) after a step, which it must not write into; by default it does nothing.
+
+        pictures: a range, which of the Request's the rows are. step: of the sampler, counted from 1, so that the last
+        is request.steps. What it raises ends the drawing.
+        """
 
 
 _watchers = contextvars.ContextVar("who watches drawings", default=())
@@ -83,6 +91,12 @@ class WatchedModel:
                 for watcher in watchers:
                     watched.enter_context(watch_layers(self.model.unet, _of_half(watcher, now), watcher.wants))
             return self.model(x, t, condition)
+
+    def tell(self, z):
+        """Tell those who watch of the latents (N, h, w, c) after `step` steps."""
+        for unet, watcher in _watchers.get():
+            if unet is self.model.unet:
+                watcher.stepped(z, self.request, range(self.first, self.first + len(z)), self.step)
 
 
 def _of_half(watcher, now):

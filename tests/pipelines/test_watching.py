@@ -105,3 +105,44 @@ def test_another_models_drawings_are_not_seen(pipe):
 def test_the_map_that_queries_are_of(shape, sizes):
     now = Pass(None, range(1), 0, 0.0, shape)
     assert [now.grid(h * w) for h, w in sizes] == sizes
+
+
+class Steps(Watcher):
+    """Keeps the latents after each step, and stops the drawing after `last`."""
+
+    def __init__(self, last=None):
+        self.told, self.last = [], last
+
+    def wants(self, place):
+        return False
+
+    def stepped(self, z, request, pictures, step):
+        self.told.append((step, pictures, z.copy()))
+        if step == self.last:
+            raise InterruptedError
+
+
+@pytest.mark.parametrize("skip", [0, 2])
+def test_latents_are_told_after_each_step_the_last_as_they_are_decoded(pipe, skip):
+    with watch_drawings(pipe.unet, Steps()) as steps:
+        if skip:
+            drawn = pipe.image_to_image(np.full((8, 8, 3), 0.5), [RED, GREEN], 0.6, steps=5)
+        else:
+            drawn = pipe.text_to_image([RED, GREEN], steps=5)
+    for picture in range(2):
+        told = [(step, z) for step, pictures, z in steps.told if pictures == range(picture, picture + 1)]
+        assert [step for step, _ in told] == list(range(1 + skip, 6))
+        assert np.array_equal(pipe.decode(told[-1][1])[0], drawn[picture])
+        assert abs(told[0][1] - told[-1][1]).max() > 0.1
+
+
+def test_who_watches_may_end_the_drawing(pipe):
+    with pytest.raises(InterruptedError), watch_drawings(pipe.unet, Steps(last=2)) as steps:
+        pipe.text_to_image(RED, steps=5)
+    assert [step for step, _, _ in steps.told] == [1, 2]
+
+
+def test_only_who_watches_that_u_net_is_told(pipe):
+    with watch_drawings(tiny_pipeline.make().unet, Steps()) as steps:
+        pipe.text_to_image(RED, steps=1)
+    assert steps.told == []
