@@ -41,7 +41,8 @@ ROOMS = {
         "gradcheck", "gradient_hints", "pipelines", "models", "diffusion", "nn", "engine", "ops", "backend", "random",
         "errors", "__init__",
     ],
-    "cli": ["course", "training", "evaluation", "pipelines", "data", "engine", "errors", "__init__"],
+    "playground": ["pipelines", "data", "errors"],
+    "cli": ["course", "training", "evaluation", "playground", "pipelines", "data", "engine", "errors", "__init__"],
     "__init__": ["engine"],
     "__main__": ["cli"],
 }

@@ -8,7 +8,7 @@ that --help is quick.
 import argparse
 
 from minild import __version__
-from minild.cli import class2img, course, edit, evaluate, img2img, info, interpolate, led, train, txt2img
+from minild.cli import class2img, course, edit, evaluate, img2img, info, interpolate, led, playground, train, txt2img
 from minild.cli.terminal import answer, note
 from minild.errors import UserError
 
@@ -53,7 +53,9 @@ def _parser():
     parser = Parser(prog="minild", description="Latent diffusion written with nothing but arrays.")
     parser.add_argument("--version", action="version", version=f"minild {__version__}")
     commands = parser.add_subparsers(metavar="command", dest="command", required=True)
-    in_order = train, txt2img, img2img, edit, led, class2img, interpolate, evaluate, info, course  # of the help
+    in_order = (  # of the help
+        train, txt2img, img2img, edit, led, class2img, interpolate, playground, evaluate, info, course,
+    )  # fmt: skip
     for subcommand in in_order:
         subcommand.add(commands)
     return parser

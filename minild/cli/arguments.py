@@ -34,6 +34,14 @@ def at_least(least, kind):
     return convert
 
 
+def port(text):
+    """An argparse type: the number of a TCP port."""
+    number = at_least(1, int)(text)
+    if number > 65535:
+        raise argparse.ArgumentTypeError(f"expected a port from 1 to 65535, got {text!r}")
+    return number
+
+
 def name(text):
     """An argparse type: the name of a file, a folder or a choice, which is never empty."""
     if not text.strip():

@@ -80,15 +80,16 @@ def _add_settings(command, usual, fit=None, words=True):
 
 def run_upscale(arguments):
     """Draw a picture with more pixels."""
+    from minild.pipelines.image_to_image import LARGEST_SIDE
 
     def read(pipeline):
         f = pipeline.vae.downsampling
 
         def size(height, width):
             height, width = arguments.size or (height, width)
-            if f * max(height, width) > options.LARGEST_SIDE:
+            if f * max(height, width) > LARGEST_SIDE:
                 told = f"{height} x {width} pixels would become {f * height} x {f * width}"
-                raise UserError(f"{told}, and {options.LARGEST_SIDE} a side is the most: cut it, or give a --size")
+                raise UserError(f"{told}, and {LARGEST_SIDE} a side is the most: cut it, or give a --size")
             return height, width
 
         return read_image(arguments.image, size)[0]
