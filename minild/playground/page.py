@@ -12,7 +12,7 @@ from minild.playground.asked import SHOWN
 HOST = "127.0.0.1"
 STEPS, MOST_STEPS, MOST_GUIDANCE, STRENGTH = 50, 200, 15, 0.6
 ONLY_HERE = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"  # what the browser may ask for anything
-MASK = "rgba(225, 40, 90, 0.75)"
+MASK, BRUSH = "rgba(225, 40, 90, 0.75)", 45  # the colour of a mask; pixels from the middle of the brush to its edge
 
 
 def gradio():
@@ -105,10 +105,11 @@ def build(gr, play):
                 with gr.Row():
                     button = gr.Button("Draw", variant="primary", scale=2)
                     stop = gr.Button("Stop", scale=1)
-                with gr.Row(equal_height=True):
+                with gr.Row():
                     sampler = gr.Dropdown(play.samplers, value=play.sampler, label="Sampler")
-                    seed = gr.Number(0, label="Seed", precision=0, minimum=0)
-                    another = gr.Button("Another seed", min_width=80)
+                    with gr.Column(min_width=160):
+                        seed = gr.Number(0, label="Seed", precision=0, minimum=0)
+                        another = gr.Button("Another seed", size="sm")
                 with gr.Row():
                     steps = gr.Slider(1, MOST_STEPS, STEPS, step=1, label="Steps")
                     guidance = gr.Slider(1, max(MOST_GUIDANCE, record), record, step=0.1, label="Guidance")
@@ -121,8 +122,8 @@ def build(gr, play):
                     sources=("upload", "clipboard"),
                     transforms=(),
                     layers=False,
-                    brush=gr.Brush(default_size=60, colors=[MASK], default_color=MASK, color_mode="fixed"),
-                    eraser=gr.Eraser(default_size=60),
+                    brush=gr.Brush(default_size=BRUSH, colors=[MASK], default_color=MASK, color_mode="fixed"),
+                    eraser=gr.Eraser(default_size=BRUSH),
                     canvas_size=(SHOWN, SHOWN),
                     height=SHOWN + 88,
                     buttons=[],

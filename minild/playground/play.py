@@ -47,6 +47,7 @@ class Playground:
         stop, begun, shown = self.drawings.begin(visitor), time.perf_counter(), None
         try:
             held = begun_with(self.pipe, editor and editor["background"], editor["layers"] if editor else [])
+            guidance = guidance if guidance is None else float(guidance)  # sliders give 2 for 2.0
             asked = Asked(prompt, negative_prompt, sampler, steps, guidance, seed, strength, *held)
             asked.require(self.pipe)
             yield View(status=html.waiting(asked), maps="")

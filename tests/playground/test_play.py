@@ -24,8 +24,8 @@ def play(pipe, tmp_path, monkeypatch):
     return Playground(pipe, tmp_path, model="tiny", dtype="float32", variant=None)
 
 
-def drawing(play, prompt=RED, steps=3, editor=None, visitor="me", seed=7):
-    return play.draw(visitor, prompt, "", "euler", steps, 2.5, seed, 0.5, editor)
+def drawing(play, prompt=RED, steps=3, editor=None, visitor="me", seed=7, guidance=2.5):
+    return play.draw(visitor, prompt, "", "euler", steps, guidance, seed, 0.5, editor)
 
 
 def pixels_of(view):
@@ -51,8 +51,8 @@ def test_the_file_is_that_of_the_command_byte_for_byte(pipe, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     pipe.save_pretrained("tiny")
     (tmp_path / "page").mkdir()
-    *_, last = drawing(Playground(pipe, tmp_path / "page", model="tiny", dtype="float32", variant=None))
-    options = ["--steps", "3", "--guidance", "2.5", "--seed", "7", "--sampler", "euler", "--output", "command.png"]
+    *_, last = drawing(Playground(pipe, tmp_path / "page", model="tiny", dtype="float32", variant=None), guidance=2)
+    options = ["--steps", "3", "--guidance", "2", "--seed", "7", "--sampler", "euler", "--output", "command.png"]
     assert cli.main(["txt2img", RED, "--model", "tiny", *options]) == 0
     with open(last.file, "rb") as page, open("command.png", "rb") as command:
         assert page.read() == command.read()
