@@ -79,12 +79,13 @@ def test_it_ends_when_nobody_looks_any_more(pipe, every_step):
     assert stop.is_set() and ended(before)
 
 
-def test_mistakes_come_out_of_the_generator(pipe):
+def test_mistakes_come_out_of_the_generator(pipe, monkeypatch):
     before = set(threading.enumerate())
     with pytest.raises(UserError, match="unknown sampler 'fast'"):
         list(draw(pipe, ASKED._replace(sampler="fast"), threading.Event()))
+    monkeypatch.setattr(pipe, "decode", None)
     with pytest.raises(TypeError):  # a bug, too, is told where somebody sees it
-        list(draw(pipe, ASKED._replace(steps="six"), threading.Event()))
+        list(draw(pipe, ASKED, threading.Event()))
     assert ended(before)
 
 
