@@ -8,6 +8,7 @@ from minild.models.autoencoder_kl import AutoencoderKL
 from minild.models.clip import CLIPModel, CLIPVisionModel
 from minild.models.clip_text import CLIPTextModel
 from minild.models.condition import Condition, Conditioned
+from minild.models.controlnet import ControlNetModel
 from minild.models.discriminator import PatchDiscriminator
 from minild.models.latent_classifier import LatentClassifier
 from minild.models.lpips import LPIPS
@@ -17,5 +18,5 @@ from minild.models.vq_model import VQModel
 
 __all__ = [
     "LPIPS", "VGG", "AutoencoderKL", "CLIPModel", "CLIPTextModel", "CLIPVisionModel", "Condition", "Conditioned",
-    "LatentClassifier", "PatchDiscriminator", "UNet2DConditionModel", "VQModel",
+    "ControlNetModel", "LatentClassifier", "PatchDiscriminator", "UNet2DConditionModel", "VQModel",
 ]  # fmt: skip

@@ -100,3 +100,11 @@ CLIP = {  # the two encoders and the space they share are each of another width
     },
     "projection_dim": 6,
 }
+
+CONTROLNET = {field: value for field, value in UNET.items() if field not in ("up_block_types", "out_channels")} | {
+    "conditioning_embedding_out_channels": [4, 6, 8],  # f = 4
+}
+
+
+def controlnet_inputs(rng, size=(4, 6), f=4):
+    return unet_inputs(rng, 3, size) | {"control": rng.random((2, f * size[0], f * size[1], 3))}
