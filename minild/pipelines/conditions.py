@@ -99,11 +99,12 @@ def given(pipe, labels=None, images=None, masks=None):
 
 def nothing_like(pipe, condition):
     """What guidance leads away from: no class, zeros for a description and, where nothing else leads, for channels."""
-    context, labels, channels = condition
+    context, labels, channels, control = condition
     return Condition(
         None if context is None else np.zeros_like(context),
         None if labels is None else np.full_like(labels, len(pipe.classes)),
         np.zeros_like(channels) if pipe.kinds[0] != "text" and channels is not None else channels,
+        control,  # a ControlNet looks at the same picture on either side
     )
 
 
@@ -196,17 +197,17 @@ def usable_labels(classes, labels):
     return np.array(found)
 
 
-def usable_pictures(images, smallest=1, factor=1):
+def usable_pictures(images, smallest=1, factor=1, name="images"):
     """Pictures (N, H, W, 3), or one (H, W, 3), uint8 or in [0, 1], as float32 in [0, 1]. UserError for any other."""
-    pictures = _array("images", images)
+    pictures = _array(name, images)
     pictures = pictures[None] if pictures.ndim == 3 else pictures
     if pictures.ndim != 4 or not pictures.size or pictures.shape[3] != 3:
-        raise UserError(f"images: expected pictures of shape (N, H, W, 3), got {pictures.shape}")
+        raise UserError(f"{name}: expected pictures of shape (N, H, W, 3), got {pictures.shape}")
     if pictures.dtype == np.uint8:
-        return _of_size(pictures, smallest, factor).astype(np.float32) / 255
+        return _of_size(pictures, smallest, factor, name).astype(np.float32) / 255
     if pictures.dtype.kind != "f" or not ((pictures >= 0) & (pictures <= 1)).all():
-        raise UserError("images: expected uint8, or real numbers from 0 to 1")
-    return _of_size(pictures, smallest, factor).astype(np.float32)
+        raise UserError(f"{name}: expected uint8, or real numbers from 0 to 1")
+    return _of_size(pictures, smallest, factor, name).astype(np.float32)
 
 
 def usable_maps(images, classes, f):
@@ -242,12 +243,12 @@ def _array(name, given):
         raise UserError(f"{name}: expected one array, got pictures of several sizes") from None
 
 
-def _of_size(pictures, smallest, factor):
+def _of_size(pictures, smallest, factor, name="images"):
     height, width = pictures.shape[1:3]
     if height % factor or width % factor:
-        raise UserError(f"images: {height} x {width} is not divisible by {factor}: use multiples of {factor} pixels")
+        raise UserError(f"{name}: {height} x {width} is not divisible by {factor}: use multiples of {factor} pixels")
     if min(height, width) < smallest:
-        raise UserError(f"images: {height} x {width} pixels are too few: use {smallest} or more")
+        raise UserError(f"{name}: {height} x {width} pixels are too few: use {smallest} or more")
     return pictures
 
 

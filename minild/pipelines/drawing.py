@@ -88,7 +88,7 @@ def draw_latents(pipe, request, guidance, noise, generators, mix=None, start=NOI
     """
     h, w, _ = request.shape
     with planning.passes(pipe.unet, h, w, len(request.prompts), guidance.scale) as passes:
-        model = WatchedModel(Conditioned(pipe.unet), guidance, request, first)
+        model = WatchedModel(Conditioned(pipe.unet, *(request.control or ())), guidance, request, first)
         predict = guided(model, *guidance[:-1], passes)
         if request.settings.get("variance_type") not in LEARNED:
             predict = without_variance(predict)

@@ -8,6 +8,7 @@ from minild.errors import UserError
 from minild.models import Condition
 from minild.pipelines import planning, tiling
 from minild.pipelines.conditions import classifier_lead, condition_kinds, given, nothing_like
+from minild.pipelines.control import control_lead
 from minild.pipelines.drawing import draw_pictures
 from minild.pipelines.editing import draw_edited, edit, invert
 from minild.pipelines.folder import read_pipeline, write_pipeline
@@ -146,6 +147,9 @@ class Pipeline:
         progress=False,
         clip_skip=0,
         guidance_rescale=0.0,
+        controlnet=None,
+        control=None,
+        control_scale=1.0,
     ):
         """Draw a picture for each prompt -> (N, H, W, 3) float32 in [0, 1].
 
@@ -160,11 +164,20 @@ class Pipeline:
         progress          show a bar on stderr once it takes longer than a second
         clip_skip         how many of the text encoder's last layers the prompts skip; negative prompts never do
         guidance_rescale  φ in [0, 1]: how much of the contrast that guidance adds is taken back (diffusion.guidance)
+        controlnet        a models.ControlNetModel, or the folder of one, that leads, too
+        control           the pictures that it looks at, (N, H, W, 3), or (H, W, 3) for all, uint8 or in [0, 1]; what
+                          is drawn is as large
+        control_scale     how strongly: its residuals are multiplied by that
 
         One prompt serves all of N latents or seeds. A prompt longer than the context is cut: tokenizer.dropped tells
         what is lost. UserError for whatever cannot be used, or does not go together.
         """
         self.require_way("text_to_image", self.kinds == ("text",))
+        led = {}
+        if controlnet is not None or control is not None:
+            condition, lead = control_lead(self, controlnet, control, control_scale)
+            led = {"given": condition, "nothing": condition, "control": lead}
+            size = condition.control.shape[1:3] if size is None and latents is None else size
         request = requested(
             self,
             prompts,
@@ -177,6 +190,7 @@ class Pipeline:
             size,
             clip_skip,
             guidance_rescale,
+            **led,
         )
         return draw_pictures(self, request, progress)
 

@@ -32,6 +32,7 @@ class Request(NamedTuple):
     given: Condition  # what leads them beside words, on the host
     nothing: Condition  # what stands for nothing of it
     lead: Any  # a drawing.ClassifierLead; None for none
+    control: Any  # a control.Control, which looks at the pictures given.control; None for none
     start: Start  # where the sampler begins, its latents (N, h, w, c) on the host
 
 
@@ -51,10 +52,12 @@ def requested(
     nothing=NOTHING,
     lead=None,
     start=NOISE,
+    control=None,
 ):
     """-> the Request that Pipeline.text_to_image understands by its arguments of these names, which it describes.
 
     given, nothing, lead: what leads the pictures beside words, of N rows, or of one for all (pipelines.conditions).
+    control: a control.Control that looks at the pictures of both conditions.
     start: a picture's latents, likewise, where drawing begins with them; they say the size.
     """
     sampler = sampler or own_sampler(pipe)
@@ -74,6 +77,9 @@ def requested(
     for of_images in (given.channels, start.clean):
         if of_images is not None and of_images.shape[1:3] != shape[:2]:
             raise UserError(f"latents: {shape[:2]} positions, where the images have {of_images.shape[1:3]}")
+    if given.control is not None and given.control.shape[1:3] != (drawn := sides_of(pipe, shape)):
+        seen = "{} x {}".format(*given.control.shape[1:3])
+        raise UserError(f"control: {seen} pixels, where {drawn[0]} x {drawn[1]} are drawn: make them alike")
     rows = [len(part) for part in (*given, lead and lead.labels, start.clean) if part is not None]
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     if rows and len(prompts) == 1:
@@ -102,6 +108,7 @@ def requested(
         given=given,
         nothing=nothing,
         lead=lead,
+        control=control,
         start=start,
     )
 
@@ -188,6 +195,11 @@ def latent_shape(pipe, size):
     if any(side < 1 or side % f for side in size):
         raise UserError(f"size {size[0]} x {size[1]} is not divisible by {f}: use multiples of {f} pixels")
     return size[0] // f, size[1] // f, pipe.vae.latent_width(pipe.vae.config)
+
+
+def sides_of(pipe, shape):
+    """(height, width) in pixels of what is drawn from latents of that shape, (h, w, c)."""
+    return tuple(side * pipe.vae.downsampling for side in shape[:2])
 
 
 def usable_latents(pipe, latents):
