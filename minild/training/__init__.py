@@ -6,6 +6,8 @@ from minild.training.budget import Budget
 from minild.training.classifier import train_classifier
 from minild.training.clip import ContrastiveObjective, train_clip
 from minild.training.codebook import CodebookTracker, VQObjective
+from minild.training.controlnet import train_controlnet
+from minild.training.dreambooth import train_dreambooth
 from minild.training.latent_diffusion import Denoiser, DiffusionObjective
 from minild.training.loop import training_steps
 from minild.training.lora import train_lora
@@ -21,5 +23,6 @@ __all__ = [
     "PRESETS", "AdamW", "AdversarialObjective", "AdversarialPair", "AutoencoderObjective", "Budget", "CodebookTracker",
     "ContrastiveObjective", "Denoiser", "DiffusionObjective", "ExponentialMovingAverage", "Muon", "Preset", "Replicas",
     "StagePreset", "VQObjective", "clip_by_global_norm", "learning_rate_at", "train", "train_classifier", "train_clip",
-    "train_lora", "train_perceptual", "train_textual_inversion", "training_steps",
+    "train_controlnet", "train_dreambooth", "train_lora", "train_perceptual", "train_textual_inversion",
+    "training_steps",
 ]  # fmt: skip

@@ -19,9 +19,14 @@ HELD = ("config.json", "model_index.json", "training/state.json")  # of a networ
 LAST = 100  # steps whose metrics are given back
 
 
+def is_used(output):
+    """Whether a folder holds a model, a pipeline or a training."""
+    return any((Path(output) / name).exists() for name in HELD)
+
+
 def require_unused(output):
     """UserError where a folder holds a model, a pipeline or a training: half of it would be written over."""
-    if any((Path(output) / name).exists() for name in HELD):
+    if is_used(output):
         raise UserError(f"{output} holds a model already: name another folder")
 
 

@@ -29,8 +29,8 @@ class Denoiser(Conditioned):
     With a text encoder the context of the condition is token ids (N, L). In conditioning.Frozen it stays as it is.
     """
 
-    def __init__(self, unet, text_encoder=None):
-        super().__init__(unet)
+    def __init__(self, unet, text_encoder=None, controlnet=None):
+        super().__init__(unet, controlnet)
         self.text_encoder = text_encoder
 
     def forward(self, x, t, condition):

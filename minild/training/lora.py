@@ -9,7 +9,7 @@ from minild.errors import UserError
 from minild.models.lora import add_updates, updates_of, write_lora
 from minild.training.conditioning import Frozen
 from minild.training.latent_diffusion import Denoiser
-from minild.training.tuning import SMALL, Tuned, open_lesson, recompute, tune
+from minild.training.tuning import SMALL, Tuned, open_lesson, recompute, require_file, tune
 
 NAME = "trained"  # of the updates, while they are
 
@@ -41,6 +41,7 @@ def train_lora(model, dataset, output, prompt=None, rank=4, alpha=None, text_enc
     """
     if rank < 1:
         raise UserError(f"rank: expected a whole number from 1, got {rank}")
+    require_file(output)
     lesson = open_lesson(model, dataset, output, prompt, size, device)
     pipe, rng = lesson.pipe, np.random.default_rng((seed, 0))
     trained = {"unet": pipe.unet} | ({"text_encoder": pipe.text_encoder} if text_encoder else {})

@@ -7,7 +7,7 @@ from minild.errors import UserError
 from minild.nn.embeddings import LearntVectors
 from minild.pipelines.learnt_tokens import add_token, token_vectors, write_embeddings
 from minild.training.latent_diffusion import Denoiser
-from minild.training.tuning import Tuned, open_lesson, recompute, tune
+from minild.training.tuning import Tuned, open_lesson, recompute, require_file, tune
 
 
 def learnt_vectors(denoiser):
@@ -31,6 +31,7 @@ def train_textual_inversion(model, dataset, output, token, prompt=None, initial=
     """
     if vectors < 1:
         raise UserError(f"vectors: expected a whole number from 1, got {vectors}")
+    require_file(output)
     lesson = open_lesson(model, dataset, output, token if prompt is None else prompt, size, device)
     pipe = lesson.pipe
     for text in (text for texts in lesson.captions for text in texts):

@@ -1,7 +1,8 @@
-"""Fine-tuning: a pipeline that is there learns something more, by a few numbers of its own. All else is frozen.
+"""Fine-tuning: a pipeline that is there learns something more. What is not trained is frozen.
 
 What the ways to do it have in common: the model as its training sees it, the pictures, and the training itself. A way
-says what is trained, how it is written, and when it is part of the pipeline: lora.py, textual_inversion.py.
+says what is trained, how it is written, and when it is part of the pipeline: lora.py, textual_inversion.py,
+controlnet.py, dreambooth.py.
 """
 
 from pathlib import Path
@@ -19,9 +20,10 @@ from minild.nn.module import Module
 from minild.pipelines import load
 from minild.pipelines.output import require_writable
 from minild.pipelines.sheet import draw_sheet
-from minild.training.alone import new_folder
+from minild.training.alone import new_folder, require_unused
 from minild.training.autoencoder import encode_pictures
 from minild.training.budget import Budget
+from minild.training.conditioning import Choices, Conditioning
 from minild.training.latent_diffusion import DiffusionObjective
 from minild.training.loop import training_steps
 from minild.training.optimizer import AdamW, ExponentialMovingAverage
@@ -30,6 +32,7 @@ from minild.training.replicas import Replicas
 from minild.training.stage import run_stage
 
 MINUTES = 3
+SUFFIX = ".safetensors"  # of what is written to a file; all else is a folder
 SMALL = 128  # pixels a side, up to which several pictures are trained on and drawn at once
 ENCODED = 64 * 64**2  # pixels that the autoencoder encodes at once
 
@@ -67,8 +70,9 @@ class Tuned(Module):
 
 
 def recompute(unet):
-    """Let every resnet and transformer of a U-Net keep its inputs alone for its backward."""
-    for block in [*unet.down_blocks, *([unet.mid_block] if unet.mid_block else []), *unet.up_blocks]:
+    """Let every resnet and transformer of a U-Net, or a ControlNet, keep its inputs alone for its backward."""
+    up = getattr(unet, "up_blocks", [])
+    for block in [*unet.down_blocks, *([unet.mid_block] if unet.mid_block else []), *up]:
         for modules in (block.resnets, block.attentions):
             modules[:] = [module if isinstance(module, Recomputed) else Recomputed(module) for module in modules]
 
@@ -86,15 +90,17 @@ def open_lesson(model, dataset, output, prompt=None, size=None, device="cpu"):
     """The pipeline `model` (a name or a folder) and the pictures it is to learn, or UserError before any work.
 
     dataset   a folder of pictures, or a data set's name; prompt: the caption of pictures that have none
-    output    the .safetensors file to be written
+    output    the .safetensors file, or the folder, to be written
     size      of the pictures, in pixels; None: that which the pipeline draws
     """
-    if Path(output).suffix != ".safetensors":
-        raise UserError(f"output {output}: expected a file name that ends in .safetensors")
     if dataset is None:
         raise UserError("no pictures: give a folder of them (--data)")
-    with new_folder(Path(output).parent):  # a training makes the folder that it writes to
-        require_writable(output)
+    if Path(output).suffix == SUFFIX:
+        with new_folder(Path(output).parent):  # a training makes the folder that it writes to
+            require_writable(output)
+    else:
+        with new_folder(output) as folder:
+            require_writable(folder / "config.json")
     keep_freed_memory()
     pipe = load(model, device=device)
     if pipe.kinds != ("text",):
@@ -110,36 +116,63 @@ def open_lesson(model, dataset, output, prompt=None, size=None, device="cpu"):
     return Lesson(pipe, *gather(train_set, preset_for(str(dataset)).pictures), size)
 
 
-def objective_of(lesson):
-    """The loss of the lesson's pictures under their captions, at all noise levels alike, none left out."""
+def require_file(output):
+    """UserError unless it is the name of a file that a LoRA or a word can be written to."""
+    if Path(output).suffix != SUFFIX:
+        raise UserError(f"output {output}: expected a file name that ends in {SUFFIX}")
+
+
+def require_new_folder(output):
+    """UserError unless it is the name of a folder that holds no model yet."""
+    if Path(output).suffix == SUFFIX:
+        raise UserError(f"output {output}: expected the name of a folder, not of a file")
+    require_unused(output)
+
+
+def training_folder(output):
+    """Where a fine-tuning writes its metrics and sheets: NAME-training beside a file, `training` in a folder."""
+    output = Path(output)
+    return output.with_name(f"{output.stem}-training") if output.suffix == SUFFIX else output / "training"
+
+
+def objective_of(lesson, dropout=0.0, beside=()):
+    """The loss of the lesson's pictures under their captions, at all noise levels alike.
+
+    dropout: the share of the captions that are left out; beside: what else leads, conditioning.Choices.
+    """
     pipe, several = lesson.pipe, lesson.captions
     latents = encode_pictures(pipe.vae, lesson.pictures, max(1, ENCODED // lesson.size**2))
     most = max(map(len, several))
     texts = [pipe.tokenizer.expand(text) for texts in several for text in (texts * most)[:most]]
     ids = pipe.tokenizer.encode(texts).reshape(len(several), most, -1)
     nothing = pipe.tokenizer.encode([""])[0]
-    scale, even = pipe.vae.config["scaling_factor"], {"noisy_end": 0.0, "caption_dropout": 0.0, "first_caption": None}
-    return DiffusionObjective(*latents, scale, ids, nothing, pipe.schedule, **even)
+    condition = Conditioning([Choices("context", ids, nothing), *beside], dropout)
+    scale = pipe.vae.config["scaling_factor"]
+    return DiffusionObjective(*latents, scale, None, None, pipe.schedule, noisy_end=0.0, condition=condition)
 
 
-def tune(name, lesson, tuned, write, output, minutes=None, steps=None, seed=0, batch_size=None, learning_rate=1e-4,
-         weight_decay=0.01):  # fmt: skip
+def tune(name, lesson, tuned, write, output, objective=None, draw=None, minutes=None, steps=None, seed=0,
+         batch_size=None, learning_rate=1e-4, weight_decay=0.01):  # fmt: skip
     """Train a Tuned on a Lesson; minutes or steps say for how long, with neither 3 minutes -> how many steps.
 
-    write() writes to `output` what is trained, now and then, at the end, and where Ctrl-C stops it. Beside the file, a
-    folder NAME-training gets metrics.jsonl and sample sheets.
+    write() writes to `output` what is trained, now and then, at the end, and where Ctrl-C stops it. objective: None for
+    that of the lesson; draw(path) draws a sample sheet, None for one of the lesson's captions. metrics.jsonl and the
+    sheets go to training_folder(output).
     """
-    folder, pipe = Path(output).with_name(f"{Path(output).stem}-training"), lesson.pipe
+    folder, pipe = training_folder(output), lesson.pipe
     size = (16 if lesson.size <= SMALL else 1) if batch_size is None else batch_size
     preset = StagePreset(learning_rate=learning_rate, batch_size=size, weight_decay=weight_decay)
-    objective = objective_of(lesson)
+    objective = objective or objective_of(lesson)
     budget = Budget(60 * (MINUTES if minutes is None else minutes) if steps is None else None, steps)
     optimizer, ema = AdamW(tuned, weight_decay=weight_decay), ExponentialMovingAverage(tuned)
     captions = list(dict.fromkeys(texts[0] for texts in lesson.captions))[: 8 if lesson.size <= SMALL else 1]
 
-    def draw(path):
+    def draw_captions(path):
+        draw_sheet(path, pipe.text_to_image(captions, steps=20, seed=1, size=(lesson.size,) * 2), captions)
+
+    def draw_averaged(path):
         with ema.averaged():
-            draw_sheet(path, pipe.text_to_image(captions, steps=20, seed=1, size=(lesson.size,) * 2), captions)
+            (draw or draw_captions)(path)
 
     def save():
         with ema.averaged():
@@ -150,7 +183,7 @@ def tune(name, lesson, tuned, write, output, minutes=None, steps=None, seed=0, b
         with Replicas(tuned, objective, min(core_count(), size)) as replicas:
             rng = np.random.default_rng((seed, 1))
             steps_taken = training_steps(tuned, objective, preset, budget, rng, optimizer, ema, replicas.gradient)
-            run_stage(name, steps_taken, size, budget, folder, draw, save)
+            run_stage(name, steps_taken, size, budget, folder, draw_averaged, save)
     except OSError as error:
         raise UserError(f"cannot write to {output}: {error.strerror or error}") from None
     ema.adopt()
