@@ -113,6 +113,21 @@ def add_additions(command):
     command.add_argument("--embedding", type=path, action="append", default=[], metavar="FILE", help=embedding)
 
 
+def add_control(command):
+    """--controlnet and the picture that it looks at."""
+    controlnet = "a ControlNet, which leads the model by a picture: the folder that `train controlnet` wrote, say"
+    command.add_argument("--controlnet", type=path, metavar="DIR", help=controlnet)
+    control = (
+        "the picture that the ControlNet looks at, as it is: one of white outlines on black, where it has learnt from "
+        "those; it is made as large as what is drawn"
+    )
+    command.add_argument("--control", type=path, metavar="IMAGE", help=control)
+    outline = "--control is any picture: its outlines are found first, and those are followed"
+    command.add_argument("--outline", action="store_true", help=outline)
+    scale = "how strongly the ControlNet leads (default: 1)"
+    command.add_argument("--control-scale", type=float, metavar="S", help=scale)
+
+
 def add_steps(command, what):
     command.add_argument("--steps", type=at_least(1, int), default=50, help=f"{what} (default: 50)")
 

@@ -18,14 +18,19 @@ OTHERS = {
     "classifier": "a classifier of a pipeline's noisy latents, which leads it (class2img --classifier)",
     "lora": "low-rank updates of a pipeline, from a few pictures (txt2img --lora)",
     "textual-inversion": "a new word for a pipeline, from a few pictures (txt2img --embedding)",
+    "dreambooth": "a whole pipeline that knows a new thing, from a few pictures (txt2img --model)",
+    "controlnet": "what leads a pipeline by the outlines of pictures (txt2img --controlnet)",
 }
-TUNED = ("lora", "textual-inversion")  # a pipeline that is there, on --data; written to a file
+TO_FILE = ("lora", "textual-inversion")
+TUNED = (*TO_FILE, "dreambooth", "controlnet")  # a pipeline that is there, on --data
 TAKEN_BY = {  # options that not all of them have
     "model": ("classifier", *TUNED),
     "dataset": ("clip", "classifier", *TUNED),
     "size": (PIPELINE, "perceptual", "clip", *TUNED),
     **dict.fromkeys(("prompt", "batch_size", "learning_rate", "recompute"), TUNED),
-    **dict.fromkeys(("rank", "alpha", "text_encoder"), ("lora",)),
+    **dict.fromkeys(("rank", "alpha"), ("lora",)),
+    "text_encoder": ("lora", "dreambooth"),
+    **dict.fromkeys(("class_prompt", "class_pictures", "prior_weight"), ("dreambooth",)),
     **dict.fromkeys(("token", "initial", "vectors"), ("textual-inversion",)),
     **dict.fromkeys(("resume", "regularisation", "objective", "condition"), (PIPELINE,)),
 }
@@ -38,11 +43,14 @@ def add(commands):
     choices = "|".join(["shapes|emoji|scenes|FOLDER", *OTHERS])
     what = f"a data set of minild's, or a folder of captioned pictures; or {others}"
     command.add_argument("what", type=options.name, metavar=choices, help=what)
-    dataset = "what is learned from: by a clip (default: shapes), a classifier (that of the pipeline), a lora, a word"
+    dataset = (
+        "what is learned from, a folder or a data set's name: by a clip (default: shapes), a classifier (that of the "
+        f"pipeline), a {', '.join(TUNED)}"
+    )
     command.add_argument("--dataset", "--data", type=options.name, metavar="NAME", help=dataset)
     model = f"the pipeline that a {', '.join(['classifier', *TUNED])} is for"
     command.add_argument("--model", type=options.name, metavar="DIR", help=model)
-    output = "the folder to write; the .safetensors file of a lora or a word"
+    output = f"the folder to write; the .safetensors file of a {' or '.join(TO_FILE)}"
     command.add_argument("--output", type=options.path, required=True, metavar="DIR", help=output)
     length = command.add_mutually_exclusive_group()
     length.add_argument("--minutes", type=options.at_least(0, float), help="stop both stages within this time")
@@ -70,13 +78,15 @@ def add(commands):
 
 def _add_tuning(command):
     """The options of what is trained for a pipeline that is there."""
-    prompt = "the caption of pictures that have none, where a lora or a word is trained"
+    prompt = (
+        "the caption of pictures that have none; of all of them for dreambooth, with a new word in it: a sks dog, say"
+    )
     command.add_argument("--prompt", type=options.name, metavar="TEXT", help=prompt)
     rank = "of a lora's updates (default: 4)"
     command.add_argument("--rank", type=options.at_least(1, int), metavar="N", help=rank)
     alpha = "a lora's updates are multiplied by alpha / rank (default: the rank)"
     command.add_argument("--alpha", type=options.at_least(0, float), metavar="ALPHA", help=alpha)
-    text_encoder = "a lora of the text encoder, too"
+    text_encoder = "a lora of the text encoder, too; a dreambooth trains it, too"
     command.add_argument("--text-encoder", action="store_true", help=text_encoder)
     token = "the new word of a textual inversion, <thing>, say"
     command.add_argument("--token", type=options.name, metavar="WORD", help=token)
@@ -84,9 +94,18 @@ def _add_tuning(command):
     command.add_argument("--initial", type=options.name, metavar="TEXT", help=initial)
     vectors = "of the new word (default: 1)"
     command.add_argument("--vectors", type=options.at_least(1, int), metavar="N", help=vectors)
-    batch = "pictures a step (default: 16, and 1 of more than 128 pixels)"
+    kind = "what a dreambooth's thing is one of, a dog, say: it learns from pictures that the model draws of it, too"
+    command.add_argument("--class-prompt", type=options.name, metavar="TEXT", help=kind)
+    pictures = "how many of those are drawn (default: 100)"
+    command.add_argument("--class-pictures", type=options.at_least(1, int), metavar="N", help=pictures)
+    weight = "how much those count (default: 1)"
+    command.add_argument("--prior-weight", type=options.at_least(0, float), metavar="WEIGHT", help=weight)
+    batch = "pictures a step (default: 16, of a dreambooth 8; 1 of more than 128 pixels)"
     command.add_argument("--batch-size", type=options.at_least(1, int), metavar="N", help=batch)
-    rate = "at its peak (default: 0.001 for a lora, 0.0001 of more than 128 pixels; 0.005 for a word)"
+    rate = (
+        "at its peak (default: 0.001 for a lora and a controlnet, 0.0002 for a dreambooth, 0.005 for a word; of "
+        "pictures of more than 128 pixels 0.0001, 0.00001, 0.000005 and 0.005)"
+    )
     command.add_argument("--learning-rate", type=options.at_least(0, float), metavar="RATE", help=rate)
     recompute = "less memory for more time: compute each block once more in its backward"
     command.add_argument("--recompute", action="store_true", help=recompute)
@@ -118,9 +137,10 @@ def run(arguments):
                 how = chosen | {"size": arguments.size, "resume": arguments.resume}
                 training.train(arguments.what, arguments.output, **how, **length)
     except KeyboardInterrupt:
+        from minild.training.alone import is_used
         from minild.training.state import what_is_saved
 
-        if arguments.what in TUNED and arguments.output.exists():
+        if arguments.what in TUNED and (arguments.output.is_file() or is_used(arguments.output)):
             note(f"stopped; {arguments.output} holds what was learnt so far")
             raise
         note(f"stopped; {what_is_saved(arguments.output)}")
@@ -131,11 +151,11 @@ def run(arguments):
 
 
 def _tune(training, arguments, length):
-    """Train a lora or a textual inversion, by the options that were given."""
+    """Train one of TUNED, by the options that were given."""
     names = [option for option, kinds in TAKEN_BY.items() if arguments.what in kinds]
     chosen = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     model, pictures, recomputing = chosen.pop("model"), chosen.pop("dataset"), chosen.pop("recompute")
-    learn = training.train_lora if arguments.what == "lora" else training.train_textual_inversion
+    learn = getattr(training, f"train_{arguments.what.replace('-', '_')}")
     learn(model, pictures, arguments.output, recomputing=recomputing, **chosen, **length)
 
 
@@ -152,5 +172,7 @@ def refuse_strangers(arguments):
         for option, what in (("model", "the pipeline that is to learn"), ("dataset", "the pictures to learn from")):
             if not getattr(arguments, option):
                 raise UserError(f"a {kind} needs --{'data' if option == 'dataset' else option}, {what}")
+    if kind == "dreambooth" and not arguments.prompt:
+        raise UserError("a dreambooth needs --prompt, what the pictures show: a word for the thing, and its kind")
     if kind == "textual-inversion" and not arguments.token:
         raise UserError("a textual-inversion needs --token, the new word")

@@ -3,6 +3,7 @@
 import time
 
 from minild.cli import arguments as options
+from minild.cli.control import control_of, require_control, told_of_control
 from minild.cli.pictures import asked_seeds, how_drawn, open_pipeline, several, tell_dropped, writable_paths, write
 from minild.cli.terminal import note, without_warnings
 from minild.errors import UserError
@@ -39,6 +40,7 @@ def add(commands):
     options.add_dtype(command)
     options.add_variant(command)
     options.add_additions(command)
+    options.add_control(command)
     options.add_own_ops(command)
 
 
@@ -48,6 +50,7 @@ def run(arguments):
     from minild.pipelines import attention_sheet, output
 
     _require_text(arguments)
+    require_control(arguments)
     prompts, seeds, latents = _pictures(arguments)
     paths = writable_paths(arguments.output, prompts[0], len(prompts))
     sheets = attention_sheet.sheet_paths(arguments.attention, len(prompts), paths)
@@ -62,6 +65,7 @@ def run(arguments):
     for file in arguments.embedding:
         note(f"{file}: the word {pipeline.load_textual_inversion(file)}")
     pipeline.require_way("txt2img", pipeline.kinds == ("text",))
+    control = control_of(arguments, pipeline, latents)
     guidance = pipeline.guidance_scale if arguments.guidance is None else arguments.guidance
     _tell_unused(arguments, guidance)
     tell_dropped(pipeline.tokenizer, [*prompts, arguments.negative_prompt])
@@ -82,6 +86,7 @@ def run(arguments):
                 progress=True,
                 clip_skip=arguments.clip_skip,
                 guidance_rescale=arguments.guidance_rescale,
+                **control,
             )
         return pictures, time.perf_counter() - started
 
@@ -143,7 +148,7 @@ def _settings(arguments, pipeline, guidance):
         settings["embedding"] = ", ".join(file.name for file in arguments.embedding)
     if arguments.own_ops:
         settings["with"] = arguments.own_ops.name
-    return settings
+    return settings | told_of_control(arguments)
 
 
 def _read_latents(path):
