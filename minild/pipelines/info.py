@@ -160,4 +160,6 @@ def _training(record):
         lines.append(f"stage         {stage}: {figures['steps']:,} steps in {figures['seconds']:,.0f} s")
     if "date" in record:
         lines.append(f"date          {record['date']}")
+    for what in record.get("learnt", []):
+        lines.append(f"learnt since  {what}")
     return lines

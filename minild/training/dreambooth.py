@@ -93,6 +93,8 @@ def train_dreambooth(model, dataset, output, prompt, class_prompt=None, class_pi
         objective = PriorPreservation(objective, objective_of(kind), 1.0 if prior_weight is None else prior_weight)
     if recomputing:
         recompute(pipe.unet)
+    beside = "" if class_prompt is None else f", beside {class_prompt!r}"
+    pipe.record = pipe.record | {"learnt": [*pipe.record.get("learnt", []), f"{prompt!r} by DreamBooth{beside}"]}
     denoiser = Denoiser(pipe.unet, pipe.text_encoder if text_encoder else Frozen(pipe.text_encoder))
 
     def draw(path):

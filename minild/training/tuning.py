@@ -153,7 +153,8 @@ def objective_of(lesson, dropout=0.0, beside=()):
 
 def tune(name, lesson, tuned, write, output, objective=None, draw=None, minutes=None, steps=None, seed=0,
          batch_size=None, learning_rate=1e-4, weight_decay=0.01):  # fmt: skip
-    """Train a Tuned on a Lesson; minutes or steps say for how long, with neither 3 minutes -> how many steps.
+    """Train a Tuned, or all of a Denoiser, on a Lesson -> how many steps; minutes or steps say for how long, with
+    neither 3 minutes.
 
     write() writes to `output` what is trained, now and then, at the end, and where Ctrl-C stops it. objective: None for
     that of the lesson; draw(path) draws a sample sheet, None for one of the lesson's captions. metrics.jsonl and the

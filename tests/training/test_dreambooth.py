@@ -8,6 +8,7 @@ import tiny_pipeline
 
 from minild.errors import UserError
 from minild.pipelines import load
+from minild.pipelines.info import describe
 from minild.training import Replicas, dreambooth, train_dreambooth, tuning
 from minild.training.conditioning import Frozen
 from minild.training.dreambooth import PriorPreservation
@@ -90,6 +91,7 @@ def test_a_pipeline_that_knows_the_thing(tmp_path, model, bare, sheets, text_enc
     after = load(output)
     assert changed(before, after, "unet") and changed(before, after, "text_encoder") == text_encoder
     assert not changed(before, after, "vae")
+    assert f"learnt since  {THING!r} by DreamBooth, beside {KIND!r}" in describe(output)
     assert sheets[0] == ("class-pictures.png", [KIND] * 3) and sheets[1][1] == [THING] * 4 + [KIND] * 4
     drawn = [pipe.text_to_image(THING, steps=2) for pipe in (before, after)]
     assert np.abs(drawn[0] - drawn[1]).max() > 1e-4
