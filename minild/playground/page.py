@@ -1,6 +1,7 @@
 """The page of `minild playground`: gradio's widgets around a Playground, and the server that shows them."""
 
 import contextlib
+import logging
 import os
 import socket
 import tempfile
@@ -48,6 +49,8 @@ def folder_for_files():
 def served(play, port, open_browser=False):
     """Within it, a Playground's page is at the address that it gives."""
     gr = gradio()
+    # It logs a browser that leaves in the middle as an error; what a drawing raises, gradio itself prints.
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     page, where = build(gr, play), {"server_name": HOST, "server_port": port, "root_path": ""}
     nobody_else = {"share": False, "mcp_server": False, "enable_monitoring": False, "strict_cors": True}
     left_out = {"ssr_mode": False, "pwa": False, "run_history": False, "footer_links": [], "num_workers": 0}
