@@ -100,7 +100,7 @@ def begun_with(pipe, background, layers):
         if painted is not None:
             raise UserError("a mask is painted over a picture: give a picture first")
         return None, None
-    picture = own_pixels(pipe, background)
+    picture = fitting(pipe, pixels_of(background))
     if painted is None:
         return picture, None
     mask = fitted(painted.convert("RGB"), picture.shape[:2]).mean(axis=-1) > 127.5
@@ -109,15 +109,16 @@ def begun_with(pipe, background, layers):
     return picture, mask
 
 
-def own_pixels(pipe, path):
-    """The picture in a file, made to fit the model -> (H, W, 3) uint8. UserError for what cannot be read.
-
-    What `scaled_up` made of one that fits comes back bit for bit.
-    """
+def pixels_of(path):
+    """The picture in a file -> (H, W, 3) uint8. UserError for what cannot be read."""
     try:
-        whole = read_picture(path, lambda height, width: (height, width))
+        return read_picture(path, lambda height, width: (height, width))
     except Exception as error:  # whatever its decoder raises
         raise UserError(f"cannot read the picture: {error}") from None
+
+
+def fitting(pipe, whole):
+    """A picture (H, W, 3) uint8, made to fit the model; what `scaled_up` made of one that fits comes back as it was."""
     height, width = fitted_size(pipe, *whole.shape[:2])
     few = whole[:: max(1, len(whole) // height), :: max(1, whole.shape[1] // width)]
     if few.shape[:2] == (height, width) and np.array_equal(_repeated(few, len(whole) // height), whole):

@@ -5,10 +5,12 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from minild.errors import UserError
 from minild.pipelines.output import default_name, how_drawn, to_bytes, write_png
 from minild.playground import html
-from minild.playground.asked import Asked, begun_with, own_pixels, require_playable, samplers, scaled_up
+from minild.playground.asked import Asked, begun_with, fitting, pixels_of, require_playable, samplers, scaled_up
 from minild.playground.live import Drawings, draw
 
 LARGEST_SEED = 10_000  # of those that the page chooses: short enough to write down
@@ -76,9 +78,14 @@ class Playground:
         return str(path)
 
     def given(self, editor):
-        """-> (the picture that was given as the model will have it, scaled up to paint on; View)."""
+        """-> (the picture that was given as the model will have it, scaled up to paint on; View).
+
+        None for a picture that is so already: to give it anew would take away what was painted on it by then.
+        """
         try:
-            return scaled_up(own_pixels(self.pipe, editor["background"])), View(status="")
+            whole = pixels_of(editor["background"])
+            scaled = scaled_up(fitting(self.pipe, whole))
+            return (None, View()) if np.array_equal(scaled, whole) else (scaled, View(status=""))
         except UserError as error:
             return None, View(status=html.problem(error))
 

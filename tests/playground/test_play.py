@@ -123,6 +123,7 @@ def test_a_picture_that_is_given_is_shown_as_the_model_will_have_it(play, pictur
     large = np.full((90, 60, 3), 120, np.uint8)
     scaled, view = play.given({"background": file(large), "layers": []})
     assert scaled.shape == (504, 336, 3) and view.status == ""
+    assert play.given({"background": file(scaled), "layers": []}) == (None, (None,) * 5)  # or it would go on for ever
     (tmp_path / "broken.png").write_bytes(b"no picture")
     scaled, view = play.given({"background": str(tmp_path / "broken.png")})
     assert scaled is None and "Cannot read the picture" in view.status
