@@ -1,9 +1,10 @@
-"""Draw data/pretrained/sheet.png: what the two shipped pipelines draw, beside the real pictures.
+"""Draw data/pretrained/sheet.png: what the shipped pipelines draw, beside the real pictures.
 
     python data/pretrained/sheet.py
 
-Rows in pairs: a caption's real picture above, the drawn one below it. The emoji are chosen at random, the shapes are
-the first held-out test scenes; seed 0 throughout.
+Rows in pairs: a caption's real picture above, the drawn one below it. The scenes are held-out ones of emoji that never
+met in training, the first of the test set; the emoji are chosen at random, the shapes are the first held-out test
+scenes; seed 0 throughout.
 """
 
 from pathlib import Path
@@ -13,34 +14,40 @@ from PIL import Image
 
 from minild import data, pipelines
 
-COLUMNS, ENLARGED, GAP = 16, 2, 2
-EMOJI_ROWS, SHAPES_ROWS = 3, 1
+WIDTH, ENLARGED, GAP = 1056, 2, 2  # in pixels; every picture is twice as large as it was drawn
+COLUMNS = {"scenes": 8, "emoji": 16, "shapes": 16}
+ROWS = {"scenes": 2, "emoji": 2, "shapes": 1}  # pairs of rows
 
 
-def pairs(name, indices, split):
-    """(rows of real pictures, rows of drawn ones), each (len(indices), 32, 32, 3) uint8."""
-    dataset, pipeline = data.load(name, split), pipelines.load(name)
-    real, captions = zip(*(dataset[int(i)] for i in indices))
+def chosen(name, dataset, count):
+    """Which pictures of the data set are shown."""
+    if name == "emoji":
+        return np.random.default_rng(0).choice(len(dataset), count, replace=False)
+    return [i for i in range(len(dataset)) if name != "scenes" or dataset.withheld(i)][:count]
+
+
+def pairs(name):
+    """(real pictures, drawn ones) of a pipeline, a row each, in turns: arrays (columns, H, W, 3) uint8."""
+    pipeline, columns = pipelines.load(name), COLUMNS[name]
+    dataset = data.load(name, "train" if name == "emoji" else "test", pipeline.record["size"])
+    real, captions = zip(*(dataset[int(i)] for i in chosen(name, dataset, ROWS[name] * columns)))
     drawn = pipeline.text_to_image(captions, guidance_scale=pipeline.guidance_scale, progress=True)
-    return np.stack(real), np.round(drawn * 255).astype(np.uint8)
+    drawn = np.round(drawn * 255).astype(np.uint8)
+    for start in range(0, len(real), columns):
+        yield from (pictures[start : start + columns] for pictures in (real, drawn))
 
 
 def main():
-    emoji = np.random.default_rng(0).choice(1377, EMOJI_ROWS * COLUMNS, replace=False)
-    rows = []
-    for name, indices, split in (("emoji", emoji, "train"), ("shapes", range(SHAPES_ROWS * COLUMNS), "test")):
-        real, drawn = pairs(name, indices, split)
-        for start in range(0, len(real), COLUMNS):
-            rows += [real[start : start + COLUMNS], drawn[start : start + COLUMNS]]
-    side = rows[0].shape[1] * ENLARGED
-    height = sum(side + (GAP if i % 2 == 0 else 4 * GAP) for i in range(len(rows)))
-    sheet = Image.new("RGB", (COLUMNS * (side + GAP), height), "white")
+    rows = [row for name in COLUMNS for row in pairs(name)]
+    sides = [ENLARGED * row[0].shape[0] for row in rows]
+    gaps = [GAP if i % 2 == 0 else 4 * GAP for i in range(len(rows))]
+    sheet = Image.new("RGB", (WIDTH, sum(sides) + sum(gaps)), "white")
     y = 0
-    for i, row in enumerate(rows):
+    for row, side, gap in zip(rows, sides, gaps):
         for column, picture in enumerate(row):
             tile = Image.fromarray(picture).resize((side, side), Image.Resampling.NEAREST)
-            sheet.paste(tile, (column * (side + GAP), y))
-        y += side + (GAP if i % 2 == 0 else 4 * GAP)
+            sheet.paste(tile, (column * WIDTH // len(row), y))
+        y += side + gap
     sheet.save(Path(__file__).with_name("sheet.png"), optimize=True)
 
 

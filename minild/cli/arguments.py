@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-MODEL_HELP = "a pipeline folder, or emoji or shapes for those that come with minild"
+MODEL_HELP = "a pipeline folder, or emoji, scenes or shapes for those that come with minild"
 SAMPLER_NAMES = (
     "ddpm, ddim, ddim-inverse, pndm, lms, euler, euler-a, heun, dpm2, dpm2-a, dpmpp-2m, dpmpp-2m-karras, "
     "dpmpp-2m-sde, dpmpp-3m, dpmpp-3m-sde, dpm-solver, dpm-solver-sde, dpm-singlestep, deis, unipc, lcm or flow-euler"

@@ -38,7 +38,7 @@ OF_TEXT = ("text_encoder", "tokenizer")  # the parts that a pipeline without wor
 INPAINTING = "StableDiffusionInpaintPipeline"  # the reference's pipeline of text+masked
 FORMAT_VERSION = "0.40.0"  # the reference's release whose layout we write
 
-SHIPPED = ("emoji", "shapes")  # in data/pretrained
+SHIPPED = ("emoji", "scenes", "shapes")  # in data/pretrained
 PERCEPTUAL = "perceptual"  # the folder of what describes pictures to a model of images; no part of the reference's
 STATE = "training/state.json"  # what minild.training.run keeps of a training
 DTYPES = ("float16", "float32", "float64")
@@ -46,7 +46,7 @@ IGNORED = ("safety_checker", "feature_extractor", "image_encoder")  # parts of a
 
 
 def find_folder(name=None):
-    """The pipeline folder called `name`: a path, or "emoji" or "shapes" for a shipped one; None is "emoji".
+    """The pipeline folder called `name`: a path, or a name of SHIPPED; None is "emoji".
 
     A folder of that very path goes before a shipped pipeline. UserError where there is neither.
     """

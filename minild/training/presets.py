@@ -222,7 +222,7 @@ SCENES = Preset(
     minutes=110,
     autoencoder_share=0.2,
     autoencoder=StagePreset(learning_rate=1.5e-3, batch_size=8, optimizer="muon"),
-    diffusion=StagePreset(learning_rate=1.5e-3, batch_size=64, optimizer="muon"),
+    diffusion=StagePreset(learning_rate=3e-3, batch_size=64, optimizer="muon"),
     size=64,
     channels=(32, 64, 64, 128),
     latent_channels=16,
@@ -232,6 +232,7 @@ SCENES = Preset(
     perceptual_weight=0.2,
     adversarial_weight=0.3,
     adversarial_start=0.5,
+    objective="v_prediction",  # at much noise ε says little of what the caption names
     guidance_scale=2.0,
     # Of 8 x 8 pixels, f = 8, too little would be seen; as in the paper, section 4.4, and the reference f is 4.
     upscaling={"channels": (32, 64, 128), "latent_channels": 4},
