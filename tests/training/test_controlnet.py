@@ -84,6 +84,13 @@ def test_a_batch_has_the_outlines_of_its_pictures(rng):
     assert (control.reshape(200, -1).sum(axis=1) > 0).all()
 
 
+def test_half_of_the_captions_are_left_out(tmp_path, model, bare, monkeypatch):
+    """As published."""
+    monkeypatch.setattr(controlnet, "tune", lambda *arguments, **settings: arguments[5])
+    objective = train_controlnet(model, bare, tmp_path / "net", prompt="a red circle")
+    assert objective.condition.dropout == 0.5
+
+
 def test_a_folder_that_leads_the_pipeline(tmp_path, model, bare):
     output = tmp_path / "net"
     settings = {"prompt": "a red circle", "batch_size": 2, "learning_rate": 0.05}
