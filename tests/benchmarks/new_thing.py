@@ -30,10 +30,9 @@ from minild.data.scenes import NAMES, NEW, PAIRS, Scene, captions, places_at, re
 from minild.errors import UserError
 from minild.evaluation.measures import wilson_interval
 from minild.pipelines import load
-from minild.pipelines.sheet import draw_sheet
 from minild.training import train_lora
 
-from .report import table
+from .report import table, write
 
 PICTURES = 10
 SHOWN = 6  # of each kind, on the sheet
@@ -107,11 +106,8 @@ def main(argv):
     chosen = f"--model {options.model} --thing {options.thing} --minutes {options.minutes:g} --rank {options.rank}"
     command = f"python -m tests.benchmarks.new_thing {chosen} --count {options.count} --steps {options.steps}"
     text = f"`{command}`: {steps:,} steps of training\n\n{table(HEADERS, rows)}\n"
-    options.output.with_suffix(".md").write_text(text, encoding="utf-8")
     figures = {f"{kind}, {model}": r for (kind, model), r in found.items()}
-    options.output.with_suffix(".json").write_text(json.dumps({"command": command, **figures}, indent=2) + "\n")
-    draw_sheet(options.output.with_suffix(".png"), np.stack(tiles), labels, columns=SHOWN)
-    print(text)
+    write(options.output, text, {"command": command, **figures}, tiles, labels, SHOWN)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,10 @@
-"""The figures as text."""
+"""The figures as text, and the files that they are written to."""
+
+import json
+
+import numpy as np
+
+from minild.pipelines.sheet import draw_sheet
 
 HEADERS = (
     "work", "batch", "side", "minild min", "median", "PyTorch min", "median", "ratio of min", "of medians",
@@ -17,6 +23,14 @@ def table(headers, rows):
 
     rule = [f"{'-' * (width - 1)}{':' if i else '-'}" for i, width in enumerate(widths)]
     return "\n".join([line(headers), line(rule), *map(line, rows)])
+
+
+def write(output, text, figures, tiles, labels, columns):
+    """Write `output`.md, .json and, of pictures and their labels, .png; and print the text."""
+    output.with_suffix(".md").write_text(text, encoding="utf-8")
+    output.with_suffix(".json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    draw_sheet(output.with_suffix(".png"), np.stack(tiles), labels, columns=columns)
+    print(text)
 
 
 def milliseconds(seconds):

@@ -19,7 +19,6 @@ as it was, within 0.1 of [0, 1] on average; the layout, where both objects' midd
 
 import argparse
 import dataclasses
-import json
 import sys
 from pathlib import Path
 
@@ -33,9 +32,8 @@ from minild.errors import UserError
 from minild.evaluation.measures import wilson_interval
 from minild.pipelines import load
 from minild.pipelines.editing import CROSS_REPLACE_STEPS
-from minild.pipelines.sheet import draw_sheet
 
-from .report import table
+from .report import table, write
 
 AROUND = 2  # pixels
 STRENGTH = 0.6
@@ -179,10 +177,7 @@ def main(argv):
     asked = f"--model {options.model} --count {options.count} --steps {options.steps}"
     command = f"python -m tests.benchmarks.tasks {asked}"
     text = f"`{command}`\n\n{table(HEADERS, rows)}\n"
-    output.with_suffix(".md").write_text(text, encoding="utf-8")
-    output.with_suffix(".json").write_text(json.dumps({"command": command, **results}, indent=2) + "\n")
-    draw_sheet(output.with_suffix(".png"), np.stack(tiles), labels, columns=SHOWN)
-    print(text)
+    write(output, text, {"command": command, **results}, tiles, labels, SHOWN)
 
 
 if __name__ == "__main__":

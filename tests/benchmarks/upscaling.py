@@ -14,7 +14,6 @@ mean, which PSNR rewards, and a drawing shows one of them, which LPIPS rewards.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -28,9 +27,8 @@ from minild.evaluation.measures import psnr
 from minild.evaluation.perceptual import load_perceptual, lpips
 from minild.pipelines import load
 from minild.pipelines.conditions import encode, reduced
-from minild.pipelines.sheet import draw_sheet
 
-from .report import table
+from .report import table, write
 
 SHOWN = 6  # pictures of the sheet
 HEADERS = ("enlarged by", "PSNR", "LPIPS")
@@ -96,13 +94,11 @@ def main(argv):
     asked = f"--model {options.model} --count {len(pictures)} --steps {options.steps} --guidance {options.guidance:g}"
     command = f"python -m tests.benchmarks.upscaling {asked}"
     text = f"`{command}`\n\n{table(HEADERS, rows)}\n"
-    output.with_suffix(".md").write_text(text, encoding="utf-8")
-    output.with_suffix(".json").write_text(json.dumps({"command": command, **figures}, indent=2) + "\n")
     shown = {"true": pictures / 255, **ways}
     tiles = np.concatenate([each[:SHOWN] for each in shown.values()])
     columns = min(SHOWN, len(pictures))
-    draw_sheet(output.with_suffix(".png"), tiles, [name for name in shown for _ in range(columns)], columns=columns)
-    print(text)
+    labels = [name for name in shown for _ in range(columns)]
+    write(output, text, {"command": command, **figures}, tiles, labels, columns)
 
 
 if __name__ == "__main__":
