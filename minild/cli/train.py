@@ -32,7 +32,7 @@ TAKEN_BY = {  # options that not all of them have
     "text_encoder": ("lora", "dreambooth"),
     **dict.fromkeys(("class_prompt", "class_pictures", "prior_weight"), ("dreambooth",)),
     **dict.fromkeys(("token", "initial", "vectors"), ("textual-inversion",)),
-    **dict.fromkeys(("resume", "regularisation", "objective", "condition"), (PIPELINE,)),
+    **dict.fromkeys(("resume", "regularisation", "objective", "condition", "first_stage"), (PIPELINE,)),
 }
 
 
@@ -70,6 +70,8 @@ def add(commands):
         "text+masked (default: text)"
     )
     command.add_argument("--condition", type=options.name, metavar="NAME", help=condition)
+    first_stage = "take the autoencoder of this pipeline, and train the diffusion model alone"
+    command.add_argument("--first-stage", type=options.name, metavar="DIR", help=first_stage)
     _add_tuning(command)
     command.add_argument("--resume", action="store_true", help="go on with the training that DIR holds")
     options.add_device(command)
@@ -133,7 +135,8 @@ def run(arguments):
             elif arguments.what in TUNED:
                 _tune(training, arguments, length)
             else:
-                chosen = {choice: getattr(arguments, choice) for choice in ("regularisation", "objective", "condition")}
+                choices = "regularisation", "objective", "condition", "first_stage"
+                chosen = {choice: getattr(arguments, choice) for choice in choices}
                 how = chosen | {"size": arguments.size, "resume": arguments.resume}
                 training.train(arguments.what, arguments.output, **how, **length)
     except KeyboardInterrupt:

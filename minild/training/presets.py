@@ -27,6 +27,7 @@ CHOICES = {  # fields of a preset that a training may name: what a name means, o
     "regularisation": lambda name: one_of("regularisation", name, ("kl", "vq")),
     "objective": lambda name: one_of("objective", name, OBJECTIVES),
     "condition": lambda name: "+".join(condition_kinds(name)),
+    "first_stage": str,
 }
 
 
@@ -87,6 +88,8 @@ class Preset:
     adversarial_weight     of the patch-adversarial loss in stage one, before λ; 0 without
     adversarial_start      the share of stage one after which it begins
     discriminator_width    channels after the discriminator's first convolution
+    first_stage            the pipeline, a folder or a shipped one, whose autoencoder is taken as it is, so that all of
+                           the time is stage two's; None for one that is trained
     upscaling              {field: value} of those above that are others where a low-resolution picture leads the model
     """
 
@@ -124,6 +127,7 @@ class Preset:
     times: str = "uniform"
     guidance_scale: float = 3.5
     condition: str = "text"
+    first_stage: str | None = None
     schedule: dict = field(default_factory=dict)
     upscaling: dict = field(default_factory=dict)
 

@@ -23,6 +23,7 @@ from minild.evaluation import rebuild
 from minild.models import UNet2DConditionModel
 from minild.pipelines import Pipeline
 from minild.pipelines.conditions import condition_kinds
+from minild.pipelines.folder import find_folder
 from minild.pipelines.scheduler_config import default_sampler
 from minild.pipelines.sheet import draw_sheet
 from minild.random import standard_normal
@@ -30,7 +31,7 @@ from minild.training.alone import require_unused
 from minild.training.autoencoder import encode_pictures, prepare
 from minild.training.budget import Budget
 from minild.training.checkpoint import load_training_state, training_state
-from minild.training.first_stage import AUTOENCODERS, first_stage
+from minild.training.first_stage import AUTOENCODERS, build_first_stage, open_autoencoder, with_latents_of
 from minild.training.journal import plot_losses
 from minild.training.latent_diffusion import Denoiser, DiffusionObjective
 from minild.training.leads import Lead
@@ -48,7 +49,7 @@ WEIGHTS = "state.safetensors"
 
 
 def train(dataset, output, minutes=None, steps=None, seed=0, device="cpu", resume=False, size=None, preset=None,
-          regularisation=None, objective=None, condition=None, autoencoder_only=False):  # fmt: skip
+          regularisation=None, objective=None, condition=None, first_stage=None, autoencoder_only=False):  # fmt: skip
     """Train a pipeline, from words to pictures or led by something else, and write it to the folder `output`.
 
     dataset  "shapes", "emoji", "scenes" or a folder of captioned pictures
@@ -60,6 +61,7 @@ def train(dataset, output, minutes=None, steps=None, seed=0, device="cpu", resum
     objective  what the U-Net learns to tell, a name of presets.OBJECTIVES; and
     condition  what leads it: text, class, image, semantic map, low resolution, masked, or text and one of the last
              three, text+masked: instead of the preset's own
+    first_stage  a pipeline whose autoencoder is taken as it is, so that all of the time is the diffusion model's
     resume   go on with what `output` holds, as it was begun: UserError for another size, seed or choice. A new
              `minutes` or `steps` moves the end
     autoencoder_only  end after stage one, with no pipeline yet: a resume goes on with stage two
@@ -70,7 +72,8 @@ def train(dataset, output, minutes=None, steps=None, seed=0, device="cpu", resum
     """
     get_device(device)
     keep_freed_memory()
-    chosen = meant({"regularisation": regularisation, "objective": objective, "condition": condition})
+    named = {"regularisation": regularisation, "objective": objective, "condition": condition}
+    chosen = meant({**named, "first_stage": first_stage})
     if resume:
         begun_with = {"size": size, "seed": seed or None, **chosen}  # a seed of 0 is as good as none
         state = resumed_state(output, str(dataset), minutes, steps, begun_with, preset or preset_for(dataset))
@@ -80,9 +83,10 @@ def train(dataset, output, minutes=None, steps=None, seed=0, device="cpu", resum
         minutes = preset.minutes if minutes is None and steps is None else minutes
         size = preset.size if size is None else size
         _refuse_used(output)
-        _refuse_size(size, preset)
+        vae = open_autoencoder(find_folder(preset.first_stage) / "vae") if preset.first_stage else None
+        _refuse_size(size, vae.downsampling if vae else 2 ** (len(preset.channels) - 1))
         run = Run(output, first_state(str(dataset), size, seed, minutes, steps, preset.choices), device, preset)
-        run.begin()
+        run.begin(vae)
     try:
         run.train_autoencoder()
         if not autoencoder_only:
@@ -101,8 +105,7 @@ def _refuse_used(output):
     require_unused(output)
 
 
-def _refuse_size(size, preset):
-    f = 2 ** (len(preset.channels) - 1)
+def _refuse_size(size, f):
     if size < f or size % f:
         raise UserError(f"size {size} is not divisible by {f}: use a multiple of {f} pixels")
 
@@ -124,10 +127,16 @@ class Run:
         self.lead = Lead(condition_kinds(self.preset.condition), train_set, rows, captions, self.preset, device)
         self.test_set = test_set
 
-    def begin(self):
-        """Make the folder: an output that cannot be written is told before the work, not after it."""
+    def begin(self, vae=None):
+        """Make the folder: an output that cannot be written is told before the work, not after it.
+
+        With an autoencoder that is there already, stage one is done.
+        """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            if vae:
+                vae.save_pretrained(self.output / "vae")
+                self.state["stage"] = STAGES[1]
             pretrained.write_json(self.folder / STATE, self.state)
         except OSError as error:
             raise UserError(f"cannot write to {self.output}: {error.strerror}") from None
@@ -135,14 +144,15 @@ class Run:
     def train_autoencoder(self):
         """Stage one: train the autoencoder and write vae/, unless that is done; then encode every picture."""
         preset, state = self.preset, self.state
-        kind, begins = AUTOENCODERS[preset.regularisation], state["stage"] == STAGES[0]
+        begins = state["stage"] == STAGES[0]
         if begins:
-            self.vae = kind.from_config(preset.autoencoder_config(state["size"]), state["seed"])
+            kind, config = AUTOENCODERS[preset.regularisation], preset.autoencoder_config(state["size"])
+            self.vae = kind.from_config(config, state["seed"])
             prepare(self.vae)
             self.vae.to(self.device)
             side = state["size"] // self.vae.downsampling
             latent_shape = (side, side, preset.latent_width)
-            model, objective = first_stage(self.vae, self.pictures, latent_shape, preset, state["seed"])
+            model, objective = build_first_stage(self.vae, self.pictures, latent_shape, preset, state["seed"])
             self._run_stage(model, objective, preset.autoencoder, self._draw_rebuilt)
             self.means, self.deviations = encode_pictures(self.vae, self.pictures)
             generators = [np.random.default_rng((state["seed"], i)) for i in range(len(self.means))]
@@ -151,7 +161,8 @@ class Run:
             self.vae.save_pretrained(self.output / "vae")
             state["stage"] = STAGES[1]
         else:
-            self.vae = kind.from_pretrained(self.output / "vae", device=self.device)
+            self.vae = open_autoencoder(self.output / "vae", self.device)
+            self.preset = with_latents_of(preset, self.vae)
             self.means, self.deviations = encode_pictures(self.vae, self.pictures)
         # All that comes before stage two, reading and encoding too, counts as stage one's time.
         state["elapsed"][STAGES[0]] = time.monotonic() - self.started - state["elapsed"][STAGES[1]]
@@ -254,7 +265,7 @@ class Run:
         length = f"--minutes {state['minutes']:g}" if state["steps"] is None else f"--steps {state['steps']}"
         usual = preset_for(state["dataset"]).choices
         others = [(choice, name) for choice, name in state["choices"].items() if name != usual[choice]]
-        named = "".join(f" --{choice} {name.replace(' ', '-')}" for choice, name in others)
+        named = "".join(f" --{choice.replace('_', '-')} {name.replace(' ', '-')}" for choice, name in others)
         settings = f"{length} --size {state['size']} --seed {state['seed']}{named}"
         self.pipeline.record = self.lead.record() | {
             "dataset": state["dataset"],

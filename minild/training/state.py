@@ -66,7 +66,8 @@ def resumed_state(output, dataset, minutes, steps, named, preset):
             raise UserError(f"{path}: {field!r} cannot be {state[field]!r}: begin anew in another folder")
     for name, begun in {"size": state["size"], "seed": state["seed"], **state["choices"]}.items():
         if named.get(name) not in (None, begun):
-            raise UserError(f"{output} is a training with {name} {begun}, not {named[name]}: leave --{name} out")
+            option = name.replace("_", "-")
+            raise UserError(f"{output} is a training with {name} {begun}, not {named[name]}: leave --{option} out")
     return state if minutes is None and steps is None else {**state, "minutes": minutes, "steps": steps}
 
 
