@@ -9,12 +9,13 @@ def test_train_hands_its_options_on(run, module, tmp_path):
     calls = module("minild.training", train=lambda *arguments, **settings: None)
     assert run("train", "shapes", "--output", "out", "--minutes", 1.5, "--seed", 4, "--resume") == (0, "out\n", "")
     settings = {"minutes": 1.5, "steps": None, "seed": 4, "device": "cpu", "resume": True, "size": None}
-    settings |= dict.fromkeys(("objective", "regularisation", "condition"))
+    settings |= dict.fromkeys(("objective", "regularisation", "condition", "first_stage"))
     assert calls == [(("shapes", Path("out")), settings)]
-    chosen = ("--objective", "flow", "--regularisation", "vq", "--condition", "class")
+    chosen = ("--objective", "flow", "--regularisation", "vq", "--condition", "class", "--first-stage", "emoji")
     run("train", "emoji", "--output", "out", "--steps", 9, "--size", 64, *chosen)
     expected = {"minutes": None, "steps": 9, "seed": 0, "device": "cpu", "resume": False, "size": 64}
-    assert calls[1][1] == expected | {"objective": "flow", "regularisation": "vq", "condition": "class"}
+    named = {"objective": "flow", "regularisation": "vq", "condition": "class", "first_stage": "emoji"}
+    assert calls[1][1] == expected | named
     assert "invalid choice: 'l2'" in refused(run("train", "emoji", "--output", "o", "--regularisation", "l2"))
     assert "not allowed with argument" in refused(run("train", "emoji", "--output", "o", "--steps", 9, "--minutes", 1))
     assert "--output" in refused(run("train", "emoji"))
