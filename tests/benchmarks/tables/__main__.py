@@ -27,7 +27,7 @@ RESULTS = Path(__file__).parent / "results"
 def parser():
     p = argparse.ArgumentParser(prog="python -m tests.benchmarks.tables", description=__doc__.partition("\n")[0])
     p.add_argument("table", choices=sorted(TABLES))
-    p.add_argument("--minutes", type=float, default=8, help="of each training (8)")
+    p.add_argument("--minutes", type=float, default=5, help="of each training (5)")
     p.add_argument("--count", type=int, default=256, help="pictures drawn for a cell (256)")
     p.add_argument("--model", default="scenes", help="of guidance and samplers (scenes)")
     p.add_argument("--work", type=Path, default=Path("runs/tables"), help="what is computed on the way (runs/tables)")
@@ -42,7 +42,7 @@ def main(arguments=None):
         print("tables: --minutes is more than 0, --count 2 or more", file=sys.stderr)
         return 2
     given.output.mkdir(parents=True, exist_ok=True)
-    judge = Judge(given.work / "judge", minutes=given.minutes)
+    judge = Judge(given.work / "judge")
     command = f"python -m tests.benchmarks.tables {given.table}"
     command += f" --minutes {given.minutes:g}" if given.table in TRAINED else f" --model {given.model}"
     if given.table not in ("autoencoders", "losses"):

@@ -10,6 +10,7 @@ from minild.data.pictures import gather
 from minild.evaluation import rebuild
 from minild.models import AutoencoderKL, VQModel
 from minild.training import PRESETS, train
+from minild.training.presets import StagePreset
 
 SIZE = 64
 CHANNELS = {2: (32, 64), 4: (32, 64, 64), 8: (32, 64, 64, 128)}
@@ -17,15 +18,16 @@ LATENT_CHANNELS = {2: 3, 4: 4, 8: 8}
 LOSSES = {
     "L1 + L2": {},
     "+ LPIPS": {"perceptual_weight": 0.2},
-    "+ LPIPS + GAN": {"perceptual_weight": 0.2, "adversarial_weight": 0.3},
+    "+ LPIPS + GAN": {"perceptual_weight": 0.2, "adversarial_weight": 0.1, "adversarial_start": 0.75},
 }
+STAGE = StagePreset(learning_rate=1.5e-3, batch_size=8, optimizer="muon")
 
 
 def preset(f, minutes, **changes):
     """An autoencoder of that f for the emoji at 64 x 64; all of the time is its own."""
     return dataclasses.replace(
-        PRESETS["emoji"], minutes=minutes, autoencoder_share=1.0, size=SIZE, channels=CHANNELS[f],
-        latent_channels=LATENT_CHANNELS[f], **changes,
+        PRESETS["emoji"], minutes=minutes, autoencoder_share=1.0, autoencoder=STAGE, size=SIZE,
+        channels=CHANNELS[f], latent_channels=LATENT_CHANNELS[f], **changes,
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from minild.evaluation import features, frechet_distance, lpips, psnr, rebuild
 from minild.models import LPIPS
 from minild.training import train_perceptual
 
-JUDGE_SEED, JUDGE_MINUTES = 1, 8
+JUDGE_SEED, JUDGE_MINUTES = 1, 6
 
 
 class Judge:
@@ -15,9 +15,9 @@ class Judge:
     The autoencoders learn from the one in data/pretrained, and would please it more than they please anyone else.
     """
 
-    def __init__(self, folder, minutes=JUDGE_MINUTES):
+    def __init__(self, folder):
         if not (folder / "config.json").exists():
-            train_perceptual(folder, minutes=minutes, seed=JUDGE_SEED)
+            train_perceptual(folder, minutes=JUDGE_MINUTES, seed=JUDGE_SEED)
         self.model = LPIPS.from_pretrained(folder)
         self._known = {}
 
