@@ -17,8 +17,8 @@ CHANNELS = {2: (32, 64), 4: (32, 64, 64), 8: (32, 64, 64, 128)}
 LATENT_CHANNELS = {2: 3, 4: 4, 8: 8}
 LOSSES = {
     "L1 + L2": {},
-    "+ LPIPS": {"perceptual_weight": 0.5},
-    "+ LPIPS + GAN": {"perceptual_weight": 0.5, "adversarial_weight": 0.05, "adversarial_start": 0.8},
+    "+ LPIPS": {"perceptual_weight": 0.2},
+    "+ LPIPS + GAN": {"perceptual_weight": 0.2, "adversarial_weight": 0.05, "adversarial_start": 0.8},
 }
 STAGE = StagePreset(learning_rate=1.5e-3, batch_size=8, optimizer="muon")
 
