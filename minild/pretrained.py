@@ -4,14 +4,15 @@ The interchange layout (convolutions OIHW, linear layers out x in) exists only i
 """
 
 import json
-import os
 import re
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from minild.backend import to_device, to_host
+from minild.durable import whole_file
 from minild.errors import UserError
 from minild.weights import PICKLES, Weights, open_safetensors, refuse_pickle
 
@@ -103,10 +104,9 @@ def read_json(path):
 
 
 def write_json(path, value):
-    """Write a JSON object, first beside the place and then in one move: never half a file."""
-    beside = Path(path).with_suffix(".partial")
-    beside.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    os.replace(beside, path)
+    """Write a JSON object: all of the file, on the disk, or what was there before (durable.whole_file)."""
+    with whole_file(path) as beside:
+        beside.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def read_weights(path):
@@ -185,13 +185,15 @@ def _open_shards(index):
 
 
 def write_weights(path, state, metadata=None):
-    """Write {key: host array} as safetensors, first beside the place and then in one move: never half a file.
+    """Write {key: host array} as safetensors: all of the file, on the disk, or what was there before.
 
-    metadata: {key: text} for its header.
+    metadata: {key: text} for its header. OSError where it cannot be written.
     """
-    beside = Path(path).with_suffix(".partial")
-    beside.touch()
-    mode = beside.stat().st_mode
-    save_file(state, beside, metadata={"format": "pt", **(metadata or {})})
-    beside.chmod(mode)  # as any new file's: the library makes its own, for the owner alone
-    os.replace(beside, path)
+    with whole_file(path) as beside:
+        beside.touch()
+        mode = beside.stat().st_mode
+        try:
+            save_file(state, beside, metadata={"format": "pt", **(metadata or {})})
+        except SafetensorError as error:  # which does not say more than the system's words
+            raise OSError(str(error)) from None
+        beside.chmod(mode)  # as any new file's: the library makes its own, for the owner alone

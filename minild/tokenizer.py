@@ -15,7 +15,7 @@ import numpy as np
 
 from minild.errors import UserError
 from minild.pretrained import write_json
-from minild.tokenizer_files import AddedToken, read_tokenizer
+from minild.tokenizer_files import AddedToken, read_tokenizer, remove_stale
 
 BOS, EOS, END = "<|startoftext|>", "<|endoftext|>", "</w>"
 SPECIAL = {"bos_token": BOS, "eos_token": EOS, "pad_token": EOS, "unk_token": EOS}
@@ -210,8 +210,7 @@ class CLIPTokenizer:
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        for stale in ("tokenizer.json", "added_tokens.json"):  # of another tokenizer that was here: it would be read
-            (folder / stale).unlink(missing_ok=True)
+        remove_stale(folder)
         vocabulary = json.dumps(self.learnt, ensure_ascii=False)
         (folder / "vocab.json").write_text(vocabulary + "\n", encoding="utf-8")
         lines = ["#version: 0.2", *(f"{left} {right}" for left, right in self.merges)]

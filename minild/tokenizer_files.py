@@ -46,6 +46,12 @@ class TokenizerFiles(NamedTuple):
     ids: dict  # {content: id} of added tokens, as the files state them
 
 
+def remove_stale(folder):
+    """Remove the files of another tokenizer in a folder that would be read in place of those that we write."""
+    for name in ("tokenizer.json", "added_tokens.json"):
+        (folder / name).unlink(missing_ok=True)
+
+
 def read_tokenizer(folder):
     """-> TokenizerFiles. UserError names the file that is missing or broken, or what is not supported."""
     config_file, whole = folder / "tokenizer_config.json", folder / "tokenizer.json"

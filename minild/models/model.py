@@ -138,12 +138,12 @@ class Model(Module):
         return None if name in cls.ignored_keys else name
 
     def save_pretrained(self, folder, dtype="float32"):
-        """Write config.json and the weights, in `dtype`, to `folder`."""
+        """Write the weights, in `dtype`, and config.json to `folder`: a new one that has a config.json is whole."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        pretrained.write_json(folder / "config.json", {"_class_name": type(self).__name__, **self.config})
         state = {self.key_prefix + name: array.astype(dtype) for name, array in self.state_dict().items()}
         pretrained.write_weights(folder / self.weights_name, state)
+        pretrained.write_json(folder / "config.json", {"_class_name": type(self).__name__, **self.config})
 
     def __init__(self, config):
         self.config = config

@@ -6,10 +6,11 @@ Read, too, is one file with all of Stable Diffusion, as first published.
 import contextlib
 from pathlib import Path
 
-from minild import pretrained
+from minild import checkpoints, pretrained
 from minild.backend import get_device
 from minild.data.location import data_path
 from minild.diffusion.variance import LEARNED
+from minild.durable import files_together, finish_move
 from minild.errors import UserError
 from minild.models import LPIPS, VQModel
 from minild.pipelines.conditions import channel_count, condition_kinds, perceptual_network
@@ -24,6 +25,7 @@ from minild.pipelines.low_resolution import (
 from minild.pipelines.scheduler_config import open_scheduler, write_scheduler
 from minild.pipelines.single_file import MODELS, read_single_file
 from minild.tokenizer import CLIPTokenizer
+from minild.tokenizer_files import remove_stale
 
 INDEX, RECORD = "model_index.json", "minild.json"
 PARTS = {
@@ -40,7 +42,6 @@ FORMAT_VERSION = "0.40.0"  # the reference's release whose layout we write
 
 SHIPPED = ("emoji", "scenes", "shapes")  # in data/pretrained
 PERCEPTUAL = "perceptual"  # the folder of what describes pictures to a model of images; no part of the reference's
-STATE = "training/state.json"  # what minild.training.run keeps of a training
 DTYPES = ("float16", "float32", "float64")
 IGNORED = ("safety_checker", "feature_extractor", "image_encoder")  # parts of an index that change no picture
 
@@ -48,8 +49,11 @@ IGNORED = ("safety_checker", "feature_extractor", "image_encoder")  # parts of a
 def find_folder(name=None):
     """The pipeline folder called `name`: a path, or a name of SHIPPED; None is "emoji".
 
-    A folder of that very path goes before a shipped pipeline. UserError where there is neither.
+    A folder of that very path goes before a shipped pipeline. One whose writing was cut off at the very end is mended.
+    UserError where there is neither.
     """
+    if name is not None:
+        _mend(Path(name))
     if name is not None and (Path(name) / INDEX).is_file():
         return Path(name)
     if name is None or str(name) in SHIPPED:
@@ -57,9 +61,17 @@ def find_folder(name=None):
         if (shipped / INDEX).is_file():
             return shipped
         raise UserError(f"this copy of minild has no pipeline {name or SHIPPED[0]!r}: name a folder, or train one")
-    if (Path(name) / STATE).is_file():
+    if checkpoints.any_in(name):
         raise UserError(f"{name} is a training without a pipeline yet: go on with it, `minild info {name}` says how")
     raise UserError(f"{name} is no pipeline: expected a folder with {INDEX}, a file, or one of {', '.join(SHIPPED)}")
+
+
+def _mend(folder):
+    """Let a pipeline have the files of its last save, where a kill came in between. UserError where that cannot be."""
+    try:
+        finish_move(folder, INDEX)
+    except OSError as error:
+        raise UserError(f"{folder} was cut off while it was written, and mending it failed: {error}") from None
 
 
 def read_index(folder):
@@ -242,22 +254,27 @@ def misfits(parts):
 def write_pipeline(pipeline, folder, dtype):
     """Write the folder of a Pipeline, the weights in `dtype`.
 
-    model_index.json goes first and comes last: a folder that has it is whole.
+    All of its files are written, or none, so that one that was whole stays whole; model_index.json comes last: a new
+    folder that has it is whole.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / INDEX).unlink(missing_ok=True)
-    for part in MODELS:
-        if getattr(pipeline, part):
-            getattr(pipeline, part).save_pretrained(folder / part, dtype)
-    if pipeline.tokenizer:
-        pipeline.tokenizer.save_pretrained(folder / "tokenizer")
-    if "image" in pipeline.kinds:
-        (pipeline.perceptual or perceptual_network()).save_pretrained(folder / PERCEPTUAL)
-    scheduler_class = write_scheduler(folder / "scheduler", pipeline.schedule, pipeline.sampler)
-    if pipeline.record:
-        pretrained.write_json(folder / RECORD, pipeline.record)
-    augmentation = write_augmentation(folder, pipeline.augmentation)
+    with files_together(folder, INDEX) as aside:
+        for part in MODELS:
+            if getattr(pipeline, part):
+                getattr(pipeline, part).save_pretrained(aside / part, dtype)
+        if pipeline.tokenizer:
+            pipeline.tokenizer.save_pretrained(aside / "tokenizer")
+        if "image" in pipeline.kinds:
+            (pipeline.perceptual or perceptual_network()).save_pretrained(aside / PERCEPTUAL)
+        scheduler_class = write_scheduler(aside / "scheduler", pipeline.schedule, pipeline.sampler)
+        if pipeline.record:
+            pretrained.write_json(aside / RECORD, pipeline.record)
+        augmentation = write_augmentation(aside, pipeline.augmentation)
+        pretrained.write_json(aside / INDEX, _index(pipeline, scheduler_class, augmentation))
+    remove_stale(Path(folder) / "tokenizer")
+
+
+def _index(pipeline, scheduler_class, augmentation):
+    """model_index.json of a Pipeline."""
     inpaints = pipeline.kinds == ("text", "masked")
     index = {
         "_class_name": UPSCALING if augmentation else INPAINTING if inpaints else "StableDiffusionPipeline",
@@ -272,7 +289,7 @@ def write_pipeline(pipeline, folder, dtype):
     }
     if "class" in pipeline.kinds:  # as the reference's DiTPipeline has them
         index["id2label"] = {str(i): name for i, name in enumerate(pipeline.classes)}
-    pretrained.write_json(folder / INDEX, index)
+    return index
 
 
 def _is_there(pipeline, part):

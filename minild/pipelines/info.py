@@ -3,13 +3,12 @@
 import math
 from pathlib import Path
 
-from minild import pretrained
+from minild import checkpoints
 from minild.diffusion import FlowSchedule, NoiseSchedule
 from minild.diffusion.variance import LEARNED
 from minild.pipelines.folder import (
     INDEX,
     MODELS,
-    STATE,
     absent_parts,
     complete_record,
     find_folder,
@@ -52,8 +51,8 @@ def describe(name=None, variant=None):
         require_no_variant(path, variant)
         with usable(path):
             return _describe_file(path)
-    if name is not None and (path / STATE).is_file() and not (path / INDEX).is_file():
-        with usable(path / STATE):
+    if name is not None and checkpoints.any_in(path) and not (path / INDEX).is_file():
+        with usable(path):
             return _describe_unfinished(path)
     folder = find_folder(name)
     index = read_index(folder)
@@ -83,7 +82,7 @@ def _describe_file(path):
 
 
 def _describe_unfinished(folder):
-    state = pretrained.read_json(folder / STATE)
+    state = checkpoints.newest(folder).state
     stages = {stage: {"steps": state["taken"][stage], "seconds": state["elapsed"][stage]} for stage in state["taken"]}
     return [
         f"folder        {folder}, no pipeline yet: its training was stopped, or still runs",

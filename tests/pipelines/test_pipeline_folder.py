@@ -1,10 +1,14 @@
 """Pipeline folders: written as the reference has them, read back bit for bit, refused in one line where broken."""
 
 import json
+import os
+import shutil
+from functools import partial
 
 import numpy as np
 import pytest
 import tiny_pipeline
+from killed import killed_before
 from safetensors.numpy import load_file, save_file
 
 from minild import pipelines
@@ -217,14 +221,49 @@ def test_parts_that_do_not_fit_are_named(folder, tmp_path):
         pipelines.load(folder)
 
 
-def test_a_save_that_fails_leaves_no_folder_that_looks_whole(pipe, folder, monkeypatch):
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_save_that_fails_leaves_the_pipeline_that_was_there(pipe, folder, monkeypatch, tmp_path):
     def fail(self, folder):
         raise OSError("disk full")
 
+    before = contents(folder)
     monkeypatch.setattr(type(pipe.tokenizer), "save_pretrained", fail)
-    with pytest.raises(OSError, match="disk full"):
-        pipe.save_pretrained(folder)
+    for where in (folder, tmp_path / "new"):
+        with pytest.raises(OSError, match="disk full"):
+            tiny_pipeline.make(seed=1).save_pretrained(where)
+    assert contents(folder) == before
     with pytest.raises(UserError, match="is no pipeline"):
+        pipelines.load(tmp_path / "new")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_kill_at_any_moment_leaves_one_pipeline_or_the_other(pipe, folder, tmp_path):
+    """Never the U-Net of the one with the text encoder of the other."""
+    other = tiny_pipeline.make(seed=1)
+    other.save_pretrained(tmp_path / "other")
+    old, new = contents(folder), contents(tmp_path / "other")
+    old.pop(next(path for path in old if path.name == "minild.json"))  # `other` has none
+    call, seen = 0, []
+    while killed_before(call, partial(other.save_pretrained, folder)):
+        assert pipelines.find_folder(folder) == folder  # which mends it
+        found = {path: content for path, content in contents(folder).items() if path in new}
+        assert found in (old, new)
+        seen.append(found == old)
+        shutil.rmtree(folder)
+        pipe.save_pretrained(folder)
+        call += 7  # the calls are many
+    assert seen[0] and not seen[-1] and seen == sorted(seen, reverse=True)
+
+
+def test_one_that_cannot_be_mended_is_told(folder, monkeypatch):
+    def refuse(folder, last):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(folder_module, "finish_move", refuse)
+    with pytest.raises(UserError, match=r"was cut off while it was written, and mending it failed: .*Read-only"):
         pipelines.load(folder)
 
 
