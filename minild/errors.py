@@ -1,5 +1,9 @@
-"""Errors that are the user's to mend."""
+"""Errors that are the user's to mend, and the request to end."""
 
 
 class UserError(Exception):
     """A user's mistake: the command line prints its one line and exits 2."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: the program is asked to end, as by Ctrl-C."""

@@ -8,7 +8,7 @@ import pytest
 from benchmarks import __main__ as benchmarks
 from benchmarks import machine, objectives, profile, report, timing, works
 
-from minild import models
+from minild import checkpoints, models
 from minild.errors import UserError
 from minild.nn.layers import SILU
 from minild.nn.resnet import ResnetBlock2D
@@ -200,11 +200,13 @@ def test_the_figures_are_written_with_the_machines(capsys, tmp_path, monkeypatch
 def test_the_objectives_loss_is_the_mean_of_its_last_tenth(tmp_path):
     lines = [{"stage": "autoencoder", "step": 10, "loss": 9.0}, {"stage": "diffusion", "step": 5, "warning": "told"}]
     lines += [{"stage": "diffusion", "step": 10 * i, "loss": float(i)} for i in range(1, 31)]
-    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    (tmp_path / "state.json").write_text('{"taken": {"autoencoder": 4, "diffusion": 305}}')
-    assert objectives.last_loss(tmp_path / "metrics.jsonl") == {"loss": 29.0, "trained": 305}
-    (tmp_path / "metrics.jsonl").write_text(json.dumps(lines[0]))
-    assert objectives.last_loss(tmp_path / "metrics.jsonl")["loss"] is None
+    folder = tmp_path / "training"
+    folder.mkdir()
+    (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    checkpoints.write(tmp_path, {"stage": "diffusion", "taken": {"autoencoder": 4, "diffusion": 305}}, {})
+    assert objectives.last_loss(tmp_path) == {"loss": 29.0, "trained": 305}
+    (folder / "metrics.jsonl").write_text(json.dumps(lines[0]))
+    assert objectives.last_loss(tmp_path)["loss"] is None
 
 
 def test_objectives_share_an_autoencoder_and_are_gone_on_with(tmp_path, monkeypatch, capsys):
@@ -227,10 +229,10 @@ def test_objectives_share_an_autoencoder_and_are_gone_on_with(tmp_path, monkeypa
     assert "| flow         |            25.0% |" in (tmp_path / "table.md").read_text()
     vaes = [tmp_path / "runs" / n / "vae" / "diffusion_pytorch_model.safetensors" for n in ("first", "flow")]
     assert vaes[0].read_bytes() == vaes[1].read_bytes()
-    before = (tmp_path / "runs" / "first" / "training" / "state.json").stat().st_mtime_ns
+    before = checkpoints.newest(tmp_path / "runs" / "first").folder.stat().st_mtime_ns
     assert objectives.main([*command, "5"]) == 0
     assert [r["trained"] for r in json.loads((tmp_path / "table.json").read_text())] == [5, 5]
-    assert (tmp_path / "runs" / "first" / "training" / "state.json").stat().st_mtime_ns == before
+    assert checkpoints.newest(tmp_path / "runs" / "first").folder.stat().st_mtime_ns == before
     assert objectives.main([*command[:-3], "--objectives", "eps", "--steps", "3"]) == 2
     assert "unknown objective 'eps': use some of epsilon" in capsys.readouterr().err
     assert objectives.main([*command, "5", "--seed", "1"]) == 2

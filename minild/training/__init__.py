@@ -20,9 +20,9 @@ from minild.training.run import train
 from minild.training.textual_inversion import train_textual_inversion
 
 __all__ = [
-    "PRESETS", "AdamW", "AdversarialObjective", "AdversarialPair", "AutoencoderObjective", "Budget", "CodebookTracker",
-    "ContrastiveObjective", "Denoiser", "DiffusionObjective", "ExponentialMovingAverage", "Muon", "Preset", "Replicas",
-    "StagePreset", "VQObjective", "clip_by_global_norm", "learning_rate_at", "train", "train_classifier", "train_clip",
-    "train_controlnet", "train_dreambooth", "train_lora", "train_perceptual", "train_textual_inversion",
-    "training_steps",
+    "PRESETS", "AdamW", "AdversarialObjective", "AdversarialPair", "AutoencoderObjective", "Budget",
+    "CodebookTracker", "ContrastiveObjective", "Denoiser", "DiffusionObjective", "ExponentialMovingAverage", "Muon",
+    "Preset", "Replicas", "StagePreset", "VQObjective", "clip_by_global_norm", "learning_rate_at",
+    "train", "train_classifier", "train_clip", "train_controlnet", "train_dreambooth", "train_lora",
+    "train_perceptual", "train_textual_inversion", "training_steps",
 ]  # fmt: skip

@@ -62,6 +62,10 @@ class AdversarialObjective:
     def __init__(self, rebuilding, weight=0.5, start=0.25, loss="hinge"):
         self.rebuilding, self.weight, self.start, self.judge = rebuilding, weight, start, LOSSES[loss]
 
+    def rows(self, rng, size):
+        """Those of `rebuilding`."""
+        return self.rebuilding.rows(rng, size)
+
     def batch(self, rng, size, progress):
         """Beside what `rebuilding` asks for, the weight of the adversarial loss, (size,)."""
         weights = np.full(size, self.weight if progress >= self.start else 0, np.float32)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from minild import checkpoints
 from minild.engine.cores import core_count
 from minild.errors import UserError
 from minild.training.budget import Budget
@@ -15,13 +16,13 @@ from minild.training.optimizer import ExponentialMovingAverage
 from minild.training.replicas import Replicas
 from minild.training.watch import Watch
 
-HELD = ("config.json", "model_index.json", "training/state.json")  # of a network, a pipeline, a training
+HELD = ("config.json", "model_index.json")  # of a network, a pipeline
 LAST = 100  # steps whose metrics are given back
 
 
 def is_used(output):
     """Whether a folder holds a model, a pipeline or a training."""
-    return any((Path(output) / name).exists() for name in HELD)
+    return checkpoints.any_in(output) or any((Path(output) / name).exists() for name in HELD)
 
 
 def require_unused(output):

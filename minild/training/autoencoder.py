@@ -59,9 +59,13 @@ class RebuildingObjective:
     def __init__(self, pictures, perceptual=None, perceptual_weight=1.0):
         self.pictures, self.perceptual, self.perceptual_weight = pictures, perceptual, perceptual_weight
 
+    def rows(self, rng, size):
+        """Which pictures make the next batch: their numbers (size,)."""
+        return rng.integers(len(self.pictures), size=size)
+
     def batch(self, rng, size, progress):
         """Random pictures, on the host."""
-        return (self.pictures[rng.integers(len(self.pictures), size=size)],)
+        return (self.pictures[self.rows(rng, size)],)
 
     def compare(self, y, x):
         """x̂ and x -> {name: loss} of all that compares them, on the device, and the Comparison."""

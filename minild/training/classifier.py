@@ -10,6 +10,7 @@ from minild.data.classes import class_names
 from minild.data.pictures import gather, spread, tell_skipped
 from minild.diffusion import FlowSchedule
 from minild.diffusion.schedule import add_noise
+from minild.durable import files_together
 from minild.engine.memory import keep_freed_memory
 from minild.errors import UserError
 from minild.models import LatentClassifier
@@ -94,9 +95,10 @@ def train_classifier(model, output, minutes=None, steps=None, seed=0, device="cp
     minutes = MINUTES if minutes is None and steps is None else minutes
     with new_folder(output) as folder:
         budget, last = train_alone("classifier", classifier, objective, folder, PRESET, minutes, steps, seed)
-        classifier.save_pretrained(folder)
         record = {"model": str(model), "dataset": str(name), "seed": seed, "steps": budget.taken}
         record["seconds"] = round(budget.elapsed, 1)
         if last:
             record["accuracy"] = float(sum(metrics["accuracy"] for metrics in last)) / len(last)
-        pretrained.write_json(folder / "minild.json", record)
+        with files_together(folder, last="config.json") as aside:
+            classifier.save_pretrained(aside)
+            pretrained.write_json(aside / "minild.json", record)

@@ -11,6 +11,7 @@ import numpy as np
 from minild import data, pretrained
 from minild.backend import get_device, to_device
 from minild.data.pictures import gather, tell_skipped, to_signed
+from minild.durable import files_together
 from minild.engine import run
 from minild.engine.memory import keep_freed_memory
 from minild.errors import UserError
@@ -132,16 +133,15 @@ def train_clip(dataset, output, minutes=None, steps=None, seed=0, device="cpu", 
     minutes = MINUTES if minutes is None and steps is None else minutes
     with new_folder(output) as folder:
         budget, _ = train_alone("clip", model, objective, folder, PRESET, minutes, steps, seed, split=False)
-        model.save_pretrained(folder, "float16")
-        tokenizer.save_pretrained(folder)
-        pretrained.write_json(
-            folder / "preprocessor_config.json", PREPROCESSOR | {"size": {"height": size, "width": size}}
-        )
         record = {"dataset": str(dataset), "size": size, "seed": seed, "pictures": len(pictures)}
         record |= {"steps": budget.taken, "seconds": round(budget.elapsed, 1)}
-        pretrained.write_json(folder / "minild.json", record)
-        record |= retrieval_figures(load_clip(folder, device), data.load(dataset, "test", size))
-        pretrained.write_json(folder / "minild.json", record)
+        with files_together(folder, last="config.json") as aside:
+            model.save_pretrained(aside, "float16")
+            tokenizer.save_pretrained(aside)
+            preprocessor = PREPROCESSOR | {"size": {"height": size, "width": size}}
+            pretrained.write_json(aside / "preprocessor_config.json", preprocessor)
+            record |= retrieval_figures(load_clip(aside, device), data.load(dataset, "test", size))
+            pretrained.write_json(aside / "minild.json", record)
 
 
 def retrieval_figures(clip, test_set):

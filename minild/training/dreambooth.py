@@ -35,6 +35,10 @@ class PriorPreservation:
     def __init__(self, thing, prior, weight):
         self.thing, self.prior, self.weight = thing, prior, weight
 
+    def rows(self, rng, size):
+        """Those of the thing."""
+        return self.thing.rows(rng, size)
+
     def batch(self, rng, size, progress):
         """The arrays of the thing's batch, and then those of the prior's, as many."""
         return *self.thing.batch(rng, size, progress), *self.prior.batch(rng, size, progress)

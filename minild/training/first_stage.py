@@ -9,7 +9,7 @@ from pathlib import Path
 from minild import pretrained
 from minild.data.location import data_path
 from minild.models import LPIPS, AutoencoderKL, PatchDiscriminator, VQModel
-from minild.pipelines.folder import usable
+from minild.pipelines.folder import find_folder, usable
 from minild.training.adversarial import AdversarialObjective, AdversarialPair
 from minild.training.autoencoder import AutoencoderObjective
 from minild.training.codebook import CodebookTracker, VQObjective
@@ -20,21 +20,33 @@ AUTOENCODERS = {"kl": AutoencoderKL, "vq": VQModel}  # by their regularisation
 def open_autoencoder(folder, device="cpu"):
     """The autoencoder in a folder vae/. UserError where there is none to read."""
     with usable(folder):
-        name = pretrained.read_json(Path(folder) / "config.json").get("_class_name")
-        kind = VQModel if name == VQModel.__name__ else AutoencoderKL
-        return kind.from_pretrained(folder, device=device)
+        return AUTOENCODERS[_regularisation(_config(folder))].from_pretrained(folder, device=device)
 
 
-def with_latents_of(preset, autoencoder):
-    """The preset, changed in what an autoencoder that is there decides."""
-    config = autoencoder.config
+def fitted(preset, output):
+    """The preset; where its first_stage is another pipeline, changed in what that autoencoder decides.
+
+    Once the training in `output` has an autoencoder, the other pipeline is not asked any more.
+    """
+    if not preset.first_stage:
+        return preset
+    own = Path(output) / "vae"
+    config = _config(own if own.is_dir() else find_folder(preset.first_stage) / "vae")
     return dataclasses.replace(
         preset,
-        regularisation=next(name for name, kind in AUTOENCODERS.items() if isinstance(autoencoder, kind)),
+        regularisation=_regularisation(config),
         channels=tuple(config["block_out_channels"]),
         latent_channels=config["latent_channels"],
         code_width=config.get("vq_embed_dim"),
     )
+
+
+def _config(folder):
+    return pretrained.read_json(folder / "config.json")
+
+
+def _regularisation(config):
+    return "vq" if config.get("_class_name") == VQModel.__name__ else "kl"
 
 
 def build_first_stage(autoencoder, pictures, latent_shape, preset, seed):

@@ -2,26 +2,35 @@
 
 import json
 import math
+import os
 import sys
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
+from minild.durable import whole_file
 from minild.training.watch import EVERY, CollapseWatch
 
 
 class Journal:
-    """with Journal(folder, stage, budget, batch_size) as journal: journal.note(metrics) after every step."""
+    """with Journal(folder, stage, budget, batch_size) as journal: journal.note(metrics) after every step.
 
-    def __init__(self, folder, stage, budget, batch_size):
+    since: what came since the last line, a dict that is changed in place: "count", of steps, "sums", of their metrics,
+    and "began", in seconds. With what was saved of it, a training that goes on writes the lines of one that never
+    stopped.
+    """
+
+    def __init__(self, folder, stage, budget, batch_size, since=None):
         self.path, self.stage, self.budget, self.batch_size = folder / "metrics.jsonl", stage, budget, batch_size
-        self.sums, self.count, self.collapse = None, 0, CollapseWatch()
+        self.since, self.collapse = {} if since is None else since, CollapseWatch()
 
     def __enter__(self):
+        if not self.since:
+            self.since.update(count=0, sums={}, began=self.budget.elapsed)
         form = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
         self.bar = tqdm(total=1.0, initial=self.budget.progress, desc=self.stage, bar_format=form, dynamic_ncols=True)
-        self.last_time, self.file = self.budget.elapsed, open(self.path, "a", encoding="utf-8")
+        self.file = open(self.path, "a", encoding="utf-8")
         return self
 
     def __exit__(self, *exception):
@@ -31,22 +40,27 @@ class Journal:
 
     def note(self, metrics):
         """Add up the step's numbers on the device; every tenth step, write their means and move the bar."""
-        self.sums = metrics if self.sums is None else {name: self.sums[name] + metrics[name] for name in metrics}
-        self.count += 1
-        if self.count == EVERY:
-            means = {name: float(total) / EVERY for name, total in self.sums.items()}
+        since = self.since
+        since["sums"] = {name: since["sums"].get(name, 0) + metrics[name] for name in metrics}
+        since["count"] += 1
+        if since["count"] == EVERY:
+            means = {name: float(total) / EVERY for name, total in since["sums"].items()}
             now = self.budget.elapsed
-            speed = EVERY * self.batch_size / max(1e-9, now - self.last_time)
+            speed = EVERY * self.batch_size / max(1e-9, now - since["began"])
             self._write(seconds=round(now, 2), **means, images_per_second=round(speed, 1))
             shown = f"step {self.budget.taken}, loss {means['loss']:.4f}, {speed:.0f} images/s"
             if "codebook_use" in means:
                 shown += f", codes {means['codebook_use']:.0%}, perplexity {means['perplexity']:.0f}"
             self.bar.set_postfix_str(shown, False)
             self._move_bar()
-            self.sums, self.count, self.last_time = None, 0, now
+            since.update(count=0, sums={}, began=now)
             if warning := self.collapse.note(means):
                 self._write(warning=warning)
                 self.bar.write(f"minild: stage {self.stage}, step {self.budget.taken:,}: {warning}", sys.stderr)
+
+    def flush(self):
+        """Wait until the disk holds all lines."""
+        os.fsync(self.file.fileno())
 
     def _write(self, **entry):
         """A line of metrics.jsonl, at once."""
@@ -55,6 +69,26 @@ class Journal:
 
     def _move_bar(self):
         self.bar.update(self.budget.progress - self.bar.n)
+
+
+def cut_back(path, taken):
+    """Take out of metrics.jsonl what came after a save: half a line, and those of steps beyond `taken`, {stage: steps}.
+    """
+    if not path.is_file():
+        return
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    kept = [line for line in lines if _is_within(line, taken)]
+    if kept != lines:
+        with whole_file(path) as beside:
+            beside.write_text("".join(kept), encoding="utf-8")
+
+
+def _is_within(line, taken):
+    try:
+        entry = json.loads(line)
+        return line.endswith("\n") and entry["step"] <= taken[entry["stage"]]
+    except (KeyError, TypeError, ValueError):
+        return False
 
 
 def plot_losses(metrics_path, path):

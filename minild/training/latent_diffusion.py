@@ -90,9 +90,13 @@ class DiffusionObjective:
             raise UserError(f"variance_type = {kind!r} is not trained: use 'learned_range', or leave it out")
         self.learns_variance = kind == "learned_range"
 
+    def rows(self, rng, size):
+        """Which pictures make the next batch: their numbers (size,)."""
+        return rng.integers(len(self.means), size=size)
+
     def batch(self, rng, size, progress):
         """Latents, noise, timesteps, noise levels and what the condition has for each, on the host."""
-        rows = rng.integers(len(self.means), size=size)
+        rows = self.rows(rng, size)
         noise = rng.standard_normal((2, size, *self.means.shape[1:]), dtype=np.float32)
         z = self.means[rows] + self.deviations[rows] * noise[0]
         if self.offset_noise:

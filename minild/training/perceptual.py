@@ -12,6 +12,7 @@ import numpy as np
 from minild import pretrained
 from minild.backend import device_of, get_array_module, to_device
 from minild.data.classes import distort, load_classes
+from minild.durable import files_together
 from minild.engine.memory import keep_freed_memory
 from minild.models import LPIPS, VGG
 from minild.nn.layers import Linear
@@ -116,5 +117,6 @@ def _write(folder, model, record):
     distance = LPIPS.from_config(CONFIG)
     state = {f"vgg.{name}": array for name, array in model.vgg.state_dict().items()}
     distance.load_state_dict(distance.state_dict() | state)
-    distance.save_pretrained(folder, "float16")
-    pretrained.write_json(folder / "minild.json", record)
+    with files_together(folder, last="config.json") as aside:
+        distance.save_pretrained(aside, "float16")
+        pretrained.write_json(aside / "minild.json", record)

@@ -43,7 +43,11 @@ class Replicas:
 
     def __enter__(self):
         self._helpers, self._threads = [], WorkerThreads(len(self.modules))
-        self._fork()
+        try:
+            self._fork()
+        except BaseException:  # Ctrl-C, say
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *exception):
@@ -154,11 +158,12 @@ class _Helper:
     def end(self):
         self.connection.close()  # which ends its loop
         self.process.join(10)
-        self.process.terminate()
+        self.process.kill()
 
 
 def _serve(run, i, connection, inherited):
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches it too, but what is to be done then is said to us
+    for number in (signal.SIGINT, signal.SIGTERM):  # they may reach it too, but what is to be done then is said to us
+        signal.signal(number, signal.SIG_IGN)
     for other in inherited:
         other.close()
     with blas_threads(1), WorkerThreads(1) as thread, contextlib.suppress(EOFError, ConnectionError):

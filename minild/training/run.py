@@ -1,19 +1,18 @@
 """A whole training: pictures and captions in, a diffusers pipeline folder out.
 
-Beside the pipeline's own folders, DIR/training holds what a resume needs (state.json, state.safetensors),
-metrics.jsonl, the sample sheets, and a plot of the losses at the end.
+Beside the pipeline's own folders, DIR/training holds what a resume needs (minild.checkpoints), metrics.jsonl, the
+sample sheets, and a plot of the losses at the end.
 """
 
-import datetime
-import os
+import contextlib
 import time
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
 
-from minild import data, pretrained
+from minild import checkpoints, data
 from minild.backend import get_device
+from minild.checkpoints import STAGES
 from minild.data.pictures import gather, spread, tell_skipped
 from minild.diffusion import schedule_of
 from minild.engine.cores import core_count
@@ -23,33 +22,32 @@ from minild.evaluation import rebuild
 from minild.models import UNet2DConditionModel
 from minild.pipelines import Pipeline
 from minild.pipelines.conditions import condition_kinds
-from minild.pipelines.folder import find_folder
+from minild.pipelines.folder import INDEX, find_folder
 from minild.pipelines.scheduler_config import default_sampler
 from minild.pipelines.sheet import draw_sheet
 from minild.random import standard_normal
 from minild.training.alone import require_unused
 from minild.training.autoencoder import encode_pictures, prepare
 from minild.training.budget import Budget
-from minild.training.checkpoint import load_training_state, training_state
-from minild.training.first_stage import AUTOENCODERS, build_first_stage, open_autoencoder, with_latents_of
-from minild.training.journal import plot_losses
+from minild.training.first_stage import AUTOENCODERS, build_first_stage, fitted, open_autoencoder
+from minild.training.journal import cut_back, plot_losses
 from minild.training.latent_diffusion import Denoiser, DiffusionObjective
 from minild.training.leads import Lead
-from minild.training.loop import training_steps
-from minild.training.muon import optimizer_for
-from minild.training.optimizer import ExponentialMovingAverage
+from minild.training.learner import Learner
+from minild.training.lock import only_training
 from minild.training.presets import meant, preset_for
 from minild.training.replicas import Replicas
 from minild.training.stage import run_stage
-from minild.training.state import STAGES, STATE, first_state, resumed_state, what_is_saved
+from minild.training.state import FITS, first_state, record, resume_from, what_is_saved
 from minild.training.watch import Diverged
 
 SAMPLES = 16  # pictures on a sheet
-WEIGHTS = "state.safetensors"
+ENCODED = 64  # pictures that are encoded at once, of at most 64 x 64 pixels; of larger ones fewer
 
 
 def train(dataset, output, minutes=None, steps=None, seed=0, device="cpu", resume=False, size=None, preset=None,
-          regularisation=None, objective=None, condition=None, first_stage=None, autoencoder_only=False):  # fmt: skip
+          regularisation=None, objective=None, condition=None, first_stage=None, autoencoder_only=False,
+          keep=checkpoints.KEEP):  # fmt: skip
     """Train a pipeline, from words to pictures or led by something else, and write it to the folder `output`.
 
     dataset  "shapes", "emoji", "scenes" or a folder of captioned pictures
@@ -65,42 +63,59 @@ def train(dataset, output, minutes=None, steps=None, seed=0, device="cpu", resum
     resume   go on with what `output` holds, as it was begun: UserError for another size, seed or choice. A new
              `minutes` or `steps` moves the end
     autoencoder_only  end after stage one, with no pipeline yet: a resume goes on with stage two
+    keep     how many saves stay
 
-    Ctrl-C saves before KeyboardInterrupt is passed on. UserError for an unknown data set or device, an output that
-    cannot be written, one that holds a training already, or none to resume. Where the disk fills up on the way, what
-    was saved last stays whole. So it does where a loss or the gradient is no number any more, which is a UserError too.
+    SIGINT (Ctrl-C) and SIGTERM save before KeyboardInterrupt, or errors.Terminated, is passed on. UserError for an
+    unknown data set or device, an output that cannot be written, one that holds a training already or is at work on
+    one, or none to resume. Where the disk fills up on the way, what was saved last stays whole. So it does where a loss
+    or the gradient is no number any more, which is a UserError too: how its batch was drawn is in diverged.json.
     """
     get_device(device)
     keep_freed_memory()
+    if keep < 1:
+        raise UserError(f"keep: expected a whole number from 1, got {keep}")
     named = {"regularisation": regularisation, "objective": objective, "condition": condition}
     chosen = meant({**named, "first_stage": first_stage})
-    if resume:
-        begun_with = {"size": size, "seed": seed or None, **chosen}  # a seed of 0 is as good as none
-        state = resumed_state(output, str(dataset), minutes, steps, begun_with, preset or preset_for(dataset))
-        run = Run(output, state, device, preset)
-    else:
-        preset = (preset or preset_for(dataset)).choose(**chosen)
-        minutes = preset.minutes if minutes is None and steps is None else minutes
-        size = preset.size if size is None else size
-        _refuse_used(output)
-        vae = open_autoencoder(find_folder(preset.first_stage) / "vae") if preset.first_stage else None
-        _refuse_size(size, vae.downsampling if vae else 2 ** (len(preset.channels) - 1))
-        run = Run(output, first_state(str(dataset), size, seed, minutes, steps, preset.choices), device, preset)
-        run.begin(vae)
+    with contextlib.ExitStack() as stack:
+        if resume:
+            if checkpoints.any_in(output):  # or there is none to resume
+                stack.enter_context(only_training(output))
+            begun_with = {"size": size, "seed": seed or None, **chosen}  # a seed of 0 is as good as none
+            saved = resume_from(output, str(dataset), minutes, steps, begun_with, preset or preset_for(dataset))
+            run = Run(output, saved, device, preset, keep)
+        else:
+            preset = (preset or preset_for(dataset)).choose(**chosen)
+            minutes = preset.minutes if minutes is None and steps is None else minutes
+            size = preset.size if size is None else size
+            _refuse_used(output)
+            taken = open_autoencoder(find_folder(preset.first_stage) / "vae") if preset.first_stage else None
+            _refuse_size(size, taken.downsampling if taken else 2 ** (len(preset.channels) - 1))
+            state = first_state(str(dataset), size, seed, minutes, steps, preset.choices)
+            run = Run(output, checkpoints.Checkpoint(None, state, []), device, preset, keep)
+            stack.enter_context(only_training(output))
+            _refuse_used(output)  # by a training that has come and gone meanwhile
+        with _told(output):
+            if not resume:
+                run.begin(taken)
+            run.train_autoencoder()
+            if not autoencoder_only:
+                run.train_diffusion()
+            plot_losses(run.folder / "metrics.jsonl", run.folder / "loss.png")
+
+
+@contextlib.contextmanager
+def _told(output):
+    """Whatever keeps a training from going on is a UserError, which says what is saved."""
     try:
-        run.train_autoencoder()
-        if not autoencoder_only:
-            run.train_diffusion()
-        plot_losses(run.folder / "metrics.jsonl", run.folder / "loss.png")
+        yield
     except Diverged as error:
         raise UserError(f"{error}; {what_is_saved(output)}") from None
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"cannot write to {output}: {reason}; make room: {what_is_saved(output)}") from None
+    except OSError as error:
+        raise UserError(f"cannot write to {output}: {error.strerror or error}; {what_is_saved(output)}") from None
 
 
 def _refuse_used(output):
-    if any((Path(output) / name).exists() for name in (f"training/{STATE}", "model_index.json")):
+    if checkpoints.any_in(output) or (Path(output) / INDEX).exists():
         raise UserError(f"{output} holds a training already: add --resume to go on with it, or name another folder")
     require_unused(output)
 
@@ -113,68 +128,77 @@ def _refuse_size(size, f):
 class Run:
     """One training: its state (what state.json holds), its data in memory, its models."""
 
-    def __init__(self, output, state, device, preset=None):
-        self.output, self.folder, self.state, self.device = Path(output), Path(output) / "training", state, device
+    def __init__(self, output, saved, device, preset=None, keep=checkpoints.KEEP):
+        self.output, self.folder = Path(output), Path(output) / checkpoints.FOLDER
+        self.saved, self.device, self.keep = saved, device, keep
+        self.state = state = {field: saved.state[field] for field in FITS}
         self.started = time.monotonic() - sum(state["elapsed"].values())
-        self.preset = (preset or preset_for(state["dataset"])).choose(**state["choices"])
+        self.preset = fitted((preset or preset_for(state["dataset"])).choose(**state["choices"]), output)
         self.schedule = schedule_of(self.preset.schedule_config())
         train_set, test_set = (data.load(state["dataset"], split, state["size"]) for split in ("train", "test"))
         tell_skipped(train_set)
+        rows = spread(train_set, self.preset.pictures)
         self.pictures, captions = gather(train_set, self.preset.pictures)
         self.samples, sample_captions = gather(test_set, SAMPLES)
         self.sample_captions = [several[0] for several in sample_captions]
-        rows = spread(train_set, self.preset.pictures)
         self.lead = Lead(condition_kinds(self.preset.condition), train_set, rows, captions, self.preset, device)
         self.test_set = test_set
 
-    def begin(self, vae=None):
-        """Make the folder: an output that cannot be written is told before the work, not after it.
-
-        With an autoencoder that is there already, stage one is done.
-        """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            if vae:
-                vae.save_pretrained(self.output / "vae")
-                self.state["stage"] = STAGES[1]
-            pretrained.write_json(self.folder / STATE, self.state)
-        except OSError as error:
-            raise UserError(f"cannot write to {self.output}: {error.strerror}") from None
+    def begin(self, autoencoder=None):
+        """The first save. With an autoencoder of another pipeline, stage one is done."""
+        if autoencoder:
+            autoencoder.save_pretrained(self.output / "vae")
+            self.state["stage"] = STAGES[1]
+        checkpoints.write(self.output, self.state, {})
 
     def train_autoencoder(self):
         """Stage one: train the autoencoder and write vae/, unless that is done; then encode every picture."""
-        preset, state = self.preset, self.state
-        begins = state["stage"] == STAGES[0]
+        state, begins = self.state, self.state["stage"] == STAGES[0]
         if begins:
-            kind, config = AUTOENCODERS[preset.regularisation], preset.autoencoder_config(state["size"])
-            self.vae = kind.from_config(config, state["seed"])
-            prepare(self.vae)
-            self.vae.to(self.device)
-            side = state["size"] // self.vae.downsampling
-            latent_shape = (side, side, preset.latent_width)
-            model, objective = build_first_stage(self.vae, self.pictures, latent_shape, preset, state["seed"])
-            self._run_stage(model, objective, preset.autoencoder, self._draw_rebuilt)
-            self.means, self.deviations = encode_pictures(self.vae, self.pictures)
+            self._run_stage(self.first_learner(), self._draw_rebuilt)
+            self._encode()
             generators = [np.random.default_rng((state["seed"], i)) for i in range(len(self.means))]
-            z = self.means + self.deviations * standard_normal(generators, latent_shape)
+            z = self.means + self.deviations * standard_normal(generators, self.means.shape[1:])
             self.vae.config["scaling_factor"] = float(1 / z.std())  # unit variance (paper, section 4.3.2)
             self.vae.save_pretrained(self.output / "vae")
             state["stage"] = STAGES[1]
         else:
-            self.vae = open_autoencoder(self.output / "vae", self.device)
-            self.preset = with_latents_of(preset, self.vae)
-            self.means, self.deviations = encode_pictures(self.vae, self.pictures)
+            self.open_autoencoder()
         # All that comes before stage two, reading and encoding too, counts as stage one's time.
         state["elapsed"][STAGES[0]] = time.monotonic() - self.started - state["elapsed"][STAGES[1]]
         if begins:
-            pretrained.write_json(self.folder / STATE, state)
+            checkpoints.write(self.output, state, {}, self.keep)
 
     def train_diffusion(self):
         """Stage two: train the U-Net, and with it the text encoder, on the latents, and write the whole pipeline."""
+        self._run_stage(self.second_learner(), self._draw_samples)
+
+    def first_learner(self):
+        """The Learner of stage one, as far as it was saved."""
         preset, state = self.preset, self.state
-        seed, lead = state["seed"], self.lead
+        kind = AUTOENCODERS[preset.regularisation]
+        self.vae = kind.from_config(preset.autoencoder_config(state["size"]), state["seed"])
+        prepare(self.vae)
+        self.vae.to(self.device)
+        side = state["size"] // self.vae.downsampling
+        shape = side, side, preset.latent_width
+        model, objective = build_first_stage(self.vae, self.pictures, shape, preset, state["seed"])
+        return self._learner(model, objective, preset.autoencoder)
+
+    def open_autoencoder(self):
+        """The autoencoder of a stage one that is done, and the latents."""
+        self.vae = open_autoencoder(self.output / "vae", self.device)
+        self._encode()
+
+    def _encode(self):
+        together = max(1, min(ENCODED, ENCODED * 64**2 // self.state["size"] ** 2))
+        self.means, self.deviations = encode_pictures(self.vae, self.pictures, together)
+
+    def second_learner(self):
+        """The Learner of stage two, as far as it was saved; and self.pipeline, of which its model is a part."""
+        preset, lead, seed = self.preset, self.lead, self.state["seed"]
         text_encoder = lead.text_encoder(seed + 2)
-        config = preset.unet_config(state["size"]) | lead.unet_fields(preset.latent_width)
+        config = preset.unet_config(self.state["size"]) | lead.unet_fields(preset.latent_width)
         unet = UNet2DConditionModel.from_config(config, seed + 1)
         denoiser = Denoiser(unet, lead.trained(text_encoder)).to(self.device)
         parts = self.vae, text_encoder, lead.tokenizer, unet, self.schedule, lead.record()
@@ -192,63 +216,47 @@ class Run:
             times=preset.times,
             condition=lead.conditioning(self.pipeline, self.pictures, seed),
         )
-        self._run_stage(denoiser, objective, preset.diffusion, self._draw_samples)
-        self._save_pipeline()
+        return self._learner(denoiser, objective, preset.diffusion)
 
-    def _run_stage(self, model, objective, preset, draw):
-        stage, state = self.state["stage"], self.state
-        rng = np.random.default_rng((state["seed"], STAGES.index(stage)))
-        budget = self._budget(stage)
-        optimizer, ema = optimizer_for(model, preset), ExponentialMovingAverage(model)
-        tracker = getattr(objective, "tracker", None)
-        if budget.taken:
-            self._load(optimizer, ema, tracker, rng)
-
-        def draw_averaged(path):
-            with ema.averaged():
-                draw(path)
-
-        def save():
-            state["taken"][stage], state["elapsed"][stage] = budget.taken, budget.elapsed
-            state["generator"] = rng.bit_generator.state
-            self._save_state(training_state(optimizer, ema, tracker))
-            if stage == STAGES[1]:
-                with ema.averaged():
-                    self._save_pipeline()
-
-        with Replicas(model, objective, min(core_count(), preset.batch_size)) as replicas:
-            steps = training_steps(model, objective, preset, budget, rng, optimizer, ema, replicas.gradient)
-            run_stage(stage, steps, preset.batch_size, budget, self.folder, draw_averaged, save)
-        ema.adopt()
-
-    def _save_state(self, arrays):
-        """Write both files beside their places, and only then move them there, for each is of use with the other."""
-        new = {name: self.folder / f"next-{name}" for name in (WEIGHTS, STATE)}
-        try:
-            pretrained.write_weights(new[WEIGHTS], arrays)
-            pretrained.write_json(new[STATE], self.state)
-            for name, path in new.items():
-                os.replace(path, self.folder / name)
-        finally:
-            for path in self.folder.glob("next-*"):  # half of one, which may be what fills the disk
-                path.unlink()
-
-    def _load(self, optimizer, ema, tracker, rng):
-        try:
-            load_training_state(optimizer, ema, pretrained.read_weights(self.folder / WEIGHTS), tracker)
-            rng.bit_generator.state = self.state["generator"]
-        except (KeyError, TypeError, ValueError) as error:
-            reason = "its random generator's state is broken" if isinstance(error, (KeyError, TypeError)) else error
-            raise UserError(f"{self.output} cannot be resumed, begin anew in another folder: {reason}") from None
-
-    def _budget(self, stage):
-        state = self.state
+    def _learner(self, model, objective, preset):
+        state, stage = self.state, self.state["stage"]
         seconds = None
         if state["steps"] is None:
             whole = 60 * state["minutes"]
             first = whole * self.preset.autoencoder_share
             seconds = first if stage == STAGES[0] else whole - state["elapsed"][STAGES[0]]
-        return Budget(seconds, state["steps"], state["taken"][stage], state["elapsed"][stage])
+        budget = Budget(seconds, state["steps"], state["taken"][stage], state["elapsed"][stage])
+        learner = Learner(model, objective, preset, budget, (state["seed"], STAGES.index(stage)))
+        if budget.taken:
+            try:
+                learner.load(self.saved.read_arrays(), self.saved.state)
+            except ValueError as error:
+                raise UserError(f"{self.output} cannot be resumed, begin anew in another folder: {error}") from None
+        return learner
+
+    def _run_stage(self, learner, draw):
+        stage, state, budget, size = self.state["stage"], self.state, learner.budget, learner.preset.batch_size
+        cut_back(self.folder / "metrics.jsonl", state["taken"])
+
+        def draw_averaged(path):
+            with learner.ema.averaged():
+                draw(path)
+
+        def save():
+            state["taken"][stage], state["elapsed"][stage] = budget.taken, budget.elapsed
+            checkpoints.write(self.output, state | learner.words(), learner.arrays(), self.keep)
+            if stage == STAGES[1]:
+                with learner.ema.averaged():
+                    self._save_pipeline()
+
+        with Replicas(learner.model, learner.objective, min(core_count(), size)) as replicas:
+            steps = learner.steps(replicas.gradient)
+            try:
+                run_stage(stage, steps, size, budget, self.folder, draw_averaged, save, learner.since)
+            except Diverged as error:
+                learner.write_diverged(error, self.folder)
+                raise
+        learner.ema.adopt()
 
     def _draw_rebuilt(self, path):
         originals = self.samples[:8]
@@ -261,23 +269,7 @@ class Run:
         draw_sheet(path, *drawn)
 
     def _save_pipeline(self):
-        state = self.state
-        length = f"--minutes {state['minutes']:g}" if state["steps"] is None else f"--steps {state['steps']}"
-        usual = preset_for(state["dataset"]).choices
-        others = [(choice, name) for choice, name in state["choices"].items() if name != usual[choice]]
-        named = "".join(f" --{choice.replace('_', '-')} {name.replace(' ', '-')}" for choice, name in others)
-        settings = f"{length} --size {state['size']} --seed {state['seed']}{named}"
-        self.pipeline.record = self.lead.record() | {
-            "dataset": state["dataset"],
-            "size": state["size"],
-            "seed": state["seed"],
-            "command": f"minild train {state['dataset']} {settings} --output {self.output}",
-            "guidance_scale": self.preset.guidance_scale,
-            "pictures": len(self.pictures),
-            "stages": {
-                stage: {"steps": state["taken"][stage], "seconds": round(state["elapsed"][stage], 1)}
-                for stage in STAGES
-            },
-            "date": datetime.date.today().isoformat(),
-        }
+        usual = preset_for(self.state["dataset"]).choices
+        told = record(self.state, self.output, self.preset, usual, len(self.pictures))
+        self.pipeline.record = self.lead.record() | told
         self.pipeline.save_pretrained(self.output)

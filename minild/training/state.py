@@ -1,14 +1,13 @@
 """state.json of a training: what it holds, how it begins, what a resume may go on with, and what is told of it."""
 
+import datetime
+import sys
 from numbers import Integral, Real
-from pathlib import Path
 
-from minild import pretrained
+from minild import checkpoints
+from minild.checkpoints import STAGES
 from minild.errors import UserError
 from minild.training.presets import CHOICES
-
-STAGES = ("autoencoder", "diffusion")
-STATE = "state.json"
 
 
 def first_state(dataset, size, seed, minutes, steps, choices):
@@ -50,12 +49,17 @@ FITS = {  # whether a value can be that of a field
 }
 
 
-def resumed_state(output, dataset, minutes, steps, named, preset):
-    """The state in a folder, with the end that is asked for. UserError unless it is what the data set and names say."""
-    path = Path(output) / "training" / STATE
-    if not path.is_file():
+def resume_from(output, dataset, minutes, steps, named, preset):
+    """The newest Checkpoint in a folder, its state with the end that is asked for. Damaged ones are told of on stderr.
+
+    UserError unless it is what the data set and names say.
+    """
+    checkpoint = checkpoints.newest(output)
+    if checkpoint is None:
         raise UserError(f"{output} holds no training to resume: leave --resume out to begin one")
-    state = pretrained.read_json(path)
+    for fault in checkpoint.passed_over:
+        print(f"minild: {fault}: going on from {checkpoint.folder.name}, saved before it", file=sys.stderr)
+    state, path = checkpoint.state, checkpoint.folder / checkpoints.STATE
     if state.get("dataset") != dataset:
         raise UserError(f"{output} is a training on {state.get('dataset')}, not on {dataset}")
     state.setdefault("choices", preset.choices)  # older ones had none
@@ -68,16 +72,43 @@ def resumed_state(output, dataset, minutes, steps, named, preset):
         if named.get(name) not in (None, begun):
             option = name.replace("_", "-")
             raise UserError(f"{output} is a training with {name} {begun}, not {named[name]}: leave --{option} out")
-    return state if minutes is None and steps is None else {**state, "minutes": minutes, "steps": steps}
+    end = {} if minutes is None and steps is None else {"minutes": minutes, "steps": steps}
+    return checkpoint._replace(state=state | end)
 
 
 def what_is_saved(output):
     """What a training that stopped has left in `output`, and how to go on, in words."""
-    path = Path(output) / "training" / STATE
-    if not path.is_file():
+    try:
+        checkpoint = checkpoints.newest(output)
+    except UserError as error:
+        return str(error)
+    if checkpoint is None:
         return "nothing was saved: give the same command again"
-    taken = pretrained.read_json(path)["taken"]
+    taken = checkpoint.state["taken"]
     if not any(taken.values()):
         return f"nothing was saved in {output} yet: add --resume to begin again"
     steps = " and ".join(f"{taken[stage]:,} of {stage}" for stage in STAGES)
     return f"saved in {output} are the steps {steps}: add --resume to go on"
+
+
+def record(state, output, preset, usual, pictures):
+    """What minild.json says of how a pipeline was trained.
+
+    usual: the choices that go without saying; pictures: how many it was trained on.
+    """
+    length = f"--minutes {state['minutes']:g}" if state["steps"] is None else f"--steps {state['steps']}"
+    others = [(choice, name) for choice, name in state["choices"].items() if name != usual[choice]]
+    named = "".join(f" --{choice.replace('_', '-')} {name.replace(' ', '-')}" for choice, name in others)
+    settings = f"{length} --size {state['size']} --seed {state['seed']}{named}"
+    return {
+        "dataset": state["dataset"],
+        "size": state["size"],
+        "seed": state["seed"],
+        "command": f"minild train {state['dataset']} {settings} --output {output}",
+        "guidance_scale": preset.guidance_scale,
+        "pictures": pictures,
+        "stages": {
+            stage: {"steps": state["taken"][stage], "seconds": round(state["elapsed"][stage], 1)} for stage in STAGES
+        },
+        "date": datetime.date.today().isoformat(),
+    }

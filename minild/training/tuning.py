@@ -8,8 +8,6 @@ controlnet.py, dreambooth.py.
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from minild import data
 from minild.data.pictures import gather, tell_skipped
 from minild.engine.cores import core_count
@@ -25,11 +23,11 @@ from minild.training.autoencoder import encode_pictures
 from minild.training.budget import Budget
 from minild.training.conditioning import Choices, Conditioning
 from minild.training.latent_diffusion import DiffusionObjective
-from minild.training.loop import training_steps
-from minild.training.optimizer import AdamW, ExponentialMovingAverage
+from minild.training.learner import Learner
 from minild.training.presets import StagePreset, preset_for
 from minild.training.replicas import Replicas
 from minild.training.stage import run_stage
+from minild.training.watch import Diverged
 
 MINUTES = 3
 SUFFIX = ".safetensors"  # of what is written to a file; all else is a folder
@@ -165,27 +163,29 @@ def tune(name, lesson, tuned, write, output, objective=None, draw=None, minutes=
     preset = StagePreset(learning_rate=learning_rate, batch_size=size, weight_decay=weight_decay)
     objective = objective or objective_of(lesson)
     budget = Budget(60 * (MINUTES if minutes is None else minutes) if steps is None else None, steps)
-    optimizer, ema = AdamW(tuned, weight_decay=weight_decay), ExponentialMovingAverage(tuned)
+    learner = Learner(tuned, objective, preset, budget, (seed, 1))
     captions = list(dict.fromkeys(texts[0] for texts in lesson.captions))[: 8 if lesson.size <= SMALL else 1]
 
     def draw_captions(path):
         draw_sheet(path, pipe.text_to_image(captions, steps=20, seed=1, size=(lesson.size,) * 2), captions)
 
     def draw_averaged(path):
-        with ema.averaged():
+        with learner.ema.averaged():
             (draw or draw_captions)(path)
 
     def save():
-        with ema.averaged():
+        with learner.ema.averaged():
             write()
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / "metrics.jsonl").unlink(missing_ok=True)  # of a training that was killed: this one begins anew
         with Replicas(tuned, objective, min(core_count(), size)) as replicas:
-            rng = np.random.default_rng((seed, 1))
-            steps_taken = training_steps(tuned, objective, preset, budget, rng, optimizer, ema, replicas.gradient)
-            run_stage(name, steps_taken, size, budget, folder, draw_averaged, save)
+            run_stage(name, learner.steps(replicas.gradient), size, budget, folder, draw_averaged, save)
+    except Diverged as error:
+        learner.write_diverged(error, folder)
+        raise
     except OSError as error:
         raise UserError(f"cannot write to {output}: {error.strerror or error}") from None
-    ema.adopt()
+    learner.ema.adopt()
     return budget.taken

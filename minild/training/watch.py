@@ -11,7 +11,11 @@ NO_DIFFERENCE = 1e-2  # between its mean logits at most, where it cannot tell th
 
 
 class Diverged(UserError):
-    """A loss or the gradient of a training is no number any more."""
+    """A loss or the gradient of a training is no number any more: faults {name: number} of that stage's step."""
+
+    def __init__(self, stage, step, faults):
+        super().__init__(f"stage {stage}, step {step:,}: {describe(faults)}, so the training stops")
+        self.stage, self.step, self.faults = stage, step, faults
 
 
 class Watch:
@@ -42,7 +46,7 @@ class Watch:
             values = {name: float(value) for name, value in metrics.items()}
             faults = {name: value for name, value in values.items() if not math.isfinite(value)}
             if faults:
-                raise Diverged(f"stage {self.stage}, step {step:,}: {describe(faults)}, so the training stops")
+                raise Diverged(self.stage, step, faults)
 
 
 def describe(faults):

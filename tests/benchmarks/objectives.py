@@ -22,14 +22,14 @@ import shutil
 import sys
 from pathlib import Path
 
-from minild import data, pretrained
+from minild import checkpoints, data
+from minild.checkpoints import STAGES
 from minild.errors import UserError
 from minild.evaluation import evaluate
 from minild.pipelines import load
 from minild.pipelines.scheduler_config import default_sampler
 from minild.training import train
 from minild.training.presets import OBJECTIVES, SHAPES
-from minild.training.state import STAGES, STATE
 
 from .report import table
 
@@ -85,10 +85,9 @@ def train_first(given):
     folder = given.folder / "first"
     steps = given.steps if given.first_steps is None else given.first_steps
     whole = {"minutes": given.minutes, "steps": None if given.steps is None else steps}
-    path = folder / "training" / STATE
-    begun = path.is_file()
+    begun = checkpoints.any_in(folder)
     if begun:
-        state = pretrained.read_json(path)
+        state = checkpoints.newest(folder).state
         if state["seed"] != given.seed or any(state[field] != value for field, value in whole.items()):
             raise UserError(f"{folder} was begun with another --seed, --steps or --minutes: name another --folder")
     if not begun or state["stage"] == STAGES[0]:
@@ -100,14 +99,12 @@ def train_second(name, first, given):
     """Stage two of an objective on that autoencoder -> the folder of the pipeline."""
     folder = given.folder / name
     preset = dataclasses.replace(SHAPES, **VARIANTS[name])
-    path = folder / "training" / STATE
-    if not path.is_file():
+    if not checkpoints.any_in(folder):
         shutil.copytree(first / "vae", folder / "vae", dirs_exist_ok=True)
-        path.parent.mkdir(exist_ok=True)
-        state = pretrained.read_json(first / "training" / STATE)
+        (folder / checkpoints.FOLDER).mkdir(exist_ok=True)
         own = {"steps": given.steps, "minutes": given.minutes, "choices": preset.choices}
-        pretrained.write_json(path, state | own)
-    taken = pretrained.read_json(path)["taken"][STAGES[1]]
+        checkpoints.write(folder, checkpoints.newest(first).state | own, {})
+    taken = checkpoints.newest(folder).state["taken"][STAGES[1]]
     if given.steps is None or taken < given.steps:
         train("shapes", folder, given.minutes, given.steps, resume=True, preset=preset)
     return folder
@@ -126,19 +123,20 @@ def measure(folder, given):
         given.guidance,
         sampler=default_sampler(pipeline.schedule),
     )
-    return figures | last_loss(folder / "training" / "metrics.jsonl")
+    return figures | last_loss(folder)
 
 
-def last_loss(path):
+def last_loss(folder):
     """{"loss", "trained"} of stage two: the mean loss of the last tenth of its lines, and its steps. None where a
     training was too short for a line.
     """
+    path = folder / checkpoints.FOLDER / "metrics.jsonl"
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     lines = [line for line in lines if line["stage"] == STAGES[1] and "loss" in line]
     last = lines[-max(1, len(lines) // 10) :]
     return {
         "loss": sum(line["loss"] for line in last) / len(last) if last else None,
-        "trained": pretrained.read_json(path.with_name(STATE))["taken"][STAGES[1]],
+        "trained": checkpoints.newest(folder).state["taken"][STAGES[1]],
     }
 
 

@@ -51,10 +51,13 @@ TRAININGS = {
 }
 
 
-@pytest.mark.parametrize("held", ["config.json", "model_index.json", "training/state.json"])
+SAVED = "training/checkpoint-autoencoder-000000/state.json"
+
+
+@pytest.mark.parametrize("held", ["config.json", "model_index.json", "training/state.json", SAVED])
 @pytest.mark.parametrize("what", TRAININGS)
 def test_no_training_writes_over_half_of_another(what, held, tmp_path):
-    (tmp_path / held).parent.mkdir(exist_ok=True)
+    (tmp_path / held).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / held).write_text("{}")
     with pytest.raises(UserError, match=r"holds a (model|training) already: .*name another folder"):
         TRAININGS[what](tmp_path, steps=1)

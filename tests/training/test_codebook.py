@@ -13,9 +13,9 @@ from minild.training import codebook as codebook_module
 from minild.training.adversarial import AdversarialObjective
 from minild.training.autoencoder import encode_pictures, prepare
 from minild.training.budget import Budget
-from minild.training.checkpoint import load_training_state, training_state
 from minild.training.codebook import WINDOW, CodebookTracker, centres, revive
 from minild.training.journal import Journal
+from minild.training.learner import load_training_state, training_state
 from minild.training.loop import training_steps
 from minild.training.optimizer import AdamW, ExponentialMovingAverage
 from minild.training.presets import StagePreset

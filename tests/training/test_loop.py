@@ -8,7 +8,7 @@ from minild import backend
 from minild.nn.layers import Linear
 from minild.ops.loss import mse, mse_backward
 from minild.training import AdamW, Budget, ExponentialMovingAverage, Replicas, StagePreset, training_steps
-from minild.training.checkpoint import load_training_state, training_state
+from minild.training.learner import load_training_state, training_state
 from minild.training.optimizer import learning_rate_at
 from training.small import CASES, drawn
 

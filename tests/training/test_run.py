@@ -5,6 +5,7 @@ import dataclasses
 import datetime
 import itertools
 import json
+import shutil
 import signal
 import sys
 from types import SimpleNamespace
@@ -12,10 +13,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
-from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from minild import backend, cli, training
+from minild import backend, checkpoints, cli, pretrained, training
 from minild.data.pictures import gather, to_signed
 from minild.data.shapes import Shapes
 from minild.errors import UserError
@@ -47,7 +47,6 @@ WEIGHTS = [
     "vae/diffusion_pytorch_model.safetensors",
     "unet/diffusion_pytorch_model.safetensors",
     "text_encoder/model.safetensors",
-    "training/state.safetensors",
 ]
 
 
@@ -80,9 +79,17 @@ def tree(folder):
     return {str(path.relative_to(folder)): path.is_file() and path.read_bytes() for path in folder.rglob("*")}
 
 
+def state_of(output):
+    return checkpoints.newest(output).state
+
+
+def arrays_of(output):
+    return checkpoints.newest(output).read_arrays()
+
+
 def require_same_weights(output, expected):
-    for name in WEIGHTS:
-        ours, theirs = load_file(output / name), load_file(expected / name)
+    pairs = {name: (load_file(output / name), load_file(expected / name)) for name in WEIGHTS}
+    for name, (ours, theirs) in (pairs | {"saved": (arrays_of(output), arrays_of(expected))}).items():
         assert ours.keys() == theirs.keys()
         for key, array in ours.items():
             assert np.array_equal(array, theirs[key]), (name, key)
@@ -92,7 +99,7 @@ def require_same_weights(output, expected):
 
 def require_averaged(output):
     """The pipeline in the folder has the moving averages for weights."""
-    pipeline, state = load(output), load_file(output / "training" / "state.safetensors")
+    pipeline, state = load(output), arrays_of(output)
     weights = flatten(Denoiser(pipeline.unet, pipeline.text_encoder), "data").array
     assert np.array_equal(weights, state["ema.average"])
     return state
@@ -174,10 +181,11 @@ def test_latents_have_unit_variance(whole):
 def test_beside_the_pipeline_lie_state_metrics_sheets_and_plot(whole):
     folder = whole / "training"
     sheets = [f"{name}-{step:06d}.png" for name in OBJECTIVES for step in (6, 12)]
-    assert {path.name for path in folder.iterdir()} == {
-        "state.json", "state.safetensors", "metrics.jsonl", "loss.png", *sheets
-    }  # fmt: skip
-    state = read(whole, "training/state.json")
+    saves = "checkpoint-diffusion-000000", "checkpoint-diffusion-000012"
+    assert {path.name for path in folder.iterdir()} == {*saves, "lock", "metrics.jsonl", "loss.png", *sheets}
+    for name in saves:
+        assert {path.name for path in (folder / name).iterdir()} == {"state.json", "state.safetensors"}
+    state = state_of(whole)
     assert state["stage"] == "diffusion" and state["taken"] == {"autoencoder": 12, "diffusion": 12}
     metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [(line["stage"], line["step"]) for line in metrics] == [("autoencoder", 10), ("diffusion", 10)]
@@ -194,7 +202,7 @@ def test_beside_the_pipeline_lie_state_metrics_sheets_and_plot(whole):
 def test_an_interrupted_training_resumes_bit_for_bit(name, step, whole, tmp_path):
     with interrupt_at(name, step), pytest.raises(KeyboardInterrupt):
         train(tmp_path)
-    state = read(tmp_path, "training/state.json")
+    state = state_of(tmp_path)
     assert state["stage"] == name and state["taken"][name] == step
     assert (tmp_path / "model_index.json").exists() == (name == "diffusion")
     if name == "diffusion":
@@ -202,7 +210,7 @@ def test_an_interrupted_training_resumes_bit_for_bit(name, step, whole, tmp_path
         assert read(tmp_path, "minild.json")["stages"]["diffusion"]["steps"] == step
     train(tmp_path, steps=None, resume=True)
     require_same_weights(tmp_path, whole)
-    assert read(tmp_path, "training/state.json")["generator"] == read(whole, "training/state.json")["generator"]
+    assert state_of(tmp_path)["generator"] == state_of(whole)["generator"]
     assert not list(tmp_path.rglob("*.partial"))
 
 
@@ -211,7 +219,7 @@ def test_an_interrupt_while_a_sheet_is_drawn_loses_nothing(whole, tmp_path, monk
         patch.setattr(run, "draw_sheet", lambda *arguments: interrupt())
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path)
-    assert read(tmp_path, "training/state.json")["taken"]["autoencoder"] == 6
+    assert state_of(tmp_path)["taken"]["autoencoder"] == 6
     train(tmp_path, resume=True)
     require_same_weights(tmp_path, whole)
 
@@ -327,13 +335,15 @@ def test_info_on_a_training_that_wrote_no_pipeline_yet(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "full, function",
+    "full, function, words",
     [
-        (OSError(28, "No space left on device"), "write_json"),
-        (SafetensorError("I/O error: No space left on device"), "write_weights"),
+        (OSError(28, "No space left on device"), "write_json", "No space left on device"),
+        (OSError("I/O error: File too large"), "write_weights", "I/O error: File too large"),
     ],
 )
-def test_a_full_disk_is_one_line_and_leaves_the_state_before(command, whole, tmp_path, monkeypatch, full, function):
+def test_a_full_disk_is_one_line_and_leaves_the_state_before(
+    command, whole, tmp_path, monkeypatch, full, function, words
+):
     with interrupt_at("autoencoder", 5):
         command("shapes", "--output", "out", "--steps", STEPS, "--seed", 4)
     before = tree(tmp_path / "here" / "out" / "training")
@@ -343,17 +353,14 @@ def test_a_full_disk_is_one_line_and_leaves_the_state_before(command, whole, tmp
         raise full
 
     with monkeypatch.context() as patch:
-        patch.setattr(run.pretrained, function, write)
+        patch.setattr(pretrained, function, write)
         status, out, err = command("shapes", "--output", "out", "--resume")
     assert (status, out) == (2, "") and "Traceback" not in err
-    said = err.splitlines()[-1]
-    assert "cannot write to out: " in said and "No space left on device; make room: " in said
-    assert said.endswith("saved in out are the steps 5 of autoencoder and 0 of diffusion: add --resume to go on")
+    saved = "saved in out are the steps 5 of autoencoder and 0 of diffusion: add --resume to go on"
+    assert err.splitlines()[-1] == f"minild: cannot write to out: {words}; {saved}"
     after = tree(tmp_path / "here" / "out" / "training")
-    assert {name: after[name] for name in ("state.json", "state.safetensors")} == {
-        name: before[name] for name in ("state.json", "state.safetensors")
-    }
-    assert not any("next" in name for name in after)
+    saves = [{name: x for name, x in files.items() if "checkpoint" in name} for files in (before, after)]
+    assert saves[0] == saves[1] and len(saves[0]) == 6  # of steps 0 and 5
     command("shapes", "--output", "out", "--resume")
     require_same_weights(tmp_path / "here" / "out", whole)
 
@@ -410,36 +417,29 @@ def test_cuda_without_a_gpu_is_refused(command, tmp_path, monkeypatch, cupy):
     assert not (tmp_path / "here" / "out").exists()
 
 
+def save_other(out, whole, **fields):
+    """What `whole` saved last, with other fields of its state, is all that `out` holds."""
+    (out / "training").mkdir(parents=True)
+    checkpoints.write(out, state_of(whole) | fields, arrays_of(whole))
+
+
 @pytest.mark.parametrize(
-    "name, content, words",
+    "fields, words",
     [
-        ("state.json", b"{", "state.json is not JSON"),
-        ("state.json", b"[]", "state.json does not hold a JSON object"),
-        ("state.json", b'{"dataset": "shapes"}', "state.json has no 'size'"),
-        ("state.json", {"size": "32"}, "state.json: 'size' cannot be '32': begin anew"),
-        ("state.json", {"seed": -1}, "state.json: 'seed' cannot be -1"),
-        ("state.json", {"steps": 1.5}, "state.json: 'steps' cannot be 1.5"),
-        ("state.json", {"choices": {"colour": "red"}}, "state.json: 'choices' cannot be {'colour': 'red'}"),
-        ("state.json", {"choices": {"objective": "eps"}}, "unknown objective 'eps'"),
-        ("state.json", {"stage": "sleep"}, "state.json: 'stage' cannot be 'sleep'"),
-        ("state.json", {"taken": {"autoencoder": 12}}, "state.json: 'taken' cannot be {'autoencoder': 12}"),
-        ("state.json", {"elapsed": dict.fromkeys(STAGES)}, "state.json: 'elapsed' cannot be"),
-        ("state.json", {"generator": {"bit_generator": "PCG64"}}, "its random generator's state is broken"),
-        ("state.safetensors", b"half", "state.safetensors is not a whole safetensors file"),
-        ("state.safetensors", None, "cannot read"),
+        ({"size": "32"}, "state.json: 'size' cannot be '32': begin anew"),
+        ({"seed": -1}, "state.json: 'seed' cannot be -1"),
+        ({"steps": 1.5}, "state.json: 'steps' cannot be 1.5"),
+        ({"choices": {"colour": "red"}}, "state.json: 'choices' cannot be {'colour': 'red'}"),
+        ({"choices": {"objective": "eps"}}, "unknown objective 'eps'"),
+        ({"taken": {"diffusion": 12}}, "state.json: 'taken' cannot be {'diffusion': 12}"),
+        ({"elapsed": dict.fromkeys(STAGES)}, "state.json: 'elapsed' cannot be"),
+        ({"generator": {"bit_generator": "PCG64"}}, "its random generator's state is broken"),
     ],
 )
-def test_a_broken_state_is_refused(command, whole, tmp_path, name, content, words):
+def test_a_state_that_makes_no_sense_is_refused(command, whole, tmp_path, fields, words):
     out = tmp_path / "here" / "out"
-    for path in ("training/state.json", "training/state.safetensors", "vae/config.json", WEIGHTS[0]):
-        (out / path).parent.mkdir(parents=True, exist_ok=True)
-        (out / path).write_bytes((whole / path).read_bytes())
-    if content is None:
-        (out / "training" / name).unlink()
-    elif isinstance(content, dict):
-        (out / "training" / name).write_text(json.dumps(read(whole, "training/state.json") | content))
-    else:
-        (out / "training" / name).write_bytes(content)
+    save_other(out, whole, **fields)
+    shutil.copytree(whole / "vae", out / "vae")
     require_refusal(command("shapes", "--output", "out", "--resume"), words)
 
 

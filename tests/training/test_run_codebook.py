@@ -10,7 +10,7 @@ import pytest
 from refusal import refused
 from safetensors.numpy import load_file
 
-from minild import cli, training
+from minild import checkpoints, cli, training
 from minild.data.pictures import gather, to_signed
 from minild.data.shapes import Shapes
 from minild.errors import UserError
@@ -60,8 +60,10 @@ def read(output, name):
 
 
 def require_same_weights(output, expected):
-    for name in ("vae/diffusion_pytorch_model", "unet/diffusion_pytorch_model", "training/state"):
-        ours, theirs = (load_file(folder / f"{name}.safetensors") for folder in (output, expected))
+    names = "vae/diffusion_pytorch_model", "unet/diffusion_pytorch_model"
+    pairs = {name: [load_file(folder / f"{name}.safetensors") for folder in (output, expected)] for name in names}
+    pairs["saved"] = [checkpoints.newest(folder).read_arrays() for folder in (output, expected)]
+    for name, (ours, theirs) in pairs.items():
         assert ours.keys() == theirs.keys()
         for key, array in ours.items():
             assert np.array_equal(array, theirs[key]), (name, key)
@@ -108,7 +110,7 @@ def test_an_interrupted_training_resumes_bit_for_bit(step, whole, tmp_path, monk
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(VQObjective, "batch", interrupted)
         training.train("shapes", tmp_path, steps=STEPS, seed=4, preset=VQ)
-    assert read(tmp_path, "training/state.json")["taken"]["autoencoder"] == step
+    assert checkpoints.newest(tmp_path).state["taken"]["autoencoder"] == step
     training.train("shapes", tmp_path, resume=True)  # the data set's preset is kl
     require_same_weights(tmp_path, whole)
 
@@ -116,8 +118,8 @@ def test_an_interrupted_training_resumes_bit_for_bit(step, whole, tmp_path, monk
 def test_codes_by_gradient_train_too(tmp_path, whole):
     training.train("shapes", tmp_path, steps=3, seed=4, preset=dataclasses.replace(VQ, codebook_moves=False))
     assert isinstance(load(tmp_path).vae, VQModel)
-    state = load_file(tmp_path / "training" / "state.safetensors")
-    assert state.keys() == load_file(whole / "training" / "state.safetensors").keys()  # stage two's
+    saved = [checkpoints.newest(folder).read_arrays().keys() for folder in (tmp_path, whole)]
+    assert saved[0] == saved[1]  # stage two's
 
 
 def test_the_state_of_stage_one_holds_what_the_codes_are_moved_by(tmp_path, monkeypatch):
@@ -126,7 +128,8 @@ def test_the_state_of_stage_one_holds_what_the_codes_are_moved_by(tmp_path, monk
     for moves, more in ((True, {"tracker.counts", "tracker.sums"}), (False, set())):
         preset = dataclasses.replace(VQ, codebook_moves=moves)
         training.train("shapes", tmp_path / str(moves), steps=2, preset=preset)
-        state = load_file(tmp_path / str(moves) / "training" / "state.safetensors")
+        saved = tmp_path / str(moves) / "training" / "checkpoint-autoencoder-000002"
+        state = load_file(saved / "state.safetensors")
         tracker = {name for name in state if name.startswith("tracker.")}
         assert tracker == {"tracker.shares", "tracker.idle", "tracker.steps"} | more
 
@@ -153,8 +156,8 @@ def test_the_command_takes_a_regularisation_and_resumes_with_its_own(tmp_path, c
 
 def test_a_training_from_before_there_was_a_choice_resumes_with_kl(tmp_path):
     training.train("shapes", tmp_path, steps=2)
-    state = read(tmp_path, "training/state.json")
-    assert state.pop("choices")["regularisation"] == "kl"
-    (tmp_path / "training" / "state.json").write_text(json.dumps(state))
+    saved = checkpoints.newest(tmp_path)
+    assert saved.state.pop("choices")["regularisation"] == "kl"
+    checkpoints.write(tmp_path, saved.state, saved.read_arrays())
     training.train("shapes", tmp_path, steps=3, resume=True)
     assert "--regularisation" not in load(tmp_path).record["command"]

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from minild import training
+from minild import checkpoints, training
 from minild.errors import UserError
 from minild.pipelines import load
 from minild.pipelines.info import describe
@@ -68,7 +68,7 @@ def test_a_resume_goes_on_with_the_objective_it_was_begun_with(objective, tmp_pa
     training.train("shapes", tmp_path / "out", steps=2, objective=objective)
     assert weights(tmp_path / "out") != weights(tmp_path / "whole")
     training.train("shapes", tmp_path / "out", steps=4, resume=True)
-    state = json.loads((tmp_path / "out" / "training" / "state.json").read_text())
+    state = checkpoints.newest(tmp_path / "out").state
     others = {"regularisation": "kl", "condition": "text", "first_stage": None}
     assert state["choices"] == others | {"objective": objective}
     assert state["taken"] == {"autoencoder": 2, "diffusion": 4}

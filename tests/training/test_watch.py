@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from device_double import count_synchronisations
 
-from minild import cli, training
+from minild import checkpoints, cli, training
 from minild.backend import to_device
 from minild.errors import UserError
 from minild.training import run, stage
@@ -126,13 +126,13 @@ def test_what_was_saved_before_stays_and_is_gone_on_with(small, name, part, tmp_
     saves = []
     with monkeypatch.context() as patch:
         spoil(patch, name, part, at=4)
-        save_state = run.Run._save_state
+        write = checkpoints.write
 
-        def save(self, arrays):
-            save_state(self, arrays)
-            saves.append(tree(tmp_path / "out" / "training")["state.safetensors"])
+        def save(*arguments):
+            write(*arguments)
+            saves.append(checkpoints.newest(tmp_path / "out").read_arrays())
 
-        patch.setattr(run.Run, "_save_state", save)
+        patch.setattr(checkpoints, "write", save)
         assert cli.main(command) == 2
     out, err = capsys.readouterr()
     [line] = [line for line in err.splitlines() if line.startswith("minild: ")]
@@ -141,9 +141,10 @@ def test_what_was_saved_before_stays_and_is_gone_on_with(small, name, part, tmp_
     told += f"{taken['diffusion']} of diffusion: add --resume to go on"
     assert line == f"minild: stage {name}, step 4: {WORDS[part]}, so the training stops; {told}"
     assert out == "" and "Traceback" not in err and "Warning" not in err
-    folder = tmp_path / "out" / "training"
-    assert json.loads((folder / "state.json").read_text())["taken"] == taken
-    assert tree(folder)["state.safetensors"] == saves[-1]
+    saved = checkpoints.newest(tmp_path / "out")
+    assert saved.state["taken"] == taken
+    for key, array in saved.read_arrays().items():
+        np.testing.assert_array_equal(array, saves[-1][key])
     assert cli.main([*command, "--resume"]) == 0
     for part in ("vae", "unet", "text_encoder"):
         assert tree(tmp_path / "out" / part) == tree(tmp_path / "whole" / part)

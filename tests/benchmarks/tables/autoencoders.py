@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from PIL import Image
 
-from minild import data
+from minild import checkpoints, data
 from minild.data.pictures import gather
 from minild.evaluation import rebuild
 from minild.models import AutoencoderKL, VQModel
@@ -34,7 +34,7 @@ def preset(f, minutes, **changes):
 def trained(folder, chosen):
     """The autoencoder of a preset, trained now or earlier."""
     if not (folder / "vae" / "config.json").exists():
-        resume = (folder / "training" / "state.json").exists()
+        resume = checkpoints.any_in(folder)
         train("emoji", folder, preset=chosen, resume=resume, autoencoder_only=True)
     kind = VQModel if chosen.regularisation == "vq" else AutoencoderKL
     return kind.from_pretrained(folder / "vae")
