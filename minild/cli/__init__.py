@@ -10,7 +10,7 @@ import argparse
 from minild import __version__
 from minild.cli import class2img, course, edit, evaluate, img2img, info, interpolate, led, playground, train, txt2img
 from minild.cli.terminal import answer, note
-from minild.errors import UserError
+from minild.errors import Terminated, UserError
 
 CLOSED_PIPE = 141  # what a shell reports of a program that SIGPIPE ended
 
@@ -27,7 +27,9 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(argv=None):
-    """Run the command -> its exit status: 0 done, 2 a user's mistake, 130 interrupted, 141 nobody reads stdout."""
+    """Run the command -> its exit status: 0 done, 2 a user's mistake, 130 interrupted, 141 nobody reads stdout, 143
+    asked to end (SIGTERM).
+    """
     try:
         arguments = _parser().parse_args(argv)
         arguments.run(arguments)
@@ -39,6 +41,8 @@ def main(argv=None):
         return CLOSED_PIPE
     except OSError as error:  # a full disk, a name too long: whatever the system refuses
         return _refuse(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+    except Terminated:
+        return 143
     except KeyboardInterrupt:
         return 130
     return 0

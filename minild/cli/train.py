@@ -21,6 +21,7 @@ OTHERS = {
     "dreambooth": "a whole pipeline that knows a new thing, from a few pictures (txt2img --model)",
     "controlnet": "what leads a pipeline by the outlines of pictures (txt2img --controlnet)",
 }
+CHOSEN = ("regularisation", "objective", "condition", "first_stage")  # of what is trained as a whole
 TO_FILE = ("lora", "textual-inversion")
 TUNED = (*TO_FILE, "dreambooth", "controlnet")  # a pipeline that is there, on --data
 TAKEN_BY = {  # options that not all of them have
@@ -32,7 +33,7 @@ TAKEN_BY = {  # options that not all of them have
     "text_encoder": ("lora", "dreambooth"),
     **dict.fromkeys(("class_prompt", "class_pictures", "prior_weight"), ("dreambooth",)),
     **dict.fromkeys(("token", "initial", "vectors"), ("textual-inversion",)),
-    **dict.fromkeys(("resume", "regularisation", "objective", "condition", "first_stage"), (PIPELINE,)),
+    **dict.fromkeys(("resume", "keep", *CHOSEN), (PIPELINE,)),
 }
 
 
@@ -74,6 +75,8 @@ def add(commands):
     command.add_argument("--first-stage", type=options.name, metavar="DIR", help=first_stage)
     _add_tuning(command)
     command.add_argument("--resume", action="store_true", help="go on with the training that DIR holds")
+    keep = "how many saves of it stay in DIR/training (default: 2)"
+    command.add_argument("--keep", type=options.at_least(1, int), metavar="K", help=keep)
     options.add_device(command)
     options.add_own_ops(command)
 
@@ -117,6 +120,7 @@ def run(arguments):
     """Train; an interrupted training says what it has saved."""
     from minild import training
     from minild.cli.own_ops import read_own_ops, using_own_ops, with_own_ops
+    from minild.training.signals import sigterm_raises
 
     if arguments.minutes == 0:
         raise UserError("--minutes must be more than 0")
@@ -124,7 +128,7 @@ def run(arguments):
     own = read_own_ops(arguments.own_ops)
     length = {name: getattr(arguments, name) for name in ("minutes", "steps", "seed", "device")}
     try:
-        with without_warnings(), using_own_ops(arguments.own_ops, own):
+        with sigterm_raises(), without_warnings(), using_own_ops(arguments.own_ops, own):
             if arguments.what == "perceptual":
                 training.train_perceptual(arguments.output, size=arguments.size or 64, **length)
             elif arguments.what == "clip":
@@ -135,9 +139,9 @@ def run(arguments):
             elif arguments.what in TUNED:
                 _tune(training, arguments, length)
             else:
-                choices = "regularisation", "objective", "condition", "first_stage"
-                chosen = {choice: getattr(arguments, choice) for choice in choices}
+                chosen = {choice: getattr(arguments, choice) for choice in CHOSEN}
                 how = chosen | {"size": arguments.size, "resume": arguments.resume}
+                how |= {"keep": arguments.keep} if arguments.keep else {}
                 training.train(arguments.what, arguments.output, **how, **length)
     except KeyboardInterrupt:
         from minild.training.alone import is_used
