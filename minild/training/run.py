@@ -35,6 +35,7 @@ from minild.training.latent_diffusion import Denoiser, DiffusionObjective
 from minild.training.leads import Lead
 from minild.training.learner import Learner
 from minild.training.lock import only_training
+from minild.training.memory import estimate, require_memory
 from minild.training.presets import meant, preset_for
 from minild.training.replicas import Replicas
 from minild.training.stage import run_stage
@@ -138,6 +139,8 @@ class Run:
         train_set, test_set = (data.load(state["dataset"], split, state["size"]) for split in ("train", "test"))
         tell_skipped(train_set)
         rows = spread(train_set, self.preset.pictures)
+        if device == "cpu":
+            require_memory(estimate(self.preset, state["size"], len(rows)))
         self.pictures, captions = gather(train_set, self.preset.pictures)
         self.samples, sample_captions = gather(test_set, SAMPLES)
         self.sample_captions = [several[0] for several in sample_captions]
