@@ -7,6 +7,7 @@ from minild.training.classifier import train_classifier
 from minild.training.clip import ContrastiveObjective, train_clip
 from minild.training.codebook import CodebookTracker, VQObjective
 from minild.training.controlnet import train_controlnet
+from minild.training.diverged import replay
 from minild.training.dreambooth import train_dreambooth
 from minild.training.latent_diffusion import Denoiser, DiffusionObjective
 from minild.training.loop import training_steps
@@ -22,7 +23,7 @@ from minild.training.textual_inversion import train_textual_inversion
 __all__ = [
     "PRESETS", "AdamW", "AdversarialObjective", "AdversarialPair", "AutoencoderObjective", "Budget",
     "CodebookTracker", "ContrastiveObjective", "Denoiser", "DiffusionObjective", "ExponentialMovingAverage", "Muon",
-    "Preset", "Replicas", "StagePreset", "VQObjective", "clip_by_global_norm", "learning_rate_at",
+    "Preset", "Replicas", "StagePreset", "VQObjective", "clip_by_global_norm", "learning_rate_at", "replay",
     "train", "train_classifier", "train_clip", "train_controlnet", "train_dreambooth", "train_lora",
     "train_perceptual", "train_textual_inversion", "training_steps",
 ]  # fmt: skip
