@@ -12,6 +12,7 @@ from minild.training.first_stage import AUTOENCODERS
 
 NUMBER = 4  # bytes, of float32
 TAKEN = 2.0  # times what its layers are given, a step takes; measured over presets, sizes and batches: 1.6 to 2.4
+RECOMPUTED = 0.3  # times that, where blocks are computed once more in their backward; measured: 0.2 to 0.35
 WATCHED = 1.2  # times that, where a discriminator or a perceptual distance looks on in stage one
 COPIES = 10  # of all weights: they, AdamW's two averages and its mask, their own average and its copy, what is saved
 TOKENS, VOCABULARY = 32, 4096  # of a caption, and of all, at most about
@@ -20,6 +21,10 @@ ADVICE = {
     "pictures": "train on fewer pictures, or on smaller ones (--size)",
     "weights": "choose a preset with fewer channels",
     "a batch": "train on smaller pictures (--size), or choose a preset with a smaller batch_size",
+}
+TUNING = {
+    "weights": "train a lora, which has far fewer",
+    "a batch": "use --recompute, a smaller --batch-size, or smaller pictures (--size)",
 }
 
 
@@ -82,6 +87,16 @@ def estimate(preset, size, count, replicas=None):
     return {"pictures": pictures + max(pictures, 4 * latents), "weights": max(weights), "a batch": max(batch)}
 
 
+def tuning_estimate(tuned, unet, side, items, recomputing, replicas=None):
+    """{"weights", "a batch": bytes} that a fine-tuning takes beside the pipeline, which is there: as `estimate` has
+    them, the weights those of `tuned` alone. side: of the latents.
+    """
+    processes = min(replicas or core_count(), items)
+    given = numbers_given(unet, len(unet.config["block_out_channels"]), side) * (RECOMPUTED if recomputing else 1)
+    weights = NUMBER * _size(tuned) * (COPIES + processes)
+    return {"weights": weights, "a batch": NUMBER * TAKEN * given * items + PROCESS * processes}
+
+
 def available():
     """(bytes that this process may still take, what sets the limit); (infinity, "") where nothing says so."""
     limits = [(_meminfo(), "of memory are free"), (_container(), "are left to this container")]
@@ -89,14 +104,13 @@ def available():
     return min(limits)
 
 
-def require_memory(needed, free=None):
-    """UserError, with the numbers and what to change, where an estimate is more than there is."""
-    (there, where), total = free or available(), sum(needed.values())
+def require_memory(needed, advice=ADVICE):
+    """UserError, with the numbers and what to change, where an estimate is more than is available."""
+    (there, where), total = available(), sum(needed.values())
     if total > there:
         parts = ", ".join(f"{part} {size / 1e9:.1f}" for part, size in needed.items())
-        advice = ADVICE[max(needed, key=needed.get)]
         told = f"needs about {total / 1e9:.1f} GB ({parts}), and {max(0, there) / 1e9:.1f} GB {where}"
-        raise UserError(f"this training {told}: {advice}")
+        raise UserError(f"this training {told}: {advice[max(needed, key=needed.get)]}")
 
 
 def _meminfo(path="/proc/meminfo"):

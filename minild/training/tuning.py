@@ -24,6 +24,7 @@ from minild.training.budget import Budget
 from minild.training.conditioning import Choices, Conditioning
 from minild.training.latent_diffusion import DiffusionObjective
 from minild.training.learner import Learner
+from minild.training.memory import TUNING, require_memory, tuning_estimate
 from minild.training.presets import StagePreset, preset_for
 from minild.training.replicas import Replicas
 from minild.training.stage import run_stage
@@ -161,6 +162,10 @@ def tune(name, lesson, tuned, write, output, objective=None, draw=None, minutes=
     folder, pipe = training_folder(output), lesson.pipe
     size = (16 if lesson.size <= SMALL else 1) if batch_size is None else batch_size
     preset = StagePreset(learning_rate=learning_rate, batch_size=size, weight_decay=weight_decay)
+    if pipe.unet.device == "cpu":
+        recomputing = isinstance(pipe.unet.down_blocks[0].resnets[0], Recomputed)
+        needed = tuning_estimate(tuned, pipe.unet, lesson.size // pipe.vae.downsampling, size, recomputing)
+        require_memory(needed, TUNING)
     objective = objective or objective_of(lesson)
     budget = Budget(60 * (MINUTES if minutes is None else minutes) if steps is None else None, steps)
     learner = Learner(tuned, objective, preset, budget, (seed, 1))

@@ -20,8 +20,9 @@ from minild.models import UNet2DConditionModel
 from minild.training import memory
 from minild.training.first_stage import AUTOENCODERS, first_stage
 from minild.training.latent_diffusion import Denoiser, DiffusionObjective
-from minild.training.memory import TAKEN, WATCHED, available, estimate, numbers_given, require_memory
+from minild.training.memory import TAKEN, WATCHED, available, estimate, numbers_given, require_memory, tuning_estimate
 from minild.training.presets import PRESETS
+from minild.training.tuning import recompute
 
 FACTOR = 1.5  # between what a step's arrays take and what is told of them
 WHOLE = 2.0  # between what the processes of a training take and what is told of it
@@ -141,11 +142,35 @@ def test_what_does_not_fit_is_refused_before_any_work(tmp_path, monkeypatch, cap
         ("a batch", "train on smaller pictures"),
     ],
 )
-def test_the_advice_is_on_what_takes_most(part, words):
+def test_the_advice_is_on_what_takes_most(part, words, monkeypatch):
     needed = {"pictures": 1 * GB, "weights": 1 * GB, "a batch": 1 * GB} | {part: 2 * GB}
+    monkeypatch.setattr(memory, "available", lambda: (3.9 * GB, "are left to this container"))
     with pytest.raises(UserError, match=rf"needs about 4\.0 GB .* and 3\.9 GB are left to this container: {words}"):
-        require_memory(needed, (3.9 * GB, "are left to this container"))
-    require_memory(needed, (4.1 * GB, "are left to this container"))
+        require_memory(needed)
+    monkeypatch.setattr(memory, "available", lambda: (4.1 * GB, "are left to this container"))
+    require_memory(needed)
+
+
+@pytest.mark.parametrize("recomputing", [False, True])
+def test_a_step_of_a_fine_tuning_takes_about_what_is_told(recomputing, rng):
+    side, items, attending = 32, 2, ["CrossAttnDownBlock2D", "DownBlock2D"]
+    config = {"sample_size": side, "block_out_channels": [32, 64], "down_block_types": attending, "norm_num_groups": 8}
+    config |= {"up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"], "cross_attention_dim": 16}
+    unet = UNet2DConditionModel.from_config(config | {"layers_per_block": 2, "attention_head_dim": 4})
+    if recomputing:
+        recompute(unet)
+    means, context = rng.standard_normal((items, side, side, 4), np.float32), np.zeros((items, 1, 8, 16), np.float32)
+    objective = DiffusionObjective(means, 0 * means, 1.0, context, context[0, 0], NoiseSchedule(), caption_dropout=0)
+    told = tuning_estimate(unet, unet, side, items, recomputing, replicas=1)["a batch"] - memory.PROCESS
+    taken = peak(Denoiser(unet), objective, objective.batch(rng, items, 1.0))
+    assert told / FACTOR < taken < told * FACTOR
+
+
+def test_a_fine_tuning_that_does_not_fit_is_refused(tmp_path, model, bare, monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda: (0.01 * GB, "of memory are free"))
+    with pytest.raises(UserError, match=r"needs about 0\.1 GB .* use --recompute, a smaller --batch-size, or"):
+        training.train_lora(model, bare, tmp_path / "own.safetensors", prompt="a thing", steps=1)
+    assert not (tmp_path / "own.safetensors").exists()
 
 
 def test_an_estimate_grows_with_pictures_sizes_and_replicas():
