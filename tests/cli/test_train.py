@@ -16,6 +16,10 @@ def test_train_hands_its_options_on(run, module, tmp_path):
     expected = {"minutes": None, "steps": 9, "seed": 0, "device": "cpu", "resume": False, "size": 64}
     named = {"objective": "flow", "regularisation": "vq", "condition": "class", "first_stage": "emoji"}
     assert calls[1][1] == expected | named
+    run("train", "emoji", "--output", "out", "--keep", 5)
+    assert calls.pop()[1]["keep"] == 5
+    assert "--keep: expected a whole number from 1" in refused(run("train", "emoji", "--output", "o", "--keep", 0))
+    assert "--keep is not for clip" in refused(run("train", "clip", "--output", "o", "--keep", 2))
     assert "invalid choice: 'l2'" in refused(run("train", "emoji", "--output", "o", "--regularisation", "l2"))
     assert "not allowed with argument" in refused(run("train", "emoji", "--output", "o", "--steps", 9, "--minutes", 1))
     assert "--output" in refused(run("train", "emoji"))
