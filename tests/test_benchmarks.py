@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 from benchmarks import __main__ as benchmarks
-from benchmarks import machine, objectives, profile, report, timing, works
+from benchmarks import alone, machine, objectives, profile, report, timing, works
 
 from minild import checkpoints, models
 from minild.errors import UserError
@@ -31,7 +31,23 @@ RESULT = {
         "minild": {"import": 30 * MB, "resident": 100 * MB, "device": None},
         "PyTorch": {"import": 300 * MB, "resident": 1536 * MB, "device": None},
     },
+    "peers": {
+        "OpenVINO": {
+            "seconds": {
+                "minild": {"minimum": 0.11, "median": 0.12, "runs": 5},
+                "OpenVINO": {"minimum": 0.2, "median": 0.24, "runs": 5},
+            },
+            "memory": {"OpenVINO": {"import": 50 * MB, "resident": 200 * MB, "device": None}},
+        }
+    },
 }
+ALONE = {
+    "work": "W8",
+    "title": "minild something",
+    "seconds": {"minild": {"minimum": 1.25, "median": 1.5, "runs": 3}},
+    "found": {"all": 0.988, "drawn": 512},
+}
+KERNELS = {"OpenBLAS": "SkylakeX", "PyTorch": "AVX512"}
 
 
 def cells(line):
@@ -45,11 +61,14 @@ def test_the_models_are_of_the_stated_size(key, count):
 
 
 def test_works_are_chosen_by_name():
-    assert [work.key for work in works.chosen(None)] == ["W1", "W2/64", "W2/2", "W3", "W4", "W5"]
+    everything = ["W1", "W2/64", "W2/2", "W3", "W4", "W5", "W6/forward", "W6/both", "W7", "W8"]
+    assert [work.key for work in works.chosen(None)] == everything  # the training takes minutes
+    assert [work.key for work in works.chosen("all")] == [*everything, "W9"]
+    assert [work.key for work in works.chosen("W9,W6")] == ["W9", "W6/forward", "W6/both"]
     assert [work.key for work in works.chosen("W3,W2")] == ["W3", "W2/64", "W2/2"]
     assert [work.key for work in works.chosen("W2/2")] == ["W2/2"]
-    with pytest.raises(UserError, match="unknown work 'W6': use W1, W2/64"):
-        works.chosen("W1,W6")
+    with pytest.raises(UserError, match="unknown work 'W0': use all or W1, W2/64"):
+        works.chosen("W1,W0")
 
 
 def test_scaling_changes_one_size_and_passes_over_what_has_none():
@@ -60,7 +79,7 @@ def test_scaling_changes_one_size_and_passes_over_what_has_none():
 
 
 def test_inputs_are_the_same_every_time_and_of_the_works_size():
-    [train, decode, autoencoder] = works.chosen("W1,W4,W5")
+    [train, decode, autoencoder, attend, both] = works.chosen("W1,W4,W5,W6")
     given = works.inputs(train)
     assert {name: x.shape for name, x in given.items()} == {
         "x": (64, 8, 8, 4), "t": (64,), "context": (64, 16, 64), "noise": (64, 8, 8, 4)
@@ -69,6 +88,14 @@ def test_inputs_are_the_same_every_time_and_of_the_works_size():
     assert all((x == again[name]).all() for name, x in given.items())
     assert works.inputs(decode)["z"].shape == (1, 64, 64, 4)
     assert works.inputs(autoencoder)["noise"].shape == (32, 8, 8, 4)
+    assert {name: x.shape for name, x in works.inputs(attend).items()} == dict.fromkeys("qkv", (1, 4096, 320))
+    assert list(works.inputs(both)) == ["q", "k", "v", "dy"]
+
+
+def test_images_reach_the_other_libraries_channels_first():
+    x = np.arange(24).reshape(1, 2, 3, 4)
+    assert works.channels_first(x)[0, 3, 1, 2] == x[0, 1, 2, 3] and works.channels_first(x).flags.c_contiguous
+    assert works.channels_first(x[0]) is not None and (works.channels_first(x[0]) == x[0]).all()
 
 
 def test_turns_alternate():
@@ -100,7 +127,29 @@ def test_a_row_holds_ratios_shares_and_memory():
     assert (row["GFLOP"], row["minild of peak"], row["PyTorch of peak"]) == ("30.0", "20%", "10%")
     assert (row["minild memory"], row["PyTorch memory"]) == ("100 MB", "1.50 GB")
     assert row["ways"] == "parts / channels last"
+    assert dict(zip(report.HEADERS, report.row(RESULT | {"side": 0}, 1e12)))["side"] == "-"
     assert report.footnote([RESULT]).endswith("minild 30 MB, PyTorch 300 MB")
+
+
+def test_a_peer_has_a_row_beside_the_minild_of_its_own_turns():
+    [row] = report.peer_rows(RESULT)
+    assert row == ("W9", "OpenVINO", "110 ms", "120 ms", "200 ms", "240 ms", "0.55", "0.50", "200 MB")
+
+
+def test_a_command_has_a_row_with_what_it_gave():
+    assert report.alone_row(ALONE) == ("W8", "minild something", "1.2 s", "1.5 s", "98.8% of 512 captions followed")
+    assert report.alone_row(ALONE | {"found": {}})[-1] == "-"
+
+
+def test_every_table_stands_under_its_instruction_set_and_kernels():
+    figures = {"isa": "avx512", "kernels": KERNELS, "gemm": {"minild": 1e12}, "works": [RESULT], "alone": [ALONE]}
+    lines = report.tables(figures).splitlines()
+    heads = [i for i, line in enumerate(lines) if line.startswith("| ---")]
+    named = [i for i, line in enumerate(lines) if "AVX-512 (OpenBLAS: SkylakeX, PyTorch: AVX512)" in line]
+    assert len(heads) == len(named) == 3
+    assert all(before < head and head - before <= 3 for before, head in zip(named, heads))
+    assert "Peers" not in report.tables(figures | {"works": [RESULT | {"peers": {}}], "alone": []})
+    assert report.tables(figures | {"works": [], "alone": []}) == ""
 
 
 def test_a_table_is_markdown_in_columns():
@@ -120,7 +169,8 @@ def test_the_heading_names_the_machine_and_the_peaks():
 
 def test_a_profile_lists_the_slowest_first_and_what_is_left():
     [work] = works.chosen("W1")
-    text = report.profile(work, [("linear", 3, 0.02), ("conv2d", 2, 0.05)], 0.1)
+    text = report.profile(work, [("linear", 3, 0.02), ("conv2d", 2, 0.05)], 0.1, "AVX2 (OpenBLAS: Haswell)")
+    assert text.splitlines()[0].endswith("one thread, 100 ms; AVX2 (OpenBLAS: Haswell)")
     rows = [cells(line) for line in text.splitlines()[3:]]
     assert rows == [
         ["conv2d", "2", "50.0 ms", "50.0%"], ["linear", "3", "20.0 ms", "20.0%"], ["all else", "1", "30.0 ms", "30.0%"]
@@ -153,10 +203,14 @@ def test_a_wrong_argument_exits_2(arguments, capsys):
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (["--works", "W9"], "unknown work 'W9'"),
+        (["--works", "W00"], "unknown work 'W00'"),
         (["--profile", "W0"], "unknown work 'W0'"),
         (["--works", "W4", "--scaling"], "--scaling is of W1 and W3"),
-        (["--json", "missing/figures.json"], "cannot write missing/figures.json"),
+        (["--works", "W3", "--scaling", "--save"], "--save keeps no --scaling"),
+        (["--profile", "W1,W7"], "--profile is of works"),
+        (["--isa", "avx2,avx1024"], "unknown instruction set 'avx1024': use avx512 or avx2"),
+        (["--isa", "avx2", "--device", "cuda"], "--isa is of --device cpu"),
+        (["--tables", "missing"], "no figures are kept in missing"),
     ],
 )
 def test_a_mistake_is_one_line(arguments, words, capsys, tmp_path, monkeypatch):
@@ -185,16 +239,47 @@ def test_a_busy_machine_is_told(monkeypatch):
     assert "busy, 3.1 processes" in machine.warning()
 
 
-def test_the_figures_are_written_with_the_machines(capsys, tmp_path, monkeypatch):
-    rates = iter([{"minild": 1e12, "PyTorch": 9e11}, {"minild": 2e12, "PyTorch": 8e11}])  # before and after
-    monkeypatch.setattr(timing, "gemm_peaks", lambda device: (next(rates), {"NumPy": "2"}))
-    monkeypatch.setattr(timing, "compare", lambda *given: RESULT)
-    path = tmp_path / "figures.json"
-    assert benchmarks.main(["--works", "W1", "--json", str(path)]) == 0
-    figures = json.loads(path.read_text(encoding="utf-8"))
-    assert figures["works"] == [RESULT] and figures["gemm"] == {"minild": 2e12, "PyTorch": 9e11}
-    assert set(figures["machine"]) == {"processor", "system", "minild", "load before", "NumPy"}
-    assert "| W9 " in capsys.readouterr().out
+@pytest.fixture
+def measured(monkeypatch):
+    """Nothing is measured: every work gives RESULT, every command ALONE. -> what was asked, by work."""
+    asked = {}
+    rates = iter([{"minild": 1e12, "PyTorch": 9e11}, {"minild": 2e12, "PyTorch": 8e11}] * 2)  # before and after
+
+    def give(result):
+        return lambda work, where, *others: asked.update({work.key: (where, *others)}) or result | {"work": work.key}
+
+    monkeypatch.setattr(timing, "survey", lambda where, peers: ({"NumPy": "2"}, KERNELS))
+    monkeypatch.setattr(timing, "gemm_peaks", lambda where: next(rates))
+    monkeypatch.setattr(timing, "compare", give(RESULT))
+    monkeypatch.setattr(alone, "measure", give(ALONE))
+    monkeypatch.setattr(benchmarks.peers, "left_out", lambda peer, isa, device: "is not here")
+    return asked
+
+
+def test_the_figures_are_kept_with_the_machines(capsys, tmp_path, measured):
+    assert benchmarks.main(["--works", "W1,W8", "--repeats", "3", "--save", str(tmp_path)]) == 0
+    assert measured == {"W1": (timing.Where(), 3, None, []), "W8": (timing.Where(), 3)}
+    figures = json.loads((tmp_path / "speed-avx512.json").read_text(encoding="utf-8"))
+    assert figures["works"] == [RESULT | {"work": "W1"}] and figures["alone"] == [ALONE]
+    assert figures["gemm"] == {"minild": 2e12, "PyTorch": 9e11} and figures["kernels"] == KERNELS
+    assert set(figures["machine"]) == {"processor", "system", "minild", "NumPy"}
+    output = capsys.readouterr()
+    assert "| W1 " in output.out and "| W8 " in output.out and "load before: " in output.out
+    assert "OpenVINO is not here" in output.err
+
+
+def test_each_instruction_set_is_measured_in_turn_and_kept_apart(tmp_path, measured, capsys):
+    assert benchmarks.main(["--works", "W1", "--isa", "avx512,avx2", "--save", str(tmp_path)]) == 0
+    assert measured["W1"][0] == timing.Where("cpu", "avx2")
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["speed-avx2.json", "speed-avx512.json"]
+    capsys.readouterr()
+    assert benchmarks.main(["--tables", str(tmp_path)]) == 0
+    assert "| minild, AVX-512 |" in capsys.readouterr().out
+
+
+def test_what_cannot_be_kept_is_refused_before_anything_is_measured(tmp_path, measured, capsys):
+    assert benchmarks.main(["--works", "W1", "--save", str(tmp_path / "missing")]) == 2
+    assert "cannot write" in capsys.readouterr().err and not measured
 
 
 def test_the_objectives_loss_is_the_mean_of_its_last_tenth(tmp_path):

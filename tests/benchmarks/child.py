@@ -6,17 +6,31 @@ import traceback
 
 from minild.errors import UserError
 
-CLASSES = {"minild": (".ours", "Minild"), "PyTorch": (".theirs", "PyTorch"), "writer": (".works", "Writer")}
+from .isa import changed
+
+CLASSES = {
+    "minild": (".ours", "Minild"),
+    "PyTorch": (".theirs", "PyTorch"),
+    "OpenVINO": (".peers", "OpenVINO"),
+    "ONNX Runtime": (".peers", "OnnxRuntime"),
+    "exporter": (".export", "Exporter"),
+    "profiler": (".profile", "Profiler"),
+    "writer": (".works", "Writer"),
+}
 
 
 class Child:
-    """with Child(name, *args) as child: child.call(method, ...) of the object CLASSES[name](*args) that lives there."""
+    """with Child(name, *args) as child: child.call(method, ...) of the object CLASSES[name](*args) that lives there.
 
-    def __init__(self, name, *args):
+    environment  {variable: value, or None to remove it} of its process
+    """
+
+    def __init__(self, name, *args, environment=None):
         context = multiprocessing.get_context("spawn")  # it shall hold nothing of ours
         self._connection, other_end = context.Pipe()
         self._process = context.Process(target=_serve, args=(other_end, name, args))
-        self._process.start()
+        with changed(environment or {}):
+            self._process.start()
         other_end.close()
         try:
             self._receive()

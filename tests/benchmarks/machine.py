@@ -8,15 +8,30 @@ from pathlib import Path
 import minild
 from minild.engine.cores import core_count
 
+from .isa import AVX2, AVX512
+
+CPUINFO = Path("/proc/cpuinfo")
+
+
+def _told(what):
+    """What the system says of the first processor; None where it does not."""
+    try:
+        text = CPUINFO.read_text(encoding="utf-8")
+    except OSError:
+        return None
+    found = re.search(rf"^{what}\s*:\s*(.+)$", text, re.M)
+    return found[1].strip() if found else None
+
 
 def processor():
-    """The processor's name where /proc/cpuinfo has one, else its architecture."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        text = ""
-    found = re.search(r"^model name\s*:\s*(.+)$", text, re.M)
-    return found[1].strip() if found else platform.machine()
+    """The processor's name where the system tells it, else its architecture."""
+    return _told("model name") or platform.machine()
+
+
+def instruction_set():
+    """The widest set of isa.TITLES that the processor has; None for another, or where the system does not tell."""
+    flags = (_told("flags") or "").split()
+    return next((isa for isa, flag in ((AVX512, "avx512f"), (AVX2, "avx2")) if flag in flags), None)
 
 
 BUSY = 0.5  # processes that wait for the processor, on the average of the last minute
@@ -39,11 +54,15 @@ def warning():
     return f"this process gives way to others (nice {priority})" if priority > 0 else None
 
 
-def facts():
-    """{what: which}."""
+def identity():
+    """{what: which}, the same every time."""
     return {
         "processor": f"{processor()}, {core_count()} cores",
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "minild": minild.__version__,
-        "load before": f"{load():.1f}",
     }
+
+
+def facts():
+    """The same, and how busy it is."""
+    return identity() | {"load before": f"{load():.1f}"}

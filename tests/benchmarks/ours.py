@@ -7,14 +7,15 @@ from threadpoolctl import threadpool_info
 
 from minild import models, pretrained
 from minild.backend import get_device, to_device, to_host
-from minild.engine import run
+from minild.engine import inference, run
 from minild.engine.cores import WorkerThreads, blas_threads, core_count, side_by_side
 from minild.engine.memory import keep_freed_memory
-from minild.ops import mse
+from minild.ops import attention, mse
 from minild.training.autoencoder import AutoencoderObjective
 from minild.training.optimizer import AdamW
 from minild.training.replicas import Replicas
 
+from .isa import numpy_kernels
 from .side import Side
 from .works import KL_WEIGHT, LEARNING_RATE, inputs
 
@@ -26,10 +27,12 @@ class Minild(Side):
     """Ways: "replicas" to train; "whole" or, on the CPU, in "parts" of the batch side by side to infer; ALONE."""
 
     def open(self, work, folder):
-        self.work, self.stack = work, contextlib.ExitStack()
-        self.model = getattr(models, work.model).from_pretrained(folder, device=self.device)
-        self.given = inputs(work)
+        self.work, self.stack, self.given = work, contextlib.ExitStack(), inputs(work)
         keep_freed_memory()
+        if work.model is None:
+            self.given = {name: to_device(x, self.device) for name, x in self.given.items()}
+            return ["whole"]
+        self.model = getattr(models, work.model).from_pretrained(folder, device=self.device)
         if work.does == "train":
             self.optimizer = AdamW(self.model)
             return ["replicas"]
@@ -43,6 +46,8 @@ class Minild(Side):
             self.batch = tuple(self.given[name] for name in (BATCH_OF_AUTOENCODER if is_autoencoder else BATCH_OF_UNET))
             self.replicas = self.stack.enter_context(Replicas(self.model, objective, 1 if way == ALONE else None))
             self.run = self._train
+        elif self.work.model is None:
+            self.run = self._attend if self.work.does == "attend" else self._differentiate
         elif way == "parts":
             self.run = self._parts(self.stack.enter_context(side_by_side()), core_count())
         else:
@@ -57,6 +62,15 @@ class Minild(Side):
         self.replicas.gradient(self.batch)
         self.optimizer.step(LEARNING_RATE)
 
+    def _attend(self):
+        with inference():
+            return [run(attention, *self.given.values(), self.work.config["heads"])[0]]
+
+    def _differentiate(self):
+        *qkv, dy = self.given.values()
+        y, call = run(attention, *qkv, self.work.config["heads"])
+        return y, *call.backward(dy)
+
     def _parts(self, workers, count):
         """-> function() that runs the model on `count` parts of the batch through a map() -> their outputs."""
         model = self.model.decode if self.work.does == "decode" else self.model
@@ -65,6 +79,8 @@ class Minild(Side):
         return lambda: list(workers(lambda part: model(*part), parts))
 
     def results(self):
+        if self.work.does == "differentiate":
+            return {name: to_host(x) for name, x in zip(("output", "dq", "dk", "dv"), self.run())}
         if self.work.does != "train":
             return {"output": np.concatenate([to_host(y) for y in self.run()])}
         self.optimizer.zero_grad()
@@ -87,11 +103,13 @@ class Minild(Side):
     def device_memory(self):
         return get_device("cuda").xp.get_default_memory_pool().total_bytes() if self.device == "cuda" else None
 
+    def kernels(self):
+        return numpy_kernels()
+
     def facts(self):
         """What it stands on."""
         blas = [
-            f"{library['internal_api']} {library['version']}, {library['num_threads']} threads, "
-            f"{library.get('architecture', 'unknown')} kernels"
+            f"{library['internal_api']} {library['version']}, {library['num_threads']} threads"
             for library in threadpool_info()
             if library["user_api"] == "blas"
         ]

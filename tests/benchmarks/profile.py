@@ -67,22 +67,25 @@ def watching(watch):
             setattr(holder, name, function)
 
 
-def measure(work):
-    """Profile one run of a work on the CPU -> [(operation, calls, seconds)], and the seconds of all.
+class Profiler(Minild):
+    """minild's side, which is watched."""
 
-    The fastest of RUNS runs, on one thread, so that the parts add up to the whole.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        Writer().write(work, Path(folder))
-        side = Minild("cpu")
-        side.open(work, folder)
-    side.prepare(ALONE)
-    side.run()
-    watch, best = Stopwatch(), None
-    with watching(watch):
-        for _ in range(RUNS):
-            watch.clear()
-            total = side.seconds()
-            if best is None or total < best[1]:
-                best = [(name, watch.calls[name], watch.seconds[name]) for name in watch.calls], total
-    return best
+    def profile(self, work):
+        """Profile one run of a work on the CPU -> [(operation, calls, seconds)], and the seconds of all.
+
+        The fastest of RUNS runs, on one thread, so that the parts add up to the whole.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            if work.model:
+                Writer().write(work, Path(folder))
+            self.open(work, folder)
+        self.prepare(ALONE)
+        self.run()
+        watch, best = Stopwatch(), None
+        with watching(watch):
+            for _ in range(RUNS):
+                watch.clear()
+                total = self.seconds()
+                if best is None or total < best[1]:
+                    best = [(name, watch.calls[name], watch.seconds[name]) for name in watch.calls], total
+        return best

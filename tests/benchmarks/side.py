@@ -5,6 +5,8 @@ import re
 import time
 from pathlib import Path
 
+from .isa import require
+
 TRIAL_SECONDS = 2.0  # for which a way is tried, twice at least
 
 
@@ -31,6 +33,9 @@ class Side:
         """{name: host array, images (N, H, W, C)}: the loss and every gradient where it trains, else the output."""
         raise NotImplementedError
 
+    def operations_counted(self):
+        """Floating-point operations of one run; None of a library that does not count them."""
+
     def synchronise(self):
         """Wait until the device has done what it was given."""
 
@@ -44,6 +49,16 @@ class Side:
     def facts(self):
         """{what: which} of the libraries and how they are set."""
         raise NotImplementedError
+
+    def kernels(self):
+        """{part: what it says} of the instructions that the library's parts compute with, asked once."""
+        raise NotImplementedError
+
+    def held(self, isa):
+        """kernels(). UserError where one is not of `isa`, unless that is None."""
+        kernels = self.kernels()
+        require(isa, kernels)
+        return kernels
 
     def seconds(self, function=None):
         """How long one run takes."""
