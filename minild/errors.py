@@ -1,8 +1,11 @@
-"""Errors that are the user's to mend, and the request to end."""
+"""The error that carries a sentence for the user rather than a traceback, and the one of a program that is to end."""
 
 
 class UserError(Exception):
-    """A user's mistake: the command line prints its one line and exits 2."""
+    """A user's mistake: the command line prints its one line and exits 2, a notebook shows the line alone."""
+
+    def _render_traceback_(self):  # IPython's name for what it shows
+        return [str(self)]
 
 
 class Terminated(KeyboardInterrupt):
