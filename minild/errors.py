@@ -1,4 +1,4 @@
-"""The error that carries a sentence for the user rather than a traceback, and the one of a program that is to end."""
+"""Errors that are the user's to mend, and the request to end."""
 
 
 class UserError(Exception):
