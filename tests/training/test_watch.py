@@ -145,6 +145,9 @@ def test_what_was_saved_before_stays_and_is_gone_on_with(small, name, part, tmp_
     assert saved.state["taken"] == taken
     for key, array in saved.read_arrays().items():
         np.testing.assert_array_equal(array, saves[-1][key])
+    [note] = (tmp_path / "out" / "training" / "metrics.jsonl").read_text().splitlines()[-1:]
+    diverged = f"stage {name}, step 4: {WORDS[part]}, so the training stops"
+    assert json.loads(note) == {"stage": name, "step": 4, "diverged": diverged}
     assert cli.main([*command, "--resume"]) == 0
     for part in ("vae", "unet", "text_encoder"):
         assert tree(tmp_path / "out" / part) == tree(tmp_path / "whole" / part)
