@@ -16,8 +16,8 @@ from minild.training.watch import EVERY, CollapseWatch, Diverged
 class Journal:
     """with Journal(folder, stage, budget, batch_size) as journal: journal.note(metrics) after every step.
 
-    A line of metrics.jsonl holds the means of ten steps, the share of the stage that is over ("progress"), or a warning;
-    the last line of a training that diverged says so ("diverged").
+    A line of metrics.jsonl holds the means of ten steps and the share of the stage that is over ("progress"), or a
+    warning; the last line of a training that diverged says so ("diverged").
 
     since: what came since the last line, a dict that is changed in place: "count", of steps, "sums", of their metrics,
     and "began", in seconds. With what was saved of it, a training that goes on writes the lines of one that never
