@@ -23,7 +23,7 @@ class Conditioned(Module):
     """A U-Net as a model of (x, t, condition), so that a loss or a sampler need not know what leads it.
 
     Where the condition has no context, what attends to one finds a single token of zeros. A ControlNet looks at the
-    condition's `control`, and `scale` times its residuals are added to the U-Net's features.
+    condition's `control` and at the latents alone, and `scale` times its residuals are added to the U-Net's features.
     """
 
     def __init__(self, unet, controlnet=None, scale=1.0):
@@ -37,7 +37,7 @@ class Conditioned(Module):
             context = xp.zeros((len(x), 1, config["encoder_hid_dim"] or config["cross_attention_dim"]), x.dtype)
         both, residuals, seen = x if channels is None else xp.concatenate([x, channels], axis=-1), None, None
         if self.controlnet:
-            residuals, seen = self.controlnet.forward(both, t, context, condition.control, labels)
+            residuals, seen = self.controlnet.forward(x, t, context, condition.control, labels)
             residuals = self._scaled(residuals)
         y, cache = self.unet.forward(both, t, context, labels, residuals)
         return y, (cache, seen, x.shape[-1])
@@ -45,11 +45,12 @@ class Conditioned(Module):
     def backward(self, dy, cache):
         """dy like y -> dx, dt, dcontext (of a token of zeros too, which is nobody's)."""
         cache, seen, width = cache
-        dx, dt, dcontext, *more = self.unet.backward(dy, cache)
+        dboth, dt, dcontext, *more = self.unet.backward(dy, cache)
+        dx = dboth[..., :width]
         if self.controlnet:
             d = self.controlnet.backward(self._scaled(more[-1]), seen)
             dx, dt, dcontext = dx + d[0], dt + d[1], add_gradients(dcontext, d[2])
-        return dx[..., :width], dt, dcontext
+        return dx, dt, dcontext
 
     def _scaled(self, residuals):
         return tuple(self.scale * residual for residual in residuals)

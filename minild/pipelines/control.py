@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from minild.errors import UserError
-from minild.models import Condition, ControlNetModel
+from minild.models import ControlNetModel
 from minild.pipelines.conditions import usable_pictures
 
-SHARED = ("in_channels", "block_out_channels", "down_block_types", "layers_per_block", "cross_attention_dim")
+SHARED = ("block_out_channels", "down_block_types", "layers_per_block", "cross_attention_dim")
 FILE = "config.json"
 
 
@@ -31,11 +31,13 @@ def open_controlnet(pipe, folder):
 
 
 def control_lead(pipe, controlnet, pictures, scale=1.0):
-    """-> (Condition, Control) of a ControlNetModel, or of the folder of one, and the pictures that it is to follow.
+    """-> (pictures to follow, (N, H, W, 3) float32 in [0, 1]; Control); (None, None) where there are neither.
 
-    pictures: (N, H, W, 3), or (H, W, 3) for all, uint8 or in [0, 1], sides of multiples of f. UserError for what is
-    missing, cannot be used or does not fit the pipeline.
+    controlnet: a ControlNetModel, or the folder of one. pictures: (N, H, W, 3), or (H, W, 3) for all, uint8 or in
+    [0, 1], sides of multiples of f. UserError for what is missing, cannot be used or does not fit the pipeline.
     """
+    if controlnet is None and pictures is None:
+        return None, None
     if controlnet is None:
         raise UserError("a picture to follow needs a ControlNet: name the folder of one (controlnet)")
     if pictures is None:
@@ -46,14 +48,14 @@ def control_lead(pipe, controlnet, pictures, scale=1.0):
         _require_fit(pipe, controlnet, "the ControlNet")
     else:
         controlnet = open_controlnet(pipe, controlnet)
-    pictures = usable_pictures(pictures, factor=pipe.vae.downsampling, name="control")
-    return Condition(control=pictures), Control(controlnet, scale)
+    return usable_pictures(pictures, factor=pipe.vae.downsampling, name="control"), Control(controlnet, scale)
 
 
 def _require_fit(pipe, controlnet, name):
     """UserError unless a ControlNet's residuals can be added to the U-Net's features."""
     its, ours = controlnet.config, pipe.unet.config
     pairs = [(field, its[field], ours[field]) for field in SHARED]
+    pairs += [("in_channels", its["in_channels"], pipe.vae.latent_width(pipe.vae.config))]
     pairs += [("f", controlnet.f, pipe.vae.downsampling), ("conditioning_channels", its["conditioning_channels"], 3)]
     for field, found, expected in pairs:
         found, expected = (list(x) if isinstance(x, tuple) else x for x in (found, expected))

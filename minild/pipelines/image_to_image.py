@@ -5,7 +5,9 @@ from numbers import Real
 
 from minild.diffusion import Start
 from minild.errors import UserError
+from minild.models import Condition
 from minild.pipelines.conditions import encode, usable_pictures
+from minild.pipelines.control import control_lead
 from minild.pipelines.drawing import draw_pictures
 from minild.pipelines.request import requested
 
@@ -13,7 +15,8 @@ LARGEST_SIDE = 2048  # pixels; beyond a multiple of its training size a model re
 
 
 def image_to_image(pipe, images, prompts="", strength=0.8, negative_prompt="", steps=50, guidance_scale=None,
-                   sampler=None, seed=0, latents=None, progress=False, clip_skip=0, guidance_rescale=0.0):
+                   sampler=None, seed=0, latents=None, progress=False, clip_skip=0, guidance_rescale=0.0,
+                   controlnet=None, control=None, control_scale=1.0):
     """Draw each prompt over a picture, whose colours and layout stay the more, the less the strength -> (N, H, W, 3)
     float32 in [0, 1].
 
@@ -26,10 +29,13 @@ def image_to_image(pipe, images, prompts="", strength=0.8, negative_prompt="", s
     """
     pipe.require_way("image_to_image", pipe.kinds == ("text",))
     skip, pictures = skipped(strength, steps), usable_pictures(images, factor=pipe.vae.downsampling)
+    control, lead = control_lead(pipe, controlnet, control, control_scale)
+    followed = Condition(control=control)
     start = Start(encode(pipe.vae, 2 * pictures - 1), skip)
     size = pictures.shape[1:3] if latents is None else None
     settings = steps, guidance_scale, sampler, seed, latents, size, clip_skip, guidance_rescale
-    return draw_pictures(pipe, requested(pipe, prompts, negative_prompt, *settings, start=start), progress)
+    leads = {"given": followed, "nothing": followed, "control": lead, "start": start}
+    return draw_pictures(pipe, requested(pipe, prompts, negative_prompt, *settings, **leads), progress)
 
 
 def skipped(strength, steps):

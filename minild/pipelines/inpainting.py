@@ -9,6 +9,7 @@ from minild.backend import device_of, to_device
 from minild.diffusion import NOISE, Start
 from minild.errors import UserError
 from minild.pipelines.conditions import encode, given, nothing_like, usable_masks, usable_pictures
+from minild.pipelines.control import control_lead
 from minild.pipelines.drawing import draw_pictures
 from minild.pipelines.image_to_image import skipped
 from minild.pipelines.request import NOTHING, requested
@@ -17,7 +18,8 @@ WAYS = (("text",), ("text", "masked"))  # what leads the models that can
 
 
 def inpaint(pipe, images, masks, prompts="", strength=1.0, negative_prompt="", steps=50, guidance_scale=None,
-            sampler=None, seed=0, latents=None, progress=False, clip_skip=0, guidance_rescale=0.0):
+            sampler=None, seed=0, latents=None, progress=False, clip_skip=0, guidance_rescale=0.0, controlnet=None,
+            control=None, control_scale=1.0):
     """Draw the masked part of a picture anew, as each prompt says -> (N, H, W, 3) float32 in [0, 1].
 
     images    (N, H, W, 3), or (H, W, 3) for all, uint8 or in [0, 1], sides of multiples of f
@@ -39,13 +41,15 @@ def inpaint(pipe, images, masks, prompts="", strength=1.0, negative_prompt="", s
         raise UserError("a mask is empty: make it true, or white, where to draw")
     skip, begins_late, made_for_it = skipped(strength, steps), strength < 1, "masked" in pipe.kinds
     clean = encode(pipe.vae, 2 * pictures - 1) if begins_late or not made_for_it else None
+    control, lead = control_lead(pipe, controlnet, control, control_scale)
     condition = given(pipe, images=pictures, masks=masks)[0] if made_for_it else NOTHING
+    condition = condition._replace(control=control)
     mixing = None if made_for_it else _around(clean, masks, pipe.vae.downsampling)
     start = Start(clean, skip) if begins_late else NOISE
     if isinstance(prompts, str):
         prompts = [prompts] * len(pictures)
     settings = steps, guidance_scale, sampler, seed, latents, pictures.shape[1:3] if latents is None else None
-    leads = {"given": condition, "nothing": nothing_like(pipe, condition), "start": start}
+    leads = {"given": condition, "nothing": nothing_like(pipe, condition), "control": lead, "start": start}
     request = requested(pipe, prompts, negative_prompt, *settings, clip_skip, guidance_rescale, **leads)
     if len(pictures) not in (1, count := len(request.prompts)):
         raise UserError(f"{len(pictures)} images do not go with {count} prompts: give one, or as many")

@@ -173,11 +173,10 @@ class Pipeline:
         what is lost. UserError for whatever cannot be used, or does not go together.
         """
         self.require_way("text_to_image", self.kinds == ("text",))
-        led = {}
-        if controlnet is not None or control is not None:
-            condition, lead = control_lead(self, controlnet, control, control_scale)
-            led = {"given": condition, "nothing": condition, "control": lead}
-            size = condition.control.shape[1:3] if size is None and latents is None else size
+        control, lead = control_lead(self, controlnet, control, control_scale)
+        if control is not None and size is None and latents is None:
+            size = control.shape[1:3]
+        followed = Condition(control=control)
         request = requested(
             self,
             prompts,
@@ -190,7 +189,9 @@ class Pipeline:
             size,
             clip_skip,
             guidance_rescale,
-            **led,
+            given=followed,
+            nothing=followed,
+            control=lead,
         )
         return draw_pictures(self, request, progress)
 

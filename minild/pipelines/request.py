@@ -56,7 +56,8 @@ def requested(
 ):
     """-> the Request that Pipeline.text_to_image understands by its arguments of these names, which it describes.
 
-    given, nothing, lead: what leads the pictures beside words, of N rows, or of one for all (pipelines.conditions).
+    given, nothing, lead: what leads the pictures beside words, each part of N rows, or of one for all
+    (pipelines.conditions).
     control: a control.Control that looks at the pictures of both conditions.
     start: a picture's latents, likewise, where drawing begins with them; they say the size.
     """
@@ -83,15 +84,19 @@ def requested(
     rows = [len(part) for part in (*given, lead and lead.labels, start.clean) if part is not None]
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     if rows and len(prompts) == 1:
-        prompts = prompts * rows[0]
+        prompts = prompts * max(rows)
     name = "prompts" if not rows else "images" if given.class_labels is None and not lead else "labels"
     prompts, negatives, seeds = one_a_picture(prompts, negative_prompt, seed, latents, name)
-    if rows and rows[0] not in (1, len(prompts)):
-        raise UserError(f"{rows[0]} {name} do not go with {len(prompts)} prompts: give one, or as many")
-    if rows and rows[0] == 1:
-        first = np.zeros(len(prompts), int)
-        given, nothing, lead = given.of(first), nothing.of(first), lead and lead.of(first)
-        start = start.of(first)
+    for count in rows:
+        if count not in (1, len(prompts)):
+            raise UserError(f"{count} {name} do not go with {len(prompts)} prompts: give one, or as many")
+
+    def for_all(part):
+        """A part of what leads, a row a picture."""
+        return part if part is None or len(part) == len(prompts) else part[np.zeros(len(prompts), int)]
+
+    given, nothing = (Condition(*map(for_all, condition)) for condition in (given, nothing))
+    lead, start = lead and lead._replace(labels=for_all(lead.labels)), start._replace(clean=for_all(start.clean))
     return Request(
         prompts=prompts,
         negative_prompts=negatives,

@@ -90,8 +90,8 @@ class Controlled(Module):
     def __init__(self, unet, controlnet):
         self.led = Conditioned(unet, controlnet, scale=0.7)
 
-    def forward(self, x, t, context, control):
-        return self.led.forward(x, t, Condition(context, control=control))
+    def forward(self, x, t, context, control, channels=None):
+        return self.led.forward(x, t, Condition(context, None, channels, control))
 
     def backward(self, dy, cache):
         return self.led.backward(dy, cache)
@@ -102,10 +102,13 @@ class Controlled(Module):
                 yield name, parameter
 
 
-def test_gradients_of_both_together(rng):
-    unet, controlnet = UNet2DConditionModel.from_config(UNET), ControlNetModel.from_config(CONTROLNET)
-    model = Controlled(drawn(unet, "float64"), drawn(controlnet, "float64"))
-    check_module(model, controlnet_inputs(rng), differentiable=["x", "t", "context"], samples=1)
+@pytest.mark.parametrize("beside", [0, 2])
+def test_gradients_of_both_together(rng, beside):
+    """With channels beside the latents, too, at which a ControlNet does not look."""
+    unet = UNet2DConditionModel.from_config(UNET | {"in_channels": 3 + beside})
+    model = Controlled(drawn(unet, "float64"), drawn(ControlNetModel.from_config(CONTROLNET), "float64"))
+    inputs = controlnet_inputs(rng) | ({"channels": rng.standard_normal((2, 4, 6, beside))} if beside else {})
+    check_module(model, inputs, differentiable=["x", "t", "context"], samples=1)
 
 
 def test_it_begins_as_the_unet_itself(rng):

@@ -1,5 +1,7 @@
 """ControlNets beside the reference's: residuals, gradients, whole pictures, and folders that either one writes."""
 
+import importlib
+
 import numpy as np
 import pytest
 import tiny_pipeline
@@ -10,6 +12,7 @@ from training.small import drawn
 from minild import pipelines
 from minild.models import ControlNetModel, UNet2DConditionModel
 from parity.reference import TimestepsInFloat64, channels_first, channels_last, diffusers, torch
+from parity.test_conditions import inpainting_pipeline
 from parity.test_pipeline import assert_same_pictures
 
 CLASSES = CONTROLNET | {"num_class_embeds": 7}
@@ -136,3 +139,74 @@ def test_pictures(folders, rng):
     assert np.abs(whole - half).max() > 0.01
     diffusers.ControlNetModel.from_pretrained(folders / "ours").save_pretrained(folders / "theirs")
     np.testing.assert_array_equal(both_draw(folders, folders / "theirs", np.random.default_rng(3), 1.0), whole)
+
+
+CONTROLLED = "diffusers.pipelines.controlnet.pipeline_controlnet_{}"
+
+
+def both_begin(kind, folders, rng, monkeypatch, strength, mask=None):
+    """(ours, the reference's): pictures that begin with pictures and follow others, in 6 steps of DDIM."""
+    noise, (pictures, control) = rng.standard_normal((2, 8, 4, 4), np.float32), rng.random((2, 2, 16, 8, 3), np.float32)
+    module = importlib.import_module(CONTROLLED.format(kind.lower()))
+    monkeypatch.setattr(module, "randn_tensor", lambda shape, **_: channels_first(noise))
+    reference = getattr(diffusers, f"StableDiffusionControlNet{kind}Pipeline").from_pretrained(
+        folders / "pipe",
+        controlnet=diffusers.ControlNetModel.from_pretrained(folders / "net"),
+        safety_checker=None,
+        local_files_only=True,
+    )
+    reference.set_progress_bar_config(disable=True)
+    settings, prompts = {"strength": strength, "guidance_scale": 4.0}, ["a red circle", "a blue square"]
+    led = settings | {"controlnet": folders / "net", "control": control, "control_scale": 0.8}
+    pipe, given = pipelines.load(folders / "pipe"), {"steps": 6, "sampler": "ddim", "latents": noise}
+    if mask is None:
+        mine, masked = pipe.image_to_image(pictures, prompts, **given, **led), {}
+    else:
+        mine = pipe.inpaint(pictures, mask, prompts, **given, **led)
+        masked = {"mask_image": channels_first(np.stack([mask, mask])[..., None].astype("f"))}
+    theirs = reference(
+        prompts,
+        image=channels_first(pictures),
+        control_image=channels_first(control),
+        num_inference_steps=6,
+        controlnet_conditioning_scale=0.8,
+        height=16,
+        width=8,
+        output_type="np",
+        **masked,
+        **settings,
+    ).images
+    return mine, theirs
+
+
+@pytest.fixture(scope="module", params=["whole pictures", "masked pictures"])
+def wide(request, tmp_path_factory):
+    """The folders of a tiny pipeline of four latent channels, of either kind, and of a ControlNet for it."""
+    folder, pipe, rng = tmp_path_factory.mktemp("wide"), inpainting_pipeline(), np.random.default_rng(8)
+    whole = type(pipe.unet).from_config(pipe.unet.config | {"in_channels": 4})
+    drawn(ControlNetModel.from_unet(whole, f=pipe.vae.downsampling)).save_pretrained(folder / "net")
+    if request.param == "whole pictures":
+        pipe.unet, pipe.record = whole, {}
+        for parameter in whole.parameters():
+            parameter.data = parameter.data + 0.1 * rng.standard_normal(parameter.data.shape, np.float32)
+    pipe.save_pretrained(folder / "pipe")
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("strength", [0.5, 1.0])
+def test_inpainting(wide, rng, monkeypatch, strength):
+    mask = np.zeros((16, 8), bool)
+    mask[2:8, 2:6] = True  # on the grid of f = 2: the reference looks at one pixel of four
+    mine, theirs = both_begin("Inpaint", wide, rng, monkeypatch, strength, mask)
+    assert mine[:, mask].std() > 0.05
+    np.testing.assert_allclose(mine[:, mask], theirs[:, mask], atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("wide", ["whole pictures"], indirect=True)
+@pytest.mark.parametrize("strength", [0.5, 1.0])
+def test_image_to_image(wide, rng, monkeypatch, strength):
+    mine, theirs = both_begin("Img2Img", wide, rng, monkeypatch, strength)
+    assert mine.std() > 0.05
+    np.testing.assert_allclose(mine, theirs, atol=1e-4)

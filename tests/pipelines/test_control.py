@@ -29,6 +29,67 @@ def draw(pipe, *arguments, **settings):
     return pipe.text_to_image(*arguments, steps=3, sampler="ddim", **settings)
 
 
+MASK = np.zeros((12, 8), bool)
+MASK[3:9, 1:5] = True
+
+
+def over(pipe, pictures, prompts, **settings):
+    """Drawn over pictures."""
+    return pipe.image_to_image(pictures, prompts, 0.7, steps=3, sampler="ddim", **settings)
+
+
+def inside(pipe, pictures, prompts, **settings):
+    """Drawn in the MASK."""
+    return pipe.inpaint(pictures, MASK, prompts, 0.7, steps=3, sampler="ddim", **settings)
+
+
+@pytest.mark.parametrize("begun", [over, inside])
+def test_it_leads_what_begins_with_a_picture(pipe, controlnet, control, rng, begun):
+    pictures, led = rng.random((2, 12, 8, 3), np.float32), {"controlnet": controlnet, "control": control}
+    whole, none = (begun(pipe, pictures, PROMPTS, **led, control_scale=scale) for scale in (1.0, 0.0))
+    np.testing.assert_array_equal(none, begun(pipe, pictures, PROMPTS))
+    drawn = MASK if begun is inside else np.ones_like(MASK)
+    assert np.abs(whole - none)[:, drawn].max() > 0.01
+    np.testing.assert_array_equal(whole[:, ~drawn], pictures[:, ~drawn])
+    alone = begun(pipe, pictures[1], PROMPTS[1], controlnet=controlnet, control=control[1], seed=1)
+    np.testing.assert_array_equal(whole[1:], alone)
+
+
+@pytest.mark.parametrize("begun", [over, inside])
+def test_one_serves_several_of_the_other(pipe, controlnet, control, rng, begun):
+    """One picture to begin with, two to follow; two, and one; and each with two seeds."""
+    pictures, both = rng.random((2, 12, 8, 3), np.float32), {"controlnet": controlnet}
+    for first, second in ((pictures[0], control), (pictures, control[0]), (pictures[0], control[0])):
+        several = begun(pipe, first, PROMPTS[0], **both, control=second, seed=[4, 5])
+        firsts, seconds = (np.broadcast_to(each, (2, 12, 8, 3)) for each in (first, second))
+        alone = begun(pipe, firsts[1], PROMPTS[0], **both, control=seconds[1], seed=5)
+        assert len(several) == 2
+        np.testing.assert_array_equal(several[1:], alone)
+    with pytest.raises(UserError, match="2 images do not go with 3 prompts"):
+        begun(pipe, np.concatenate([pictures, pictures[:1]]), PROMPTS[0], **both, control=control)
+    with pytest.raises(UserError, match="control: 8 x 12 pixels, where 12 x 8 are drawn: make them alike"):
+        begun(pipe, pictures, PROMPTS, **both, control=control.swapaxes(1, 2))
+    with pytest.raises(UserError, match="a picture to follow needs a ControlNet"):
+        begun(pipe, pictures, PROMPTS, control=control)
+
+
+def test_it_leads_a_model_that_fills_in_masks(controlnet, control, rng):
+    """It looks at the latents alone, as the reference's do, whatever stands beside them."""
+    nine = tiny_pipeline.make_led("masked", (), True, in_channels=5)
+    pictures, led = rng.random((2, 12, 8, 3), np.float32), {"controlnet": controlnet, "control": control}
+    whole, none = (inside(nine, pictures, PROMPTS, **led, control_scale=scale) for scale in (1.0, 0.0))
+    np.testing.assert_array_equal(none, inside(nine, pictures, PROMPTS))
+    assert np.abs(whole - none)[:, MASK].max() > 0.01
+    np.testing.assert_array_equal(whole[:, ~MASK], pictures[:, ~MASK])
+
+
+def test_outpainting_follows_a_picture_of_the_whole(pipe, controlnet, control):
+    small, settings = np.zeros((8, 8, 3), np.float32), {"steps": 3, "controlnet": controlnet}
+    drawn = pipe.outpaint(small, (4, 0, 0, 0), PROMPTS[0], **settings, control=control[0])
+    assert drawn.shape == (1, 12, 8, 3)
+    assert np.abs(drawn - pipe.outpaint(small, (4, 0, 0, 0), PROMPTS[0], **settings, control=control[1])).max() > 1e-4
+
+
 def test_it_leads_and_its_scale_says_how_strongly(pipe, controlnet, control):
     led = [draw(pipe, PROMPTS, controlnet=controlnet, control=control, control_scale=s) for s in (1.0, 0.4, 0.0)]
     assert led[0].shape == (2, 12, 8, 3)
