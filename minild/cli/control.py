@@ -7,26 +7,24 @@ from minild.errors import UserError
 def require_control(arguments):
     """UserError where one of the options of a ControlNet needs another."""
     given = {"--control": arguments.control, "--outline": arguments.outline, "--control-scale": arguments.control_scale}
-    alone = [option for option, value in given.items() if value not in (None, False)]
+    alone = [option for option, value in given.items() if value is not None and value is not False]
     if arguments.controlnet and not arguments.control:
         raise UserError("--controlnet needs --control, the picture that it looks at")
     if alone and not arguments.controlnet:
         raise UserError(f"{alone[0]} needs --controlnet, the folder of a ControlNet")
 
 
-def control_of(arguments, pipeline, latents):
+def control_of(arguments, pipeline, size):
     """The arguments of Pipeline.text_to_image that say what is followed; {} for nothing.
 
-    latents: (N, h, w, c) that the drawing begins with, or None: they say how large the picture is to be.
+    size: (height, width) in pixels of what is drawn; None for that which the model was trained on.
     """
     if not arguments.controlnet:
         return {}
     from minild.data.outlines import outlines
     from minild.pipelines.control import open_controlnet
-    from minild.pipelines.request import sides_of
 
     controlnet = open_controlnet(pipeline, arguments.controlnet)
-    size = arguments.size if latents is None else sides_of(pipeline, latents.shape[1:])
     picture, _ = read_image(arguments.control, fitting(pipeline, size))
     if arguments.outline:
         picture = outlines(picture[None])[0]

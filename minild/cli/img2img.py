@@ -1,6 +1,7 @@
 """`minild img2img`, `inpaint` and `outpaint`: pictures that begin with a given one."""
 
 from minild.cli import arguments as options
+from minild.cli.control import control_of, require_control, told_of_control
 from minild.cli.pictures import (
     asked_seeds,
     asked_settings,
@@ -70,6 +71,7 @@ def _add_settings(command):
     command.add_argument("--count", type=options.at_least(1, int), default=1, help="pictures to draw (default: 1)")
     options.add_seeds(command)
     options.add_fit(command)
+    options.add_control(command)
     options.add_device(command)
     options.add_dtype(command)
     options.add_variant(command)
@@ -104,29 +106,39 @@ def run_outpaint(arguments):
     def draw(pipeline, picture, own, settings):
         return pipeline.outpaint(picture, margins, arguments.prompt, **settings), []
 
-    _run(arguments, draw, {"margins": " ".join(map(str, margins))})
+    _run(arguments, draw, {"margins": " ".join(map(str, margins))}, margins)
 
 
-def _run(arguments, draw, told):
+def _run(arguments, draw, told, margins=(0, 0, 0, 0)):
     """Draw, write and name the pictures.
 
     draw(pipeline, picture, own, settings) -> pictures, [(name, picture to show beside them)]; own: (height, width) of
-    the picture's file.
+    the picture's file. margins: by how many pixels more is drawn, at the top, right, bottom and left.
     """
     require_prompt(arguments.prompt, arguments.negative_prompt)
+    from minild.pipelines.image_to_image import LARGEST_SIDE
+
     prompts = several([arguments.prompt], arguments.count)
+    require_control(arguments)
     seeds = asked_seeds(arguments.seed, len(prompts))
     paths = writable_paths(arguments.output, arguments.prompt, len(prompts))
-    require_sheet(arguments.sheet)
+    require_sheet(arguments.sheet, paths)
     pipeline = open_pipeline(arguments)
     picture, own = read_image(arguments.image, fitting(pipeline, arguments.size))
     if pipeline.tokenizer:
         tell_dropped(pipeline.tokenizer, [arguments.prompt, arguments.negative_prompt])
     with without_warnings():
-        pictures, beside = draw(pipeline, picture, own, asked_settings(arguments, seeds))
+    top, right, bottom, left = margins
+    drawn = picture.shape[0] + top + bottom, picture.shape[1] + left + right
+    if max(drawn) > LARGEST_SIDE:
+        raise UserError(f"{drawn[0]} x {drawn[1]} pixels are too many: {LARGEST_SIDE} a side is the most")
+    control = control_of(arguments, pipeline, drawn)
+        pictures, beside = draw(pipeline, picture, own, asked_settings(arguments, seeds) | control)
     texts = [{"prompt": prompt, "seed": seed} for prompt, seed in zip(prompts, seeds)]
     told = {"image": arguments.image.name, **told, "negative_prompt": arguments.negative_prompt}
-    shown = [(arguments.image.name, picture / 255), *beside]
+    told |= told_of_control(arguments)
+    followed = [(arguments.control.name, control["control"] / 255)] if control else []
+    shown = [(arguments.image.name, picture / 255), *followed, *beside]
     write_drawn(arguments, pipeline, paths, pictures, texts, told, shown, arguments.prompt)
 
 

@@ -48,6 +48,7 @@ def run(arguments):
     """Draw, write and name the pictures; what can be refused is refused before the model is read."""
     from minild.cli.own_ops import read_own_ops, told_of_calls, using_own_ops, with_own_ops
     from minild.pipelines import attention_sheet, output
+    from minild.pipelines.request import sides_of
 
     _require_text(arguments)
     require_control(arguments)
@@ -65,7 +66,8 @@ def run(arguments):
     for file in arguments.embedding:
         note(f"{file}: the word {pipeline.load_textual_inversion(file)}")
     pipeline.require_way("txt2img", pipeline.kinds == ("text",))
-    control = control_of(arguments, pipeline, latents)
+    size = arguments.size if latents is None else sides_of(pipeline, latents.shape[1:])
+    control = control_of(arguments, pipeline, size)
     guidance = pipeline.guidance_scale if arguments.guidance is None else arguments.guidance
     _tell_unused(arguments, guidance)
     tell_dropped(pipeline.tokenizer, [*prompts, arguments.negative_prompt])

@@ -44,6 +44,29 @@ def test_it_follows_the_picture(draw, net, tmp_path):
     assert picture(*led, "--latents", "z.npy").shape == (1, 6, 10, 3)
 
 
+@pytest.mark.parametrize(("command", "size"), [
+    (("img2img",), (8, 12)), (("inpaint", "--mask", "mask.png"), (8, 12)), (("outpaint", "--right", 4), (8, 16)),
+])  # fmt: skip
+def test_what_begins_with_a_picture_follows_another(run, net, tmp_path, rng, command, size):
+    Image.fromarray(rng.integers(0, 256, (8, 12, 3), dtype=np.uint8)).save(tmp_path / "in.png")
+    Image.new("L", (12, 8), 255).save(tmp_path / "mask.png")
+    command, *more = command
+
+    def picture(*options):
+        settings = ("--model", "MODEL", "--steps", 3, "--output", "p.png", "--sheet", "s.png")
+        assert run(command, "in.png", RED, *more, *settings, *options) == (0, "p.png\n", "")
+        with Image.open(tmp_path / "p.png") as image, Image.open(tmp_path / "s.png") as sheet:
+            return np.asarray(image).astype(int), image.text, sheet.width
+
+    led = ("--controlnet", net, "--control", "look.png", "--outline")
+    (alone, _, narrow), (whole, said, wide) = picture(), picture(*led)
+    assert whole.shape == (*size, 3) and np.abs(whole - alone).max() > 2
+    assert (said["controlnet"], said["control"], said["outline"]) == ("net", "look.png", "yes")
+    assert wide > narrow  # what was followed is shown
+    np.testing.assert_array_equal(picture(*led, "--control-scale", 0)[0], alone)
+    assert "--control needs --controlnet" in refused(run(command, "in.png", RED, *more, "--control", "look.png"))
+
+
 def test_a_png_says_which(draw, net, tmp_path):
     options = ("--controlnet", net, "--control", "look.png", "--control-scale", 0.5, "--outline")
     assert draw(RED, "--output", "p.png", *options)[0] == 0
@@ -63,6 +86,7 @@ def test_mistakes(draw, net, tmp_path):
         (("--control", "look.png"), "--control needs --controlnet"),
         (("--outline",), "--outline needs --controlnet"),
         (("--control-scale", 1), "--control-scale needs --controlnet"),
+        (("--control-scale", 0), "--control-scale needs --controlnet"),
         (("--controlnet", "wide", "--control", "look.png"), "wide is of another model: its block_out_channels is"),
         (("--controlnet", "none", "--control", "look.png"), "none is no ControlNet"),
         (("--controlnet", "look.png", "--control", "look.png"), "look.png is no ControlNet"),
