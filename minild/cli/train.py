@@ -170,7 +170,8 @@ def refuse_strangers(arguments):
     """UserError for an option that what is trained does not have, or for one that it needs."""
     kind = arguments.what if arguments.what in OTHERS else PIPELINE
     for option, kinds in TAKEN_BY.items():
-        if getattr(arguments, option) not in (None, False) and kind not in kinds:
+        value = getattr(arguments, option)
+        if value is not None and value is not False and kind not in kinds:
             name, those = option.replace("_", "-"), " and ".join(kinds)
             raise UserError(f"--{name} is not for {arguments.what}, only for {those}: leave it out")
     if kind == "classifier" and not arguments.model:

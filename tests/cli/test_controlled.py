@@ -128,6 +128,7 @@ def test_from_pictures_to_a_pipeline_that_knows_a_thing(run, pictures):
     ("dreambooth", ("--prompt", "a", "--class-prompt", "b", "--class-pictures", 0), "expected a whole number from 1"),
     ("dreambooth", ("--prompt", "a", "--rank", 2), "--rank is not for dreambooth"),
     ("controlnet", ("--class-prompt", "a dog"), "--class-prompt is not for controlnet, only for dreambooth"),
+    ("controlnet", ("--prior-weight", 0), "--prior-weight is not for controlnet, only for dreambooth"),
     ("controlnet", ("--text-encoder",), "--text-encoder is not for controlnet, only for lora and dreambooth"),
 ])  # fmt: skip
 def test_what_training_refuses(run, pictures, what, options, message):
