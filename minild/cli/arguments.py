@@ -105,10 +105,15 @@ def add_variant(command):
     command.add_argument("--variant", type=name, metavar="NAME", help=variant)
 
 
-def add_additions(command):
-    """--lora and --embedding, what a pipeline has learnt since."""
+def add_lora(command):
+    """--lora, by which a pipeline has learnt something since."""
     updates = "low-rank updates of the model, and how strongly (default: 1); may be given several times"
     command.add_argument("--lora", type=lora, action="append", default=[], metavar="FILE[:SCALE]", help=updates)
+
+
+def add_additions(command):
+    """--lora and --embedding, of a pipeline that words lead."""
+    add_lora(command)
     embedding = "a learnt word, to be used in prompts; may be given several times"
     command.add_argument("--embedding", type=path, action="append", default=[], metavar="FILE", help=embedding)
 

@@ -32,6 +32,7 @@ def add(commands):
     options.add_device(command)
     options.add_dtype(command)
     options.add_variant(command)
+    options.add_lora(command)
     options.add_own_ops(command)
 
 

@@ -40,6 +40,7 @@ def add(commands):
     options.add_device(command)
     options.add_dtype(command)
     options.add_variant(command)
+    options.add_additions(command)
 
 
 def _add_attention(command):

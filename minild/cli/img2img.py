@@ -75,6 +75,7 @@ def _add_settings(command):
     options.add_device(command)
     options.add_dtype(command)
     options.add_variant(command)
+    options.add_additions(command)
 
 
 def run_img2img(arguments):

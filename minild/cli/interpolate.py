@@ -1,7 +1,7 @@
 """`minild interpolate`: from one picture to the next, by way of the noise between theirs."""
 
 from minild.cli import arguments as options
-from minild.cli.pictures import open_pipeline, require_prompt, several, tell_dropped
+from minild.cli.pictures import how_drawn, open_pipeline, require_prompt, several, tell_dropped
 from minild.cli.terminal import answer, without_warnings
 
 PAUSE = 80  # milliseconds that each frame of a GIF is shown
@@ -30,6 +30,7 @@ def add(commands):
     options.add_device(command)
     options.add_dtype(command)
     options.add_variant(command)
+    options.add_additions(command)
 
 
 def run(arguments):
@@ -59,5 +60,14 @@ def run(arguments):
     if path.suffix.lower() == ".gif":
         output.write_gif(path, pictures, PAUSE)
     else:
-        output.write_png(path, np.concatenate(pictures, axis=1), {"Software": "minild", "prompt": arguments.prompt})
+        told = {"Software": "minild", "prompt": arguments.prompt} | _settings(arguments, pipeline)
+        output.write_png(path, np.concatenate(pictures, axis=1), told)
     answer(path)
+
+
+def _settings(arguments, pipeline):
+    """What a strip says of how it was drawn."""
+    guidance = pipeline.guidance_scale if arguments.guidance is None else arguments.guidance
+    seeds = ", ".join(map(str, arguments.seed)) if isinstance(arguments.seed, list) else str(arguments.seed)
+    told = {"seed": seeds, "frames": arguments.frames, "negative_prompt": arguments.negative_prompt}
+    return how_drawn(arguments, guidance, arguments.sampler or pipeline.sampler, **told)

@@ -1,5 +1,6 @@
 """What the commands that draw share: which pictures are asked for, reading one to begin with, writing them."""
 
+from minild.cli.additions import learn, told_of_additions
 from minild.cli.terminal import answer, note, plural
 from minild.errors import UserError
 
@@ -31,12 +32,13 @@ def require_prompt(prompt, negative_prompt):
 
 
 def open_pipeline(arguments):
-    """The pipeline that a command names; notes say what of its folder is passed over."""
+    """The pipeline that a command names, with what it has learnt since; notes say what of its folder is passed over."""
     from minild.pipelines import load
 
     pipeline = load(arguments.model, arguments.dtype, arguments.device, arguments.variant)
     for line in pipeline.passed_over:
         note(line)
+    learn(arguments, pipeline)
     return pipeline
 
 
@@ -108,6 +110,7 @@ def how_drawn(arguments, guidance, sampler, **more):
     return output.how_drawn(*named, arguments.steps, guidance, sampler, **more)
 
 
+    more = more | told_of_additions(arguments)
 def tell_dropped(tokenizer, texts):
     """A note where a text is longer than the context: what of it is left out."""
     from minild.pipelines.prompts import lost_ends

@@ -4,6 +4,7 @@ import contextlib
 import threading
 
 from minild.cli import arguments as options
+from minild.cli.additions import told_of_additions
 from minild.cli.pictures import open_pipeline
 from minild.cli.terminal import answer, without_warnings
 
@@ -23,6 +24,7 @@ def add(commands):
     options.add_device(command)
     options.add_dtype(command)
     options.add_variant(command)
+    options.add_additions(command)
 
 
 def run(arguments):
@@ -34,6 +36,7 @@ def run(arguments):
     page.require_free(arguments.port)
     pipeline = open_pipeline(arguments)
     named = {"model": arguments.model, "dtype": arguments.dtype, "variant": arguments.variant}
+    named |= told_of_additions(arguments)
     with page.folder_for_files() as folder, without_warnings(), contextlib.suppress(KeyboardInterrupt):
         with page.served(Playground(pipeline, folder, **named), arguments.port, arguments.open) as address:
             answer(address)

@@ -60,11 +60,6 @@ def run(arguments):
     own = read_own_ops(arguments.own_ops, draws=True)
 
     pipeline = open_pipeline(arguments)
-    for file, scale in arguments.lora:
-        pipeline.load_lora(file, scale)
-    pipeline.loras.merge()
-    for file in arguments.embedding:
-        note(f"{file}: the word {pipeline.load_textual_inversion(file)}")
     pipeline.require_way("txt2img", pipeline.kinds == ("text",))
     size = arguments.size if latents is None else sides_of(pipeline, latents.shape[1:])
     control = control_of(arguments, pipeline, size)
@@ -146,10 +141,6 @@ def _settings(arguments, pipeline, guidance):
         settings["guidance_rescale"] = arguments.guidance_rescale
     if arguments.latents:
         settings["latents"] = arguments.latents.name
-    if arguments.lora:
-        settings["lora"] = ", ".join(f"{file.name}:{scale:g}" for file, scale in arguments.lora)
-    if arguments.embedding:
-        settings["embedding"] = ", ".join(file.name for file in arguments.embedding)
     if arguments.own_ops:
         settings["with"] = arguments.own_ops.name
     return settings | told_of_control(arguments)

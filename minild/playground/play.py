@@ -31,7 +31,7 @@ class Playground:
 
     pipe     what draws. UserError unless it can from words, a picture and a mask
     folder   where the PNGs go
-    named    "model", "dtype" and "variant" as the user named them, for the PNGs to tell
+    named    "model", "dtype" and "variant" as the user named them, and what it has learnt since, for the PNGs to tell
     """
 
     def __init__(self, pipe, folder, **named):

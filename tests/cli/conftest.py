@@ -5,11 +5,13 @@ import subprocess
 import sys
 import types
 
+import numpy as np
 import pytest
 import tiny_pipeline
 
 from minild import cli
 
+from minild.models.lora import add_updates, write_lora
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory):
@@ -50,6 +52,16 @@ def module(monkeypatch):
             return call
 
         module = types.ModuleType(name)
+@pytest.fixture
+def lora(tmp_path):
+    """A file of random updates of the tiny pipeline."""
+    pipe, rng = tiny_pipeline.make(), np.random.default_rng(2)
+    for update in add_updates(pipe.unet, "unet", "random", 2, None, rng).values():
+        update.lora_B.weight.data = rng.standard_normal(update.lora_B.weight.shape).astype("f")
+    write_lora(tmp_path / "red.safetensors", {"unet": pipe.unet}, "random")
+    return tmp_path / "red.safetensors"
+
+
         for key, function in functions.items():
             setattr(module, key, recording(function))
         monkeypatch.setitem(sys.modules, name, module)

@@ -7,20 +7,9 @@ from PIL import Image
 from refusal import refused
 from safetensors.numpy import save_file
 
-from minild.models.lora import add_updates, write_lora
 from minild.training import tuning
 
 RED = tiny_pipeline.CAPTIONS[0]
-
-
-@pytest.fixture
-def lora(tmp_path):
-    """A file of random updates of the tiny pipeline."""
-    pipe, rng = tiny_pipeline.make(), np.random.default_rng(2)
-    for update in add_updates(pipe.unet, "unet", "random", 2, None, rng).values():
-        update.lora_B.weight.data = rng.standard_normal(update.lora_B.weight.shape).astype("f")
-    write_lora(tmp_path / "red.safetensors", {"unet": pipe.unet}, "random")
-    return tmp_path / "red.safetensors"
 
 
 def test_loras_by_their_scales(draw, lora, tmp_path):
@@ -34,6 +23,34 @@ def test_loras_by_their_scales(draw, lora, tmp_path):
     other = tmp_path / "other.safetensors"
     other.write_bytes(lora.read_bytes())
     np.testing.assert_allclose(picture("--lora", f"{lora}:0.3", "--lora", f"{other}:0.2"), half, atol=1e-5)
+
+
+@pytest.mark.parametrize("command", ["img2img", "edit", "interpolate"])
+def test_the_other_commands_take_them_too(run, lora, tmp_path, command):
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "in.png")
+    save_file({"<thing>": np.ones((1, 8), np.float32)}, tmp_path / "thing.safetensors")
+    asked = {
+        "img2img": ("in.png", "a <thing>"),
+        "edit": ("in.png", "--from", RED, "--to", "a <thing>"),
+        "interpolate": ("a <thing>", "--frames", 2, "--seed", "1,2"),
+    }
+
+    def picture(*options):
+        settings = ("--model", "MODEL", "--steps", 2, "--output", "p.png", "--embedding", "thing.safetensors")
+        status, _, err = run(command, *asked[command], *settings, *options)
+        assert (status, err) == (0, "minild: thing.safetensors: the word <thing>\n")
+        with Image.open(tmp_path / "p.png") as image:
+            return np.asarray(image).astype(int), image.text
+
+    (alone, _), (whole, said) = picture(), picture("--lora", f"{lora}:0.5")
+    assert abs(alone - whole).max() > 2
+    assert said["lora"] == "red.safetensors:0.5" and said["embedding"] == "thing.safetensors"
+
+
+def test_two_files_of_one_name(draw, lora, tmp_path):
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "red.safetensors").write_bytes(lora.read_bytes())
+    assert draw(RED, "--lora", lora, "--lora", "b/red.safetensors")[0] == 0
 
 
 def test_a_png_says_which(draw, lora, tmp_path):
@@ -56,6 +73,7 @@ def test_mistakes(draw, lora, tmp_path):
         ("--lora", "wide.safetensors", "is of another model: unet: down_blocks.0"),
         ("--lora", "half.safetensors", "elsewhere has one matrix of two, down"),
         ("--lora", f"{lora}:nan", "must be a finite number, got nan"),
+        ("--lora", f"{lora}:1e38", "the model gave values that are no numbers"),
         ("--lora", f"{lora}:much", "no such file"),
         ("--lora", "", "expected a name"),
         ("--embedding", lora, "tensors, where a learnt token is one"),
@@ -64,6 +82,9 @@ def test_mistakes(draw, lora, tmp_path):
         assert message in refused(draw(RED, "--output", "p.png", option, file)), message
         assert not (tmp_path / "p.png").exists()
     assert "is loaded already" in refused(draw(RED, "--lora", lora, "--lora", lora))
+    save_file({"<thing>": np.ones((1, 8), np.float32)}, tmp_path / "thing.safetensors")
+    twice = ("--embedding", "thing.safetensors") * 2
+    assert "there is a token '<thing>' already" in refused(draw(RED, *twice))
 
 
 def test_from_pictures_to_a_drawing(run, draw, tmp_path, monkeypatch):

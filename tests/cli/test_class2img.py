@@ -10,6 +10,7 @@ from PIL import Image
 from refusal import refused
 
 from minild.models import UNet2DConditionModel
+from minild.models.lora import add_updates, write_lora
 from minild.pipelines import load
 
 CLASSES = ["circle", "red square", "star"]
@@ -122,3 +123,30 @@ def test_class2img_of_another_size_and_with_own_ops(run, labelled, tmp_path):
     assert (status, out) == (0, "star.png\n") and "in place of minild's own" in err
     with Image.open(tmp_path / "star.png") as image:
         assert image.size == (8, 12) and image.text["with"] == "mine.py"
+
+
+def test_a_lora_of_the_model(run, labelled, tmp_path):
+    """One of the U-Net fits; what is of words does not."""
+    pipe, rng = load(labelled), np.random.default_rng(2)
+    for update in add_updates(pipe.unet, "unet", "random", 2, None, rng).values():
+        update.lora_B.weight.data = rng.standard_normal(update.lora_B.weight.shape).astype("f")
+    write_lora(tmp_path / "a.safetensors", {"unet": pipe.unet}, "random")
+
+    def picture(*options):
+        outcome = run("class2img", "star", "--model", labelled, "--steps", 2, "--output", "p.png", *options)
+        assert outcome == (0, "p.png\n", "")
+        with Image.open(tmp_path / "p.png") as image:
+            return np.asarray(image).astype(int), image.text.get("lora")
+
+    (alone, none), (led, said) = picture(), picture("--lora", "a.safetensors:0.7")
+    assert none is None and said == "a.safetensors:0.7" and abs(alone - led).max() > 2
+    np.testing.assert_array_equal(picture("--lora", "a.safetensors:0")[0], alone)
+    text = tiny_pipeline.make().text_encoder
+    add_updates(text, "text_encoder", "random", 2, None, rng)
+    write_lora(tmp_path / "words.safetensors", {"text_encoder": text}, "random")
+    asked = ("class2img", "star", "--model", labelled)
+    assert "words.safetensors does not fit the model, which has no text_encoder" in refused(
+        run(*asked, "--lora", "words.safetensors")
+    )
+    assert "no such file" in refused(run(*asked, "--lora", "nowhere.safetensors"))
+    assert "--embedding" in refused(run(*asked, "--embedding", "a.safetensors"))

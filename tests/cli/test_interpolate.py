@@ -16,6 +16,8 @@ def test_the_strip_begins_and_ends_with_the_seeds_own_pictures(draw_between, mod
     pipe = load(model)
     with Image.open(tmp_path / "strip.png") as image:
         tiles = np.split(np.asarray(image), 4, axis=1)
+        said = {"prompt": RED, "seed": "3, 8", "frames": "4", "steps": "2", "sampler": "ddim", "guidance": "7.5"}
+        assert image.text.items() >= said.items()
     first, last = pipe.text_to_image(RED, steps=2, seed=[3, 8])
     np.testing.assert_allclose(tiles[0], first * 255, atol=0.51)
     np.testing.assert_allclose(tiles[-1], last * 255, atol=0.51)
