@@ -3,6 +3,7 @@
 import json
 
 from minild.cli import arguments as options
+from minild.cli.pictures import open_pipeline
 from minild.cli.terminal import answer, note, without_warnings
 from minild.errors import UserError
 
@@ -21,6 +22,7 @@ def add(commands):
     options.add_device(command)
     options.add_dtype(command)
     options.add_variant(command)
+    options.add_additions(command)
     options.add_own_ops(command)
 
 
@@ -29,16 +31,14 @@ def run(arguments):
     from minild import data, evaluation
     from minild.cli.own_ops import read_own_ops, using_own_ops, with_own_ops
     from minild.data.pictures import tell_skipped
-    from minild.pipelines import load, output
+    from minild.pipelines import output
     from minild.pipelines.inputs import picture_size
     from minild.pipelines.scheduler_config import default_sampler
 
     if arguments.json:
         output.require_writable(arguments.json)
     own = read_own_ops(arguments.own_ops)
-    pipeline = load(arguments.model, arguments.dtype, arguments.device, arguments.variant)
-    for line in pipeline.passed_over:
-        note(line)
+    pipeline = open_pipeline(arguments)
     dataset = arguments.dataset or pipeline.record.get("dataset")
     if dataset is None:
         raise UserError(f"{arguments.model} does not say what it was trained on: give --dataset")

@@ -1,14 +1,17 @@
 """minild evaluate: what it hands on to minild.evaluation, and what it writes."""
 
-import importlib
 import json
 
+import numpy as np
 import tiny_pipeline
 from refusal import refused
+from safetensors.numpy import save_file
+
+import minild.data.pictures
+import minild.pipelines.inputs  # noqa: F401, before minild.data has a stand-in
 
 
 def test_evaluate_measures_on_the_dataset_of_the_record(run, module, model, tmp_path):
-    importlib.import_module("minild.data.pictures")  # before its package has a stand-in
     figures = {"PSNR": 23.5, "accuracy": 0.75}
     evaluations = module(
         "minild.evaluation", evaluate=lambda *a, **k: figures, format_report=lambda f: f"report of {f['PSNR']}"
@@ -26,3 +29,16 @@ def test_evaluate_measures_on_the_dataset_of_the_record(run, module, model, tmp_
     assert "cannot write no/f.json" in refused(run("evaluate", "MODEL", "--json", "no/f.json"))
     tiny_pipeline.make().save_pretrained(tmp_path / "untold")
     assert "does not say what it was trained on" in refused(run("evaluate", "untold"))
+
+
+def test_evaluate_measures_what_the_model_has_learnt_since(run, module, lora, tmp_path):
+    evaluations = module("minild.evaluation", evaluate=lambda *a, **k: {}, format_report=lambda f: "report")
+    module("minild.data", load=lambda name, split, size: (name, split, size))
+    save_file({"<thing>": np.ones((1, 8), np.float32)}, tmp_path / "thing.safetensors")
+    options = ("--lora", f"{lora}:0.5", "--embedding", "thing.safetensors")
+    told = "minild: thing.safetensors: the word <thing>\n"
+    assert run("evaluate", "MODEL", *options) == (0, "report\n", told)
+    (pipeline, *_), _ = evaluations[0]
+    assert list(pipeline.loras.scales.values()) == [0.5] and pipeline.loras.merged
+    assert pipeline.tokenizer.tokens("<thing>") == ["<thing>"]
+    assert "no such file" in refused(run("evaluate", "MODEL", "--lora", "nowhere.safetensors"))
