@@ -1,4 +1,4 @@
-"""What a pipeline folder or file holds, told without loading its weights."""
+"""What a pipeline folder or file holds, or what goes with one; told without loading a pipeline's weights."""
 
 import math
 from pathlib import Path
@@ -19,6 +19,7 @@ from minild.pipelines.folder import (
     require_no_variant,
     usable,
 )
+from minild.pipelines.info_alone import describe_addition, describe_network, is_addition, is_network
 from minild.pipelines.low_resolution import read_augmentation
 from minild.pipelines.scheduler_config import DEFAULT_SAMPLER, Scheduler, open_scheduler, usable_samplers
 from minild.pipelines.single_file import CONFIGS, open_single_file
@@ -44,16 +45,19 @@ def describe(name=None, variant=None):
     """Lines of text on the pipeline `name` (see find_folder, load): its training, parts, sizes and schedule.
 
     `variant` is that of the weights, as load takes it. Of a training that was stopped before it wrote a pipeline: how
-    far it came, and how to go on.
+    far it came, and how to go on. Told of, too, is what goes with a pipeline (info_alone.py).
     """
     path = Path(name or "")
     if name is not None and path.is_file():
         require_no_variant(path, variant)
         with usable(path):
-            return _describe_file(path)
-    if name is not None and checkpoints.any_in(path) and not (path / INDEX).is_file():
-        with usable(path):
-            return _describe_unfinished(path)
+            return describe_addition(path, weights_summary) if is_addition(path) else _describe_file(path)
+    if name is not None and not (path / INDEX).is_file():
+        if checkpoints.any_in(path):
+            with usable(path):
+                return _describe_unfinished(path)
+        if is_network(path):
+            return describe_network(path, variant, weights_summary)
     folder = find_folder(name)
     index = read_index(folder)
     with usable(folder):

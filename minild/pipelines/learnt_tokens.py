@@ -26,19 +26,27 @@ def load_embeddings(pipe, path, token=None):
     path = Path(path) / FILE if Path(path).is_dir() else Path(path)
     if pipe.text_encoder is None:
         raise UserError("a learnt token is for a model that words lead, which this is not")
-    state = {key: np.array(array, np.float32) for key, array in open_safetensors(path).items()}
-    if len(state) != 1:
-        raise UserError(f"{path} holds {len(state)} tensors, where a learnt token is one")
-    ((own, vectors),) = state.items()
-    token = token or (path.stem if own == A1111 else own)
-    vectors = vectors[None] if vectors.ndim == 1 else vectors
-    width = pipe.text_encoder.config["hidden_size"]
-    if vectors.ndim != 2 or not len(vectors) or vectors.shape[1] != width:
+    own, vectors = read_embeddings(path)
+    token, width = token or own, pipe.text_encoder.config["hidden_size"]
+    if vectors.shape[1] != width:
         raise UserError(f"{path} holds {vectors.shape}, where the text encoder's vectors are of {width} numbers")
-    if not np.isfinite(vectors).all():
-        raise UserError(f"{path} holds values that are no numbers")
     add_token(pipe, token, vectors)
     return token
+
+
+def read_embeddings(path):
+    """-> (the token, its vectors (n, D) float32) of a file. UserError for a file that holds no such vectors."""
+    state = open_safetensors(path)
+    if len(state) != 1:
+        raise UserError(f"{path} holds {len(state)} tensors, where a learnt token is one")
+    ((own, array),) = state.items()
+    vectors = np.array(array, np.float32)
+    vectors = vectors[None] if vectors.ndim == 1 else vectors
+    if vectors.ndim != 2 or not vectors.size:
+        raise UserError(f"{path} holds {vectors.shape}, where a learnt token has vectors")
+    if not np.isfinite(vectors).all():
+        raise UserError(f"{path} holds values that are no numbers")
+    return Path(path).stem if own == A1111 else own, vectors
 
 
 def add_token(pipe, token, vectors):

@@ -1,9 +1,13 @@
 """A ControlNet learns to lead a pipeline by outlines; the pipeline stays as it is (Zhang et al. 2023, section 3.3)."""
 
+from pathlib import Path
+
 import numpy as np
 
+from minild import pretrained
 from minild.data.outlines import outlines
 from minild.models import ControlNetModel
+from minild.pipelines.folder import RECORD
 from minild.pipelines.sheet import draw_sheet
 from minild.training.conditioning import Choices, Frozen
 from minild.training.latent_diffusion import Denoiser
@@ -69,6 +73,8 @@ def train_controlnet(model, dataset, output, prompt=None, recomputing=False, min
 
     def write():
         controlnet.save_pretrained(output)
+        record = {"model": str(model), "dataset": str(dataset), "size": lesson.size, "follows": "outlines"}
+        pretrained.write_json(Path(output) / RECORD, record)
 
     if learning_rate is None:
         learning_rate = 1e-3 if lesson.size <= SMALL else 1e-5

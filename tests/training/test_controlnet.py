@@ -96,7 +96,7 @@ def test_a_folder_that_leads_the_pipeline(tmp_path, model, bare):
     settings = {"prompt": "a red circle", "batch_size": 2, "learning_rate": 0.05}
     assert train_controlnet(model, bare, output, steps=4, **settings) == 4
     assert sorted(path.name for path in output.iterdir()) == [
-        "config.json", "diffusion_pytorch_model.safetensors", "training"
+        "config.json", "diffusion_pytorch_model.safetensors", "minild.json", "training"
     ]  # fmt: skip
     pipe, control = load(model), np.zeros((8, 8, 3), np.uint8)
     control[2:6, 2:6] = 255
