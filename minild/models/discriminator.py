@@ -26,6 +26,11 @@ class PatchDiscriminator(Model):
             self.main += [_conv(before, after, stride=2 if level < layers else 1, bias=False), _norm(after), LEAKY_RELU]
         self.main.append(_conv(after, 1, stride=1))
 
+    @property
+    def smallest(self):
+        """The least side, in pixels, of a picture that has a patch: two convolutions of stride 1 take one each."""
+        return 3 * 2 ** self.config["layers"]
+
     def forward(self, x):
         """x (N, H, W, 3) in [-1, 1] -> logits (N, h, w, 1)."""
         caches = []

@@ -48,6 +48,11 @@ class LPIPS(Model):
             return f"heads.{part[3:]}.weight"
         return None if part == "classifier" else f"vgg.{name}" if part == "features" else super()._our_key(name)
 
+    @property
+    def smallest(self):
+        """The least side, in pixels, of a picture of which the coarsest level still has a feature."""
+        return 2 ** (len(self.config["widths"]) - 1)
+
     def features(self, x):
         """A picture's feature maps, of every level (see VGG), x (N, H, W, 3) in [-1, 1]."""
         return self.vgg(_normalised(x))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from minild import pretrained
 from minild.data.location import data_path
+from minild.errors import UserError
 from minild.models import LPIPS, AutoencoderKL, PatchDiscriminator, VQModel
 from minild.pipelines.folder import find_folder, usable
 from minild.training.adversarial import AdversarialObjective, AdversarialPair
@@ -49,19 +50,35 @@ def _regularisation(config):
     return "vq" if config.get("_class_name") == VQModel.__name__ else "kl"
 
 
-def build_first_stage(autoencoder, pictures, latent_shape, preset, seed):
-    """What stage one trains, the autoencoder alone or against a discriminator drawn from `seed`, and the objective."""
-    settings, device = {}, autoencoder.device
+def judges(preset, seed=0, device="cpu"):
+    """What a preset's autoencoder is trained by: the network of the perceptual distance, and a discriminator drawn from
+    `seed`; None for one that it has not.
+    """
+    perceptual = discriminator = None
     if preset.perceptual_weight:
         perceptual = LPIPS.from_pretrained(data_path("pretrained", "perceptual"), device=device)
-        settings = {"perceptual": perceptual, "perceptual_weight": preset.perceptual_weight}
+    if preset.adversarial_weight:
+        discriminator = PatchDiscriminator.from_config({"width": preset.discriminator_width}, seed).to(device)
+    return perceptual, discriminator
+
+
+def require_large_enough(size, preset):
+    """UserError for pictures of which one of the judges sees nothing."""
+    for what, judge in zip(("perceptual distance", "discriminator"), judges(preset)):
+        if judge and size < judge.smallest:
+            raise UserError(f"size {size} is too small for the {what}: use {judge.smallest} pixels or more")
+
+
+def build_first_stage(autoencoder, pictures, latent_shape, preset, seed):
+    """What stage one trains, the autoencoder alone or against a discriminator drawn from `seed`, and the objective."""
+    perceptual, discriminator = judges(preset, seed + 3, autoencoder.device)
+    settings = {"perceptual": perceptual, "perceptual_weight": preset.perceptual_weight} if perceptual else {}
     if preset.regularisation == "vq":
         tracker = CodebookTracker(preset.codebook_size, preset.latent_width, preset.codebook_moves)
         objective = VQObjective(pictures, tracker, preset.commitment, preset.codebook_weight, **settings)
     else:
         objective = AutoencoderObjective(pictures, latent_shape, preset.kl_weight, **settings)
-    if not preset.adversarial_weight:
+    if not discriminator:
         return autoencoder, objective
-    discriminator = PatchDiscriminator.from_config({"width": preset.discriminator_width}, seed + 3)
-    pair = AdversarialPair(autoencoder, discriminator.to(device))
+    pair = AdversarialPair(autoencoder, discriminator)
     return pair, AdversarialObjective(objective, preset.adversarial_weight, preset.adversarial_start)

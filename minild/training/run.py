@@ -21,7 +21,7 @@ from minild.errors import UserError
 from minild.evaluation import rebuild
 from minild.models import UNet2DConditionModel
 from minild.pipelines import Pipeline
-from minild.pipelines.conditions import condition_kinds
+from minild.pipelines.conditions import SMALLEST, condition_kinds
 from minild.pipelines.folder import INDEX, find_folder
 from minild.pipelines.scheduler_config import default_sampler
 from minild.pipelines.sheet import draw_sheet
@@ -29,7 +29,13 @@ from minild.random import standard_normal
 from minild.training.alone import require_unused
 from minild.training.autoencoder import encode_pictures, prepare
 from minild.training.budget import Budget
-from minild.training.first_stage import AUTOENCODERS, build_first_stage, fitted, open_autoencoder
+from minild.training.first_stage import (
+    AUTOENCODERS,
+    build_first_stage,
+    fitted,
+    open_autoencoder,
+    require_large_enough,
+)
 from minild.training.journal import cut_back, plot_losses
 from minild.training.latent_diffusion import Denoiser, DiffusionObjective
 from minild.training.leads import Lead
@@ -90,7 +96,7 @@ def train(dataset, output, minutes=None, steps=None, seed=0, device="cpu", resum
             size = preset.size if size is None else size
             _refuse_used(output)
             taken = open_autoencoder(find_folder(preset.first_stage) / "vae") if preset.first_stage else None
-            _refuse_size(size, taken.downsampling if taken else 2 ** (len(preset.channels) - 1))
+            _refuse_size(size, preset, taken)
             state = first_state(str(dataset), size, seed, minutes, steps, preset.choices)
             run = Run(output, checkpoints.Checkpoint(None, state, []), device, preset, keep)
             stack.enter_context(only_training(output))
@@ -121,9 +127,14 @@ def _refuse_used(output):
     require_unused(output)
 
 
-def _refuse_size(size, f):
+def _refuse_size(size, preset, autoencoder):
+    f = autoencoder.downsampling if autoencoder else 2 ** (len(preset.channels) - 1)
     if size < f or size % f:
         raise UserError(f"size {size} is not divisible by {f}: use a multiple of {f} pixels")
+    if not autoencoder:
+        require_large_enough(size, preset)
+    if "image" in condition_kinds(preset.condition) and size < SMALLEST:
+        raise UserError(f"size {size} is too small for pictures that lead: use {SMALLEST} pixels or more")
 
 
 class Run:

@@ -99,6 +99,18 @@ def test_patches_of_three_layers(rng):
     assert sum(seen) == 70 and np.flatnonzero(seen)[-1] - np.flatnonzero(seen)[0] == 69
 
 
+def test_the_smallest_pictures():
+    """Of one pixel less nothing is left at the end."""
+    patches = PatchDiscriminator.from_config({"width": 4})
+    distance = LPIPS.from_config({"widths": [2] * 4, "depths": [1] * 4})
+    x = np.zeros((1, patches.smallest, patches.smallest, 3), np.float32)
+    assert patches.smallest == 24 and patches(x).shape == (1, 1, 1, 1)
+    with pytest.raises(ValueError):
+        patches(x[:, 1:])
+    x = np.zeros((1, 8, 8, 3), np.float32)
+    assert distance.smallest == 8 and [level.shape[1] for level in distance.features(x)] == [8, 4, 2, 1]
+
+
 def test_running_statistics_come_near_those_of_the_batches(rng):
     model = PatchDiscriminator.from_config(DISCRIMINATOR).astype("float64")
     x = picture(rng, n=8, size=16)
