@@ -11,11 +11,7 @@
 Text goes with one of the last three, as "text+masked". Training and drawing both make their conditions here.
 """
 
-import contextlib
 import functools
-import math
-from numbers import Real
-from pathlib import Path
 
 import numpy as np
 
@@ -24,8 +20,8 @@ from minild.data.location import data_path
 from minild.data.pictures import to_signed
 from minild.engine.cores import side_by_side
 from minild.errors import UserError
-from minild.models import LPIPS, Condition, LatentClassifier
-from minild.pipelines.drawing import ClassifierLead
+from minild.models import LPIPS, Condition
+from minild.pipelines import planning
 from minild.pipelines.low_resolution import MAX_NOISE_LEVEL
 
 FIELDS = {  # the part of models.Condition that each kind is
@@ -37,7 +33,6 @@ FIELDS = {  # the part of models.Condition that each kind is
     "masked": "channels",
 }
 EMBEDDED = "image_proj"  # how the U-Net makes tokens of a picture's embedding (nn.embeddings)
-AT_ONCE = 64  # pictures encoded at once
 SMALLEST = 16  # pixels: the perceptual network halves a picture three times
 
 
@@ -108,25 +103,6 @@ def nothing_like(pipe, condition):
     )
 
 
-def classifier_lead(pipe, classifier, labels, scale):
-    """-> ClassifierLead of a models.LatentClassifier, or of the folder of one. UserError unless it fits the pipeline.
-
-    Its classes are to be the pipeline's, where that has some: labels by number are then the same for both.
-    """
-    if not isinstance(classifier, LatentClassifier):
-        if not (Path(classifier) / "config.json").is_file():
-            raise UserError(f"{classifier} is no classifier: name a folder that `minild train classifier` wrote")
-        classifier = LatentClassifier.from_pretrained(classifier, str(pipe.dtype), pipe.device)
-    if not isinstance(scale, Real) or not math.isfinite(scale):
-        raise UserError(f"classifier scale must be a finite number, got {scale!r}")
-    channels, classes = classifier.config["in_channels"], classifier.config["classes"]
-    if channels != (c := pipe.vae.latent_width(pipe.vae.config)):
-        raise UserError(f"the classifier is of latents with {channels} channels, not {c} as the model")
-    if "class" in pipe.kinds and classes != pipe.classes:
-        raise UserError(f"the classifier knows other classes than the model: {', '.join(classes)}")
-    return ClassifierLead(classifier, usable_labels(classes, labels), scale)
-
-
 def semantic_channels(maps, classes, f):
     """The share of each class in every f x f pixels: maps (N, H, W) whole numbers -> (N, H/f, W/f, classes) float32."""
     N, H, W = maps.shape
@@ -147,14 +123,19 @@ def masked_channels(vae, pictures, masks):
 
 
 def encode(vae, x):
-    """The mean latents, of unit variance, of pictures (N, H, W, 3) float32 in [-1, 1] -> (N, h, w, c) on the host."""
+    """The mean latents, of unit variance, of pictures (N, H, W, 3) float32 in [-1, 1] -> (N, h, w, c) on the host.
+
+    Those of each are the same alone and among others (pipelines.planning).
+    """
+    h, w = (side // vae.downsampling for side in x.shape[1:3])
+    at_once = planning.pictures_at_once(vae.device, h, w)
 
     def encode_some(start):
-        z = vae.mean_latent(to_device(x[start : start + AT_ONCE].astype(vae.dtype), vae.device))
+        z = vae.mean_latent(to_device(x[start : start + at_once].astype(vae.dtype), vae.device))
         return to_host(z).astype(np.float32)
 
-    with side_by_side() if vae.device == "cpu" else contextlib.nullcontext(map) as map_on_cores:
-        means = np.concatenate(list(map_on_cores(encode_some, range(0, len(x), AT_ONCE))))
+    with planning.workers(vae.device, h, w) as workers:
+        means = np.concatenate(list(workers(encode_some, range(0, len(x), at_once))))
     return means * vae.config["scaling_factor"]
 
 
@@ -167,16 +148,16 @@ def perceptual_network():
 def picture_embeddings(pictures, network=None):
     """What pictures (N, H, W, 3) in [0, 1] show -> (N, C) float32, of mean square 1.
 
-    The means over the pixels of the coarsest features of a models.LPIPS, None for minild's perceptual network.
+    The means over the pixels of the coarsest features of a models.LPIPS, None for minild's perceptual network. They
+    are the same alone and among others.
     """
     network = network or perceptual_network()
 
-    def describe(start):
-        x = (2 * pictures[start : start + AT_ONCE] - 1).astype(np.float32)
-        return network.features(x)[-1].mean(axis=(1, 2))
+    def describe(picture):
+        return network.features((2 * picture[None] - 1).astype(np.float32))[-1].mean(axis=(1, 2))
 
     with side_by_side() as map_on_cores:
-        y = np.concatenate(list(map_on_cores(describe, range(0, len(pictures), AT_ONCE))))
+        y = np.concatenate(list(map_on_cores(describe, pictures)))
     return y / np.sqrt((y**2).mean(axis=1, keepdims=True) + 1e-12)
 
 

@@ -7,7 +7,8 @@ from minild.engine.memory import keep_freed_memory
 from minild.errors import UserError
 from minild.models import Condition
 from minild.pipelines import planning, tiling
-from minild.pipelines.conditions import classifier_lead, condition_kinds, given, nothing_like
+from minild.pipelines.classifier import classifier_lead
+from minild.pipelines.conditions import condition_kinds, given, nothing_like
 from minild.pipelines.control import control_lead
 from minild.pipelines.drawing import draw_pictures
 from minild.pipelines.editing import draw_edited, edit, invert

@@ -16,7 +16,9 @@ from minild.errors import UserError
 from minild.models import LatentClassifier
 from minild.ops.loss import cross_entropy, cross_entropy_backward
 from minild.pipelines import load
+from minild.pipelines.classifier import purpose
 from minild.pipelines.conditions import usable_labels
+from minild.pipelines.folder import RECORD
 from minild.pipelines.inputs import picture_size
 from minild.training.alone import new_folder, require_unused, train_alone
 from minild.training.autoencoder import encode_pictures
@@ -69,10 +71,10 @@ def train_classifier(model, output, minutes=None, steps=None, seed=0, device="cp
 
     The classes are those of the data set the pipeline was trained on, or of `dataset`: of shapes, which two there are;
     of emoji, the group; of a folder, the caption. minutes or steps say for how long; with neither, 3 minutes. config:
-    fields of the classifier's config. Beside the model's files, minild.json tells how it was trained, and how many of
-    the last 100 steps' noisy latents it put into their class. UserError for a folder that holds a model already or
-    cannot be written, a pipeline that does not say what it was trained on, or a rectified flow; watch.Diverged where
-    the loss is no number.
+    fields of the classifier's config. Beside the model's files, minild.json tells how it was trained, for what latents
+    (pipelines.classifier), and how many of the last 100 steps' noisy latents it put into their class. UserError for a
+    folder that holds a model already or cannot be written, a pipeline that does not say what it was trained on, or a
+    rectified flow; watch.Diverged where the loss is no number.
     """
     require_unused(output)
     keep_freed_memory()
@@ -96,9 +98,9 @@ def train_classifier(model, output, minutes=None, steps=None, seed=0, device="cp
     with new_folder(output) as folder:
         budget, last = train_alone("classifier", classifier, objective, folder, PRESET, minutes, steps, seed)
         record = {"model": str(model), "dataset": str(name), "seed": seed, "steps": budget.taken}
-        record["seconds"] = round(budget.elapsed, 1)
+        record |= {"seconds": round(budget.elapsed, 1), "purpose": purpose(pipe)}
         if last:
             record["accuracy"] = float(sum(metrics["accuracy"] for metrics in last)) / len(last)
         with files_together(folder, last="config.json") as aside:
             classifier.save_pretrained(aside)
-            pretrained.write_json(aside / "minild.json", record)
+            pretrained.write_json(aside / RECORD, record)

@@ -9,7 +9,7 @@ import tiny_pipeline
 from minild.errors import UserError
 from minild.models import LPIPS, LatentClassifier
 from minild.pipelines import load
-from minild.pipelines.conditions import reduced, semantic_channels, usable_labels
+from minild.pipelines.conditions import encode, picture_embeddings, reduced, semantic_channels, usable_labels
 
 CLASSES = ["circle", "red square", "Star"]
 PLACES = {"semantic map": 3, "low resolution": 3, "masked": 3}  # channels beside the latents' two, f = 2
@@ -79,6 +79,14 @@ def test_a_classifier_leads_a_model_of_words():
     assert abs(drawn[0] - drawn[1]).max() > 1e-4
     without = pipe.class_to_image(0, steps=3, classifier=classifier(), classifier_scale=0.0)
     np.testing.assert_array_equal(without, pipe.text_to_image("", steps=3, guidance_scale=1))
+
+
+@pytest.mark.parametrize("size", [(8, 8), (16, 24)])
+def test_what_is_made_of_a_picture_is_the_same_alone_and_among_others(rng, size):
+    vae, pictures = tiny_pipeline.make().vae, rng.random((5, *size, 3), np.float32)
+    for make_of in (lambda x: encode(vae, 2 * x - 1), picture_embeddings):
+        together, alone = make_of(pictures), np.concatenate([make_of(each[None]) for each in pictures])
+        np.testing.assert_array_equal(together, alone)
 
 
 def test_a_semantic_map_is_shares_of_the_classes():

@@ -59,9 +59,9 @@ def test_a_model_made_for_it_encodes_the_whole_picture_only_where_it_begins_with
     calls = []
     encode = type(nine.vae).mean_latent
     monkeypatch.setattr(type(nine.vae), "mean_latent", lambda *given: calls.append(1) or encode(*given))
-    nine.inpaint(pictures, MASK, RED, steps=2)
+    nine.inpaint(pictures[0], MASK, RED, steps=2)
     assert len(calls) == 1  # of the rest of the picture
-    nine.inpaint(pictures, MASK, RED, 0.5, steps=2)
+    nine.inpaint(pictures[0], MASK, RED, 0.5, steps=2)
     assert len(calls) == 3
 
 

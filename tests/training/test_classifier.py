@@ -84,6 +84,34 @@ def test_its_folder_leads_the_pipeline(tmp_path, pictures):
         train_classifier(tmp_path / "pipe", tmp_path / "clf", steps=3)
 
 
+def test_it_leads_no_other_latents(tmp_path, pictures):
+    """Of another autoencoder with as many channels; the same in another precision, and an older folder, are well."""
+    pipe = tiny_pipeline.make(record={"dataset": str(pictures), "size": 8})
+    pipe.save_pretrained(tmp_path / "pipe")
+    train_classifier(tmp_path / "pipe", tmp_path / "clf", steps=1, config=CONFIG)
+    asked = {"labels": "light", "steps": 1, "classifier": tmp_path / "clf"}
+    pipe.save_pretrained(tmp_path / "half", "float16")
+    for same in (load(tmp_path / "pipe", "float16"), load(tmp_path / "half"), load(tmp_path / "half", "float64")):
+        assert same.class_to_image(**asked).shape == (1, 8, 8, 3)
+    with pytest.raises(UserError, match=f"clf is a classifier of another autoencoder's latents: it .* {tmp_path}/pipe"):
+        tiny_pipeline.make(seed=1).class_to_image(**asked)
+    pipe.schedule = NoiseSchedule({"beta_schedule": "squaredcos_cap_v2"})
+    with pytest.raises(UserError, match="clf is a classifier of latents of another noise schedule: it was trained for"):
+        pipe.class_to_image(**asked)
+    pipe.schedule = NoiseSchedule()
+    pipe.vae.config["scaling_factor"] *= 2
+    with pytest.raises(UserError, match="another autoencoder's latents"):
+        pipe.class_to_image(**asked)
+    path = tmp_path / "clf" / "minild.json"
+    record = json.loads(path.read_text())
+    for broken in ([], {}, {"latents": 3, "alphas_cumprod": "none"}):
+        path.write_text(json.dumps(record | {"purpose": broken}))
+        with pytest.raises(UserError, match=r"clf/minild.json cannot be used|another autoencoder's latents"):
+            pipe.class_to_image(**asked)
+    path.write_text(json.dumps({name: record[name] for name in record.keys() - {"purpose"}}))
+    assert pipe.class_to_image(**asked).shape == (1, 8, 8, 3)
+
+
 def test_latents_of_another_width_than_the_encoders(tmp_path, pictures):
     """A codebook's, which the encoder's are projected to."""
     pipe = tiny_pipeline.make_vq()
