@@ -9,6 +9,7 @@ import numpy as np
 from minild import checkpoints
 from minild.engine.cores import core_count
 from minild.errors import UserError
+from minild.pipelines.output import require_writable
 from minild.training.budget import Budget
 from minild.training.journal import Journal
 from minild.training.loop import training_steps
@@ -40,6 +41,18 @@ def new_folder(output):
         yield folder
     except OSError as error:
         raise UserError(f"cannot write to {output}: {error.strerror or error}") from None
+
+
+def require_writable_folder(output):
+    """UserError unless files can be written to a folder of that name. What was not there is not there afterwards."""
+    new = [folder for folder in (Path(output), *Path(output).parents) if not folder.exists()]
+    try:
+        with new_folder(output) as folder:
+            require_writable(folder / "config.json")
+    finally:
+        for folder in new:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def train_alone(name, model, objective, folder, preset, minutes, steps, seed, split=True):

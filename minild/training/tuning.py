@@ -18,14 +18,14 @@ from minild.nn.module import Module
 from minild.pipelines import load
 from minild.pipelines.output import require_writable
 from minild.pipelines.sheet import draw_sheet
-from minild.training.alone import new_folder, require_unused
+from minild.training.alone import require_unused, require_writable_folder
 from minild.training.autoencoder import encode_pictures
 from minild.training.budget import Budget
 from minild.training.conditioning import Choices, Conditioning
 from minild.training.latent_diffusion import DiffusionObjective
 from minild.training.learner import Learner
 from minild.training.memory import TUNING, require_memory, tuning_estimate
-from minild.training.presets import StagePreset, preset_for
+from minild.training.presets import PRESETS, StagePreset, preset_for
 from minild.training.replicas import Replicas
 from minild.training.stage import run_stage
 from minild.training.watch import Diverged
@@ -94,12 +94,13 @@ def open_lesson(model, dataset, output, prompt=None, size=None, device="cpu"):
     """
     if dataset is None:
         raise UserError("no pictures: give a folder of them (--data)")
-    if Path(output).suffix == SUFFIX:
-        with new_folder(Path(output).parent):  # a training makes the folder that it writes to
-            require_writable(output)
-    else:
-        with new_folder(output) as folder:
-            require_writable(folder / "config.json")
+    place = Path(output).resolve()
+    if str(dataset) not in PRESETS and Path(dataset).resolve() in (place, *place.parents):
+        raise UserError(f"output {output} lies among the pictures, where its sheets would be learnt from: name another")
+    if Path(output).suffix == SUFFIX and Path(output).parent.is_dir():
+        require_writable(output)
+    else:  # a training makes the folder that it writes to
+        require_writable_folder(Path(output).parent if Path(output).suffix == SUFFIX else output)
     keep_freed_memory()
     pipe = load(model, device=device)
     if pipe.kinds != ("text",):

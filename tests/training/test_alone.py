@@ -8,7 +8,7 @@ import pytest
 from minild import training
 from minild.errors import UserError
 from minild.nn.layers import Linear
-from minild.training.alone import LAST, new_folder, require_unused, train_alone
+from minild.training.alone import LAST, new_folder, require_unused, require_writable_folder, train_alone
 from minild.training.presets import StagePreset
 
 
@@ -62,6 +62,17 @@ def test_no_training_writes_over_half_of_another(what, held, tmp_path):
     with pytest.raises(UserError, match=r"holds a (model|training) already: .*name another folder"):
         TRAININGS[what](tmp_path, steps=1)
     assert (tmp_path / held).read_text() == "{}" and not (tmp_path / "minild.json").exists()
+
+
+def test_whether_a_folder_can_be_written_leaves_nothing_behind(tmp_path):
+    require_writable_folder(tmp_path / "a" / "b")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "a").mkdir()
+    require_writable_folder(tmp_path / "a")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "a"]
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot write to"):
+        require_writable_folder(tmp_path / "file" / "b")
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path):

@@ -134,8 +134,9 @@ def test_mistakes_are_told_before_the_training(tmp_path, model, bare):
         ((model, bare, tmp_path / "o.safetensors"), {"prompt": "a"}, "expected the name of a folder"),
         ((model, bare, tmp_path / "taken"), {"prompt": "a"}, "cannot write"),
         ((model, bare, model), {"prompt": "a"}, "holds a model already"),
+        ((model, bare, bare), {"prompt": "a"}, "lies among the pictures"),
         ((model, bare, tmp_path / "o"), {"prompt": "a", "size": 7}, "size 7 is not divisible by 2"),
     ):
         with pytest.raises(UserError, match=message):
             train_controlnet(*arguments, steps=1, **settings)
-    assert not (tmp_path / "o" / "training").exists()
+    assert not (tmp_path / "o").exists()

@@ -159,4 +159,6 @@ def test_mistakes_are_told_before_the_training(tmp_path, model, bare):
         train_dreambooth(model, bare, model, THING)
     with pytest.raises(UserError, match="expected the name of a folder"):
         train_dreambooth(model, bare, tmp_path / "o.safetensors", THING)
-    assert not (tmp_path / "o" / "training").exists()
+    with pytest.raises(UserError, match="no data set"):
+        train_dreambooth(model, tmp_path / "nowhere", tmp_path / "o", THING)
+    assert not (tmp_path / "o").exists()
