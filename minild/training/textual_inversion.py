@@ -42,6 +42,11 @@ def train_textual_inversion(model, dataset, output, token, prompt=None, initial=
     begin = np.repeat(known.astype(np.float32).mean(axis=0, keepdims=True), vectors, axis=0)
     begin += 1e-3 * known.std() * np.random.default_rng((seed, 0)).standard_normal(begin.shape, np.float32)
     ids = add_token(pipe, token, begin)
+    for text in (text for texts in lesson.captions for text in texts):
+        lost = pipe.tokenizer.dropped(pipe.tokenizer.expand(text))
+        if token in lost:
+            fit = f"the {pipe.tokenizer.max_length} tokens that fit"
+            raise UserError(f"the caption {text!r} is longer than {fit}, and {token} is cut off: use fewer vectors")
     pipe.unet.freeze()
     encoder.freeze()
     table = encoder.embeddings.token_embedding

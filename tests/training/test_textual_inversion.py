@@ -89,6 +89,7 @@ def test_what_does_not_fit_is_refused(tmp_path, model, bare):
         ("<thing>", {"prompt": "a red circle"}, "the caption 'a red circle' has no <thing> in it"),
         ("<thing>", {"vectors": 0}, "vectors: expected a whole number from 1"),
         ("<thing>", {"initial": " "}, "has no token: name a word"),
+        ("<thing>", {"vectors": 13}, "is longer than the 14 tokens that fit, and <thing> is cut off"),
     ):
         with pytest.raises(UserError, match=message):
             train_textual_inversion(model, bare, file, token, steps=1, **more)
