@@ -8,16 +8,31 @@ import types
 import numpy as np
 import pytest
 import tiny_pipeline
+from tqdm import tqdm
 
 from minild import cli
-
 from minild.models.lora import add_updates, write_lora
+
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pipelines") / "tiny"
     tiny_pipeline.make(record=tiny_pipeline.RECORD).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def no_bars(monkeypatch):
+    """Quick work shows no bar, for these wait a second; so none is shown where a busy machine makes it slow.
+
+    A bar that does not wait is shown, as ever.
+    """
+    begin = tqdm.__init__
+
+    def begin_for_ever(self, *arguments, **settings):
+        begin(self, *arguments, **(settings | {"delay": float("inf")} if settings.get("delay") else settings))
+
+    monkeypatch.setattr(tqdm, "__init__", begin_for_ever)
 
 
 @pytest.fixture
@@ -38,6 +53,16 @@ def draw(run):
 
 
 @pytest.fixture
+def lora(tmp_path):
+    """A file of random updates of the tiny pipeline."""
+    pipe, rng = tiny_pipeline.make(), np.random.default_rng(2)
+    for update in add_updates(pipe.unet, "unet", "random", 2, None, rng).values():
+        update.lora_B.weight.data = rng.standard_normal(update.lora_B.weight.shape).astype("f")
+    write_lora(tmp_path / "red.safetensors", {"unet": pipe.unet}, "random")
+    return tmp_path / "red.safetensors"
+
+
+@pytest.fixture
 def module(monkeypatch):
     """module("minild.name", function=...): a stand-in that records the calls of its functions."""
 
@@ -52,16 +77,6 @@ def module(monkeypatch):
             return call
 
         module = types.ModuleType(name)
-@pytest.fixture
-def lora(tmp_path):
-    """A file of random updates of the tiny pipeline."""
-    pipe, rng = tiny_pipeline.make(), np.random.default_rng(2)
-    for update in add_updates(pipe.unet, "unet", "random", 2, None, rng).values():
-        update.lora_B.weight.data = rng.standard_normal(update.lora_B.weight.shape).astype("f")
-    write_lora(tmp_path / "red.safetensors", {"unet": pipe.unet}, "random")
-    return tmp_path / "red.safetensors"
-
-
         for key, function in functions.items():
             setattr(module, key, recording(function))
         monkeypatch.setitem(sys.modules, name, module)
