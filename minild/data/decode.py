@@ -20,6 +20,7 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+ON_THEIR_SIDE = (5, 6, 7, 8)  # of the orientations
 # By how much Pillow scales a PNG's grey, and not the grey that the file calls transparent; and likewise for colours.
 KEY_SCALES = {"L;2": 85, "L;4": 17, "RGB;16B": 1 / 256}
 
@@ -32,8 +33,8 @@ def extensions():
 def read_picture(path, size):
     """The middle of a picture of any size and mode, resized (Lanczos) to `size` -> (H, W, 3) uint8.
 
-    size: the side of a square, (H, W), or a function that says (H, W) from the picture's own height and width. The
-    middle is as much of the picture as has that shape.
+    size: the side of a square, (H, W), or a function that says (H, W) from the picture's own height and width. It is
+    asked again once the picture is turned. The middle is as much of the picture as has that shape.
 
     Turned as its orientation says; what is transparent is white; 16 bits are scaled to 8. What lies beside the pixels,
     such as EXIF, text and colour profiles, may be broken or huge. A picture of more than LARGEST pixels is decoded at a
@@ -57,7 +58,8 @@ def read_picture(path, size):
 
 def _read(file, size):
     image = _open(file)
-    height, width = _target(size, image.height, image.width)  # before it is turned, which changes neither's magnitude
+    whole = image.height, image.width
+    height, width = _target(size, *whole)  # before it is turned, which changes neither's magnitude
     least = 4 * max(height, width)
     image.draft(None, (least, least))  # a large JPEG decodes faster at a half, quarter or eighth
     if image.width * image.height > LARGEST:
@@ -65,9 +67,10 @@ def _read(file, size):
     scale = KEY_SCALES.get(image.tile[0][3]) if image.format == "PNG" else None
     image.load()
     key = _scaled(image.info.get("transparency"), scale)
-    turn = TURNS.get(_orientation(image))
+    orientation = _orientation(image)
+    turn = TURNS.get(orientation)
     picture = _to_rgb(image.transpose(turn) if turn is not None else image, key)
-    return fitted(picture, _target(size, picture.height, picture.width))
+    return fitted(picture, _target(size, *(whole[::-1] if orientation in ON_THEIR_SIDE else whole)))
 
 
 def fitted(picture, size):

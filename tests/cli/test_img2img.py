@@ -112,6 +112,22 @@ def test_a_transparent_mask_is_where_to_draw(rework, picture, mask, tmp_path):
     assert (drawn[mask] != picture[mask]).any()
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_mask_of_a_large_jpeg(rework, rng, tmp_path, turned):
+    """Which is decoded at an eighth of its size, and may lie on its side: the mask is as large as it looks."""
+    height, width = 611, 407
+    exif = Image.Exif()
+    exif[0x0112] = 6 if turned else 1
+    pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "in.png", "jpeg", exif=exif)
+    seen = (width, height) if turned else (height, width)
+    mask = np.zeros(seen, np.uint8)
+    mask[: seen[0] // 2] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    assert rework("inpaint", "--mask", "mask.png") == (0, "out.png\n", "")
+    assert pixels_of(tmp_path / "out.png").shape == ((8, 12, 3) if turned else (12, 8, 3))
+
+
 @pytest.mark.parametrize(("arguments", "words"), [
     (["img2img", "--strength", 0], "strength must be above 0 and at most 1, got 0"),
     (["img2img", "--strength", 1.5], "strength must be above 0 and at most 1, got 1.5"),
