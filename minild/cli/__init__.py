@@ -6,6 +6,7 @@ that --help is quick.
 """
 
 import argparse
+import sys
 
 from minild import __version__
 from minild.cli import class2img, course, edit, evaluate, img2img, info, interpolate, led, playground, train, txt2img
@@ -31,7 +32,7 @@ def main(argv=None):
     asked to end (SIGTERM).
     """
     try:
-        arguments = _parser().parse_args(argv)
+        arguments = _parser().parse_args(_usable(sys.argv[1:] if argv is None else argv))
         arguments.run(arguments)
     except UserError as error:
         return _refuse(error)
@@ -46,6 +47,14 @@ def main(argv=None):
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _usable(argv):
+    """The arguments. UserError for one that argparse itself would make an empty list of."""
+    for text in argv:
+        if text.startswith("--") and text.endswith("=--"):
+            raise UserError(f"{text} gives no value: put one after the =")
+    return argv
 
 
 def _refuse(error):

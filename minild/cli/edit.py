@@ -71,7 +71,7 @@ def run(arguments):
     if arguments.image and arguments.seed is not None:
         raise UserError("--seed is for an edit without IMAGE: a picture has its own noise")
     paths = writable_paths(arguments.output, arguments.target, 1)
-    require_sheet(arguments.sheet)
+    require_sheet(arguments.sheet, paths)
     pipeline = open_pipeline(arguments)
     pipeline.require_way("edit", pipeline.kinds == ("text",))
     tell_dropped(pipeline.tokenizer, captions)

@@ -116,11 +116,11 @@ def _run(arguments, draw, told, margins=(0, 0, 0, 0)):
     draw(pipeline, picture, own, settings) -> pictures, [(name, picture to show beside them)]; own: (height, width) of
     the picture's file. margins: by how many pixels more is drawn, at the top, right, bottom and left.
     """
-    require_prompt(arguments.prompt, arguments.negative_prompt)
     from minild.pipelines.image_to_image import LARGEST_SIDE
 
-    prompts = several([arguments.prompt], arguments.count)
+    require_prompt(arguments.prompt, arguments.negative_prompt)
     require_control(arguments)
+    prompts = several([arguments.prompt], arguments.count)
     seeds = asked_seeds(arguments.seed, len(prompts))
     paths = writable_paths(arguments.output, arguments.prompt, len(prompts))
     require_sheet(arguments.sheet, paths)
@@ -128,12 +128,12 @@ def _run(arguments, draw, told, margins=(0, 0, 0, 0)):
     picture, own = read_image(arguments.image, fitting(pipeline, arguments.size))
     if pipeline.tokenizer:
         tell_dropped(pipeline.tokenizer, [arguments.prompt, arguments.negative_prompt])
-    with without_warnings():
     top, right, bottom, left = margins
     drawn = picture.shape[0] + top + bottom, picture.shape[1] + left + right
     if max(drawn) > LARGEST_SIDE:
         raise UserError(f"{drawn[0]} x {drawn[1]} pixels are too many: {LARGEST_SIDE} a side is the most")
     control = control_of(arguments, pipeline, drawn)
+    with without_warnings():
         pictures, beside = draw(pipeline, picture, own, asked_settings(arguments, seeds) | control)
     texts = [{"prompt": prompt, "seed": seed} for prompt, seed in zip(prompts, seeds)]
     told = {"image": arguments.image.name, **told, "negative_prompt": arguments.negative_prompt}
@@ -151,5 +151,5 @@ def _read_mask(path, size, like):
         raise UserError(f"the mask is {h} x {w} pixels, the picture {H} x {W}: make them alike")
     mask = grey.mean(axis=-1) > 127.5
     if not mask.any():
-        raise UserError(f"{path} is black all over: make it white where to draw")
+        raise UserError(f"{path} is black all over, or white in too few places: make it white where to draw")
     return mask

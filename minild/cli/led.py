@@ -138,7 +138,7 @@ def _run(arguments, what, kind, read, draw):
     require_texts([arguments.prompt, arguments.negative_prompt])
     seeds = asked_seeds(arguments.seed, len(several([arguments.prompt], arguments.count)))
     paths = writable_paths(arguments.output, f"{arguments.image.stem} {what}", len(seeds))
-    require_sheet(arguments.sheet)
+    require_sheet(arguments.sheet, paths)
     pipeline = open_pipeline(arguments)
     pipeline.require_way(arguments.command, pipeline.kinds[-1] == kind)
     if pipeline.tokenizer:

@@ -42,14 +42,17 @@ def open_pipeline(arguments):
     return pipeline
 
 
-def require_sheet(path):
-    """UserError unless --sheet, where it is given, is a .png that can be written."""
+def require_sheet(path, paths):
+    """UserError unless --sheet, where it is given, is a .png that can be written, and none of the pictures' `paths`."""
     from minild.pipelines import output
 
-    if path is not None and path.suffix.lower() != ".png":
+    if path is None:
+        return
+    if path.suffix.lower() != ".png":
         raise UserError(f"sheet {path}: expected a name that ends in .png")
-    if path is not None:
-        output.require_writable(path)
+    if path.resolve() in [each.resolve() for each in paths]:
+        raise UserError(f"sheet {path}: a picture is to be written there: name another file")
+    output.require_writable(path)
 
 
 def writable_paths(path, name, count):
@@ -107,10 +110,10 @@ def how_drawn(arguments, guidance, sampler, **more):
     from minild.pipelines import output
 
     named = arguments.model, arguments.dtype, arguments.variant
+    more = more | told_of_additions(arguments)
     return output.how_drawn(*named, arguments.steps, guidance, sampler, **more)
 
 
-    more = more | told_of_additions(arguments)
 def tell_dropped(tokenizer, texts):
     """A note where a text is longer than the context: what of it is left out."""
     from minild.pipelines.prompts import lost_ends
@@ -145,27 +148,41 @@ def read_image(path, size):
 def read_map(path):
     """A semantic map, whole numbers (H, W), of a .npy, or of a picture's grey values or palette.
 
-    UserError for what cannot be read.
+    UserError for what cannot be read, or is larger than what can be drawn.
     """
+    import warnings
+
     import numpy as np
     from PIL import Image
+
+    from minild.pipelines.image_to_image import LARGEST_SIDE
+
+    def require_size(height, width):
+        if max(height, width) > LARGEST_SIDE:
+            told = f"the map is of {height} x {width} pixels, and {LARGEST_SIDE} a side is the most"
+            raise UserError(f"cannot read {path}: {told}")
 
     try:
         if path.suffix.lower() == ".npy":
             map_ = np.load(path, allow_pickle=False)
             if map_.ndim != 2:
                 raise UserError(f"cannot read {path}: expected a map of shape (H, W), got {map_.shape}")
+            require_size(*map_.shape)
             return map_
-        with Image.open(path) as image:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # what is too large is told below
+            image = Image.open(path)
+        with image:
+            require_size(image.height, image.width)
             if image.mode not in ("P", "L", "1"):
                 told = f"the picture is {image.mode}, where a map has one number in each pixel"
                 raise UserError(f"cannot read {path}: {told}: save it as grey values, or with a palette")
             return np.asarray(image).astype(int)
-    except UserError:
+    except (MemoryError, UserError):
         raise
     except FileNotFoundError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except (OSError, ValueError, EOFError, SyntaxError):
+    except Exception:  # whatever a decoder raises
         raise UserError(f"cannot read {path}: neither a picture that Pillow can open nor an array") from None
 
 

@@ -24,6 +24,8 @@ def interpolate(pipe, prompt, seeds, frames=12, size=None, **settings):
         raise UserError(f"{len(seeds)} seed: give two, or more, to draw what is between them")
     if frames < 2:
         raise UserError(f"frames: expected 2 or more, got {frames}")
+    if settings.get("sampler") == "ddim-inverse":
+        raise UserError("sampler ddim-inverse begins with a picture and ends in noise: use another")
     shape = latent_shape(pipe, size)
     ends = [standard_normal(image_generators(seed, 1), shape)[0] for seed in seeds]
     ways = [[slerp(a, b, share) for share in np.linspace(0, 1, frames)] for a, b in itertools.pairwise(ends)]

@@ -58,6 +58,7 @@ def test_without_a_picture_both_are_drawn(run, model, tmp_path):
 @pytest.mark.parametrize(("arguments", "texts", "words"), [
     ([], {"source": " "}, "--from is empty: say what the picture shows"),
     ([], {"target": ""}, "--to is empty: say what the picture is to show"),
+    (["--size=--"], {}, "--size=-- gives no value"),
     (["--size", 9], {}, "9 x 9 is not divisible by 2"),
     (["--output", "a.jpg"], {}, "expected a name that ends in .png or .npy"),
     (["--guidance", "inf"], {}, "guidance must be a finite number"),

@@ -141,15 +141,21 @@ def test_a_mask_of_a_large_jpeg(rework, rng, tmp_path, turned):
     (["img2img", "--sampler", "ddim-inverse"], "ddim-inverse begins with a picture"),
     (["inpaint"], "required: --mask"),
     (["inpaint", "--mask", "no.png"], "cannot read no.png: No such file"),
-    (["inpaint", "--mask", "black.png"], "black.png is black all over: make it white where to draw"),
+    (["inpaint", "--mask", "black.png"], "black.png is black all over, or white in too few"),
+    (["inpaint", "--mask", "thin.png"], "thin.png is black all over, or white in too few places: make"),
     (["inpaint", "--mask", "small.png"], "the mask is 4 x 4 pixels, the picture 8 x 12: make them alike"),
     (["outpaint"], "nothing to add: give --top, --right, --bottom or --left"),
     (["outpaint", "--right", 3], "8 x 15 is not divisible by 2"),
+    (["outpaint", "--right", 2048], "8 x 2060 pixels are too many: 2048 a side is the most"),
+    (["img2img", "--sheet", "out.png"], "sheet out.png: a picture is to be written there: name another file"),
     (["outpaint", "--right", -2], "expected a whole number from 0"),
 ])
 def test_a_mistake_is_one_line_and_writes_nothing(rework, picture, tmp_path, arguments, words):
     Image.new("L", (12, 8)).save(tmp_path / "black.png")
     Image.new("L", (4, 4), 255).save(tmp_path / "small.png")
+    thin = Image.new("L", (12, 8))
+    thin.putpixel((3, 3), 100)
+    thin.save(tmp_path / "thin.png")
     before = sorted(tmp_path.iterdir())
     assert words in refused(rework(*arguments))
     assert sorted(tmp_path.iterdir()) == before

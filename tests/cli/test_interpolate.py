@@ -38,6 +38,7 @@ def draw_between(run):
 @pytest.mark.parametrize(("arguments", "words"), [
     (["--seed", "4"], "1 seed: give two, or more"),
     (["--frames", 1], "--frames"),
+    (["--sampler", "ddim-inverse"], "ddim-inverse begins with a picture and ends in noise: use another"),
     (["--frames", 9000], "18,000 pictures are too many"),
     (["--output", "a.jpg"], "expected a name that ends in .gif or .png"),
     (["--output", "nowhere/a.gif"], "cannot write nowhere/a.gif"),

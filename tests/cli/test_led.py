@@ -110,6 +110,9 @@ MISTAKES = {
     "broken": (["semantic2img", "text.npy"], "semantic", "neither a picture that Pillow can open nor an array"),
     "a stack": (["semantic2img", "stack.npy"], "semantic", "expected a map of shape (H, W), got (2, 8, 8)"),
     "a class": (["semantic2img", "high.png"], "semantic", "a map holds the numbers 0 to 9, where there are 0 ground"),
+    "large": (["semantic2img", "large.png"], "semantic", "of 8 x 2056 pixels, and 2048 a side is the most"),
+    "large numbers": (["semantic2img", "large.npy"], "semantic", "of 8 x 2056 pixels, and 2048 a side is the most"),
+    "cut": (["semantic2img", "cut.png"], "semantic", "neither a picture that Pillow can open nor an array"),
     "odd": (["semantic2img", "odd.png"], "semantic", "7 x 8 is not divisible by 2"),
     "sheet": (["semantic2img", "map.png", "--sheet", "s.jpg"], "semantic", "expected a name that ends in .png"),
     "seeds": (["upscale", "in.png", "--count", 2, "--seed", "1,2,3"], "upscaler", "3 seeds for 2 pictures"),
@@ -126,6 +129,9 @@ def test_a_mistake_is_one_line_and_writes_nothing(run, models, picture, map_, tm
     high[0, :2] = 9, 0
     Image.fromarray(high).save(tmp_path / "high.png")
     Image.fromarray(map_[:7, :8]).save(tmp_path / "odd.png")
+    Image.new("L", (2056, 8)).save(tmp_path / "large.png")
+    np.save(tmp_path / "large.npy", np.zeros((8, 2056), np.uint8))
+    (tmp_path / "cut.png").write_bytes((tmp_path / "map.png").read_bytes()[:60])
     before = sorted(path.name for path in tmp_path.iterdir())
     assert words in refused(run(*arguments, "--model", models / model))
     assert sorted(path.name for path in tmp_path.iterdir()) == before
