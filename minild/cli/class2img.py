@@ -51,6 +51,10 @@ def run(arguments):
         pictures = pipeline.class_to_image(
             labels, arguments.steps, guidance, arguments.sampler, seeds, size=arguments.size, progress=True, **leads
         )
+    if "class" not in pipeline.kinds:
+        if arguments.guidance is not None:
+            note("not used: --guidance, for the classifier alone leads a model that no classes lead")
+        guidance = 1.0
     texts = [{"class": label, "seed": seed} for label, seed in zip(labels, seeds)]
     write(paths, pictures, texts, _settings(arguments, pipeline, guidance))
     if own:

@@ -19,7 +19,7 @@ from minild.pipelines.interpolation import interpolate
 from minild.pipelines.learnt_tokens import load_embeddings
 from minild.pipelines.loras import Loras
 from minild.pipelines.low_resolution import augmented
-from minild.pipelines.request import requested
+from minild.pipelines.request import requested, require_guidance
 from minild.pipelines.scheduler_config import DEFAULT_SAMPLER
 from minild.pipelines.upscaling import upscale
 
@@ -214,6 +214,7 @@ class Pipeline:
         lead = classifier and classifier_lead(self, classifier, labels, classifier_scale)
         condition = given(self, labels=[] if labels is None else labels)[0] if labelled else Condition()
         nothing = nothing_like(self, condition)
+        require_guidance(self.guidance_scale if guidance_scale is None else guidance_scale, guidance_rescale)
         if not (told and labelled):
             condition, guidance_scale = nothing, 1
         settings = steps, guidance_scale, sampler, seed, latents, size, 0, guidance_rescale

@@ -9,7 +9,7 @@ import tiny_pipeline
 from PIL import Image
 from refusal import refused
 
-from minild.models import UNet2DConditionModel
+from minild.models import LatentClassifier, UNet2DConditionModel
 from minild.models.lora import add_updates, write_lora
 from minild.pipelines import load
 
@@ -150,3 +150,15 @@ def test_a_lora_of_the_model(run, labelled, tmp_path):
     )
     assert "no such file" in refused(run(*asked, "--lora", "nowhere.safetensors"))
     assert "--embedding" in refused(run(*asked, "--embedding", "a.safetensors"))
+
+
+def test_a_classifier_leads_a_model_of_words_without_guidance(run, tmp_path):
+    config = {"in_channels": 2, "classes": CLASSES, "block_out_channels": [8], "norm_num_groups": 4}
+    LatentClassifier.from_config(config).save_pretrained(tmp_path / "clf")
+    asked = ("class2img", "star", "--model", "MODEL", "--classifier", "clf", "--steps", 1)
+    assert run(*asked) == (0, "star.png\n", "")
+    with Image.open(tmp_path / "star.png") as image:
+        assert image.text.items() >= {"guidance": "1.0", "classifier": "clf"}.items()
+    status, _, err = run(*asked, "--guidance", 3)
+    assert status == 0 and err.startswith("minild: not used: --guidance, for the classifier alone leads")
+    assert "guidance must be a finite number, got nan" in refused(run(*asked, "--guidance", "nan"))
