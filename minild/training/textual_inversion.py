@@ -6,6 +6,7 @@ from minild.backend import to_host
 from minild.errors import UserError
 from minild.nn.embeddings import LearntVectors
 from minild.pipelines.learnt_tokens import add_token, token_vectors, write_embeddings
+from minild.tokenizer import END
 from minild.training.latent_diffusion import Denoiser
 from minild.training.tuning import Tuned, open_lesson, recompute, require_file, tune
 
@@ -34,6 +35,8 @@ def train_textual_inversion(model, dataset, output, token, prompt=None, initial=
     require_file(output)
     lesson = open_lesson(model, dataset, output, token if prompt is None else prompt, size, device)
     pipe = lesson.pipe
+    if pipe.tokenizer.tokens(token) == [f"{token.lower()}{END}"]:
+        raise UserError(f"the model has a word {token} already: choose a new one, <{token}> say")
     for text in (text for texts in lesson.captions for text in texts):
         if token not in text:
             raise UserError(f"the caption {text!r} has no {token} in it: put it where the new thing is named")

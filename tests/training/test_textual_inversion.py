@@ -86,6 +86,7 @@ def test_what_does_not_fit_is_refused(tmp_path, model, bare):
     for token, more, message in (
         ("circle</w>", {}, "there is a token 'circle</w>' already"),
         ("two words", {}, "is not one word"),
+        ("Circle", {}, "the model has a word Circle already: choose a new one, <Circle> say"),
         ("<thing>", {"prompt": "a red circle"}, "the caption 'a red circle' has no <thing> in it"),
         ("<thing>", {"vectors": 0}, "vectors: expected a whole number from 1"),
         ("<thing>", {"initial": " "}, "has no token: name a word"),
