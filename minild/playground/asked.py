@@ -90,9 +90,8 @@ def begun_with(pipe, background, layers):
 
     UserError for a mask without a picture, and for one that covers no pixel of the picture that will be drawn.
     """
-    opaque = [Image.open(layer).convert("RGBA").getchannel("A") for layer in layers]
     painted = None
-    for layer in opaque:
+    for layer in map(_opaque, layers):
         painted = layer if painted is None else ImageChops.lighter(painted, layer)
     if painted is not None and painted.getbbox() is None:
         painted = None
@@ -107,6 +106,15 @@ def begun_with(pipe, background, layers):
     if not mask.any():
         raise UserError("the mask is too thin for the model's pixels: paint more")
     return picture, mask
+
+
+def _opaque(path):
+    """How opaque a layer is, an image of mode L. UserError for what cannot be read."""
+    try:
+        with Image.open(path) as layer:
+            return layer.convert("RGBA").getchannel("A")
+    except Exception as error:
+        raise UserError(f"cannot read the mask: {error}") from None
 
 
 def pixels_of(path):

@@ -117,5 +117,7 @@ def test_masks_and_pictures_that_cannot_be_used(pipe, picture, file, layer, tmp_
     (tmp_path / "broken.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match="cannot read the picture: "):
         begun_with(pipe, str(tmp_path / "broken.png"), [])
+    with pytest.raises(UserError, match="cannot read the mask: "):
+        begun_with(pipe, file(scaled_up(picture)), [str(tmp_path / "broken.png")])
     with pytest.raises(UserError, match="1 x 5000 pixels is too long and thin"):
         begun_with(pipe, file(np.zeros((1, 5000, 3), np.uint8)), [])
