@@ -5,6 +5,7 @@ from minild.cli.terminal import answer, note, plural
 from minild.errors import UserError
 
 MOST_PICTURES = 10_000  # of one command
+LOSSY = ("JPEG", "JPEG2000", "MPO")  # formats of grey pictures in which a number may become another
 LARGEST_TILE = 512  # pixels a side of a picture on a sheet
 
 
@@ -153,7 +154,7 @@ def read_map(path):
     import warnings
 
     import numpy as np
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     from minild.pipelines.image_to_image import LARGEST_SIDE
 
@@ -177,7 +178,9 @@ def read_map(path):
             if image.mode not in ("P", "L", "1"):
                 told = f"the picture is {image.mode}, where a map has one number in each pixel"
                 raise UserError(f"cannot read {path}: {told}: save it as grey values, or with a palette")
-            return np.asarray(image).astype(int)
+            if image.format in LOSSY:
+                raise UserError(f"cannot read {path}: {image.format} changes the numbers: save the map as a PNG")
+            return np.asarray(ImageOps.exif_transpose(image)).astype(int)
     except (MemoryError, UserError):
         raise
     except FileNotFoundError as error:

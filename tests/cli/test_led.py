@@ -89,7 +89,10 @@ def test_semantic2img(run, models, map_, tmp_path):
     assert palette.mode == "P"
     palette.save(tmp_path / "p.png")
     np.save(tmp_path / "n.npy", map_)
-    for name in ("p.png", "n.npy"):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn to the right
+    Image.fromarray(np.rot90(map_)).save(tmp_path / "turned.png", exif=exif)
+    for name in ("p.png", "n.npy", "turned.png"):
         assert run("semantic2img", name, *options, "--output", "same.png")[0] == 0
         np.testing.assert_array_equal(pixels_of(tmp_path / "same.png")[0], np.rint(drawn[0] * 255))
 
@@ -112,6 +115,7 @@ MISTAKES = {
     "a class": (["semantic2img", "high.png"], "semantic", "a map holds the numbers 0 to 9, where there are 0 ground"),
     "large": (["semantic2img", "large.png"], "semantic", "of 8 x 2056 pixels, and 2048 a side is the most"),
     "large numbers": (["semantic2img", "large.npy"], "semantic", "of 8 x 2056 pixels, and 2048 a side is the most"),
+    "lossy": (["semantic2img", "map.jpg"], "semantic", "map.jpg: JPEG changes the numbers: save the map as a PNG"),
     "cut": (["semantic2img", "cut.png"], "semantic", "neither a picture that Pillow can open nor an array"),
     "odd": (["semantic2img", "odd.png"], "semantic", "7 x 8 is not divisible by 2"),
     "sheet": (["semantic2img", "map.png", "--sheet", "s.jpg"], "semantic", "expected a name that ends in .png"),
@@ -130,6 +134,7 @@ def test_a_mistake_is_one_line_and_writes_nothing(run, models, picture, map_, tm
     Image.fromarray(high).save(tmp_path / "high.png")
     Image.fromarray(map_[:7, :8]).save(tmp_path / "odd.png")
     Image.new("L", (2056, 8)).save(tmp_path / "large.png")
+    Image.fromarray(map_).save(tmp_path / "map.jpg")
     np.save(tmp_path / "large.npy", np.zeros((8, 2056), np.uint8))
     (tmp_path / "cut.png").write_bytes((tmp_path / "map.png").read_bytes()[:60])
     before = sorted(path.name for path in tmp_path.iterdir())
