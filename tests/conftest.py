@@ -1,5 +1,9 @@
-"""One test file runs over every array backend present: numpy, a double of CuPy, and CuPy where there is a GPU."""
+"""One test file runs over every array backend present: numpy, a double of CuPy, and CuPy where there is a GPU.
 
+The whole suite runs in a process for each core; tests that are named run in one, which begins sooner.
+"""
+
+import os
 import sys
 from pathlib import Path
 
@@ -12,8 +16,17 @@ import device_double
 
 from minild import backend
 from minild.engine import memory
+from minild.engine.cores import core_count
 
 device_double.register()
+
+
+def pytest_xdist_auto_num_workers(config):
+    """How many processes `-n auto` means."""
+    if config.args_source is not config.ArgsSource.TESTPATHS:
+        return 0
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of each process: more would only wait for each other
+    return core_count()
 
 
 def has_gpu():
