@@ -4,6 +4,7 @@ The whole suite runs in a process for each core; tests that are named run in one
 """
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -68,3 +69,11 @@ def on_device(device):
         return tuple(map(backend.to_host, y)) if isinstance(y, tuple) else backend.to_host(y)
 
     return run
+
+
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C as Python has it, also where a shell has started the tests in the background, and so with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

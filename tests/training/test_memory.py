@@ -18,7 +18,7 @@ from minild.diffusion import NoiseSchedule
 from minild.errors import UserError
 from minild.models import UNet2DConditionModel
 from minild.training import memory
-from minild.training.first_stage import AUTOENCODERS, first_stage
+from minild.training.first_stage import AUTOENCODERS, build_first_stage
 from minild.training.latent_diffusion import Denoiser, DiffusionObjective
 from minild.training.memory import TAKEN, WATCHED, available, estimate, numbers_given, require_memory, tuning_estimate
 from minild.training.presets import PRESETS
@@ -62,7 +62,7 @@ def test_a_step_of_either_stage_takes_about_what_is_told(preset, size, items, rn
     vae = kind.from_config(preset.autoencoder_config(size))
     side = size // vae.downsampling
     pictures = rng.integers(0, 256, (items, size, size, 3), np.uint8)
-    model, objective = first_stage(vae, pictures, (side, side, preset.latent_width), preset, 0)
+    model, objective = build_first_stage(vae, pictures, (side, side, preset.latent_width), preset, 0)
     watched = WATCHED if preset.adversarial_weight else 1
     told = 4 * TAKEN * items * watched * numbers_given(vae, len(preset.channels), size)
     taken = peak(model, objective, objective.batch(rng, items, 1.0))

@@ -163,6 +163,7 @@ def test_a_training_of_the_older_layout_is_gone_on_with(tmp_path, stop_at):
     assert {path.name for path in (output / "training").glob("*-*6")} == {"checkpoint-diffusion-000006"}
 
 
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
 def test_the_command_saves_and_leaves_with_the_signals_status(name, status, tmp_path, stop_at, capsys, monkeypatch):
     number = getattr(signal, name)

@@ -9,6 +9,8 @@ from minild.training import stage
 from minild.training.budget import Budget
 from minild.training.stage import SAVE_EVERY, SHEETS, run_stage
 
+pytestmark = pytest.mark.usefixtures("ctrl_c")
+
 
 class Steps:
     """Stands for training_steps, and counts; `at` is {step: function to call within it}."""
@@ -23,14 +25,6 @@ class Steps:
             self.budget.taken += 1
             yield self.budget.taken, {"loss": 1.0}
         self.ended = True
-
-
-@pytest.fixture(autouse=True)
-def ctrl_c():
-    """Ctrl-C as Python has it, also where a shell has started the tests in the background, and so with it ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
