@@ -74,6 +74,7 @@ def write(output, state, arrays, keep=KEEP):
         pretrained.write_weights(aside / WEIGHTS, arrays)
         state = {**state, "weights": _file_checksum(aside / WEIGHTS)}
         pretrained.write_json(aside / STATE, {**state, "checksum": _checksum(state)})
+        flush(output)  # whatever the state counts on, vae/ say, is there
         _put_in_place(aside, place, state["weights"])
     finally:
         rmtree(aside, ignore_errors=True)

@@ -27,11 +27,11 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextlib.contextmanager
-def only_training(output):
+def only_training(output, folder=None):
     """with only_training(output): while it lasts, no other training gets here. UserError where one has, and where there
-    can be no lock in DIR/training, a folder that is made.
+    can be no lock in `folder`, DIR/training if none is named, which is made.
     """
-    folder = Path(output) / FOLDER
+    folder = Path(output) / FOLDER if folder is None else folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)

@@ -24,6 +24,7 @@ from minild.training.budget import Budget
 from minild.training.conditioning import Choices, Conditioning
 from minild.training.latent_diffusion import DiffusionObjective
 from minild.training.learner import Learner
+from minild.training.lock import only_training
 from minild.training.memory import TUNING, require_memory, tuning_estimate
 from minild.training.presets import PRESETS, StagePreset, preset_for
 from minild.training.replicas import Replicas
@@ -184,9 +185,8 @@ def tune(name, lesson, tuned, write, output, objective=None, draw=None, minutes=
             write()
 
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "metrics.jsonl").unlink(missing_ok=True)  # of a training that was killed: this one begins anew
-        with Replicas(tuned, objective, min(core_count(), size)) as replicas:
+        with only_training(output, folder), Replicas(tuned, objective, min(core_count(), size)) as replicas:
+            (folder / "metrics.jsonl").unlink(missing_ok=True)  # of a training that was killed: this one begins anew
             run_stage(name, learner.steps(replicas.gradient), size, budget, folder, draw_averaged, save)
     except Diverged as error:
         learner.write_diverged(error, folder)

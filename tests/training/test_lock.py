@@ -85,6 +85,15 @@ def test_a_first_training_that_comes_second_is_refused(tmp_path, monkeypatch):
         training.train("shapes", tmp_path / "out", steps=1)
 
 
+def test_a_second_fine_tuning_is_refused(tmp_path, model, bare, no_sheets):
+    out = tmp_path / "out.safetensors"
+    with only_training(out, tmp_path / "out-training"):
+        with pytest.raises(UserError, match=r"another training is at work in .*out\.safetensors"):
+            training.train_lora(model, bare, out, prompt="a thing", steps=1)
+        assert not out.exists()
+    assert training.train_lora(model, bare, out, prompt="a thing", steps=1) == 1 and out.exists()
+
+
 def test_a_folder_that_cannot_be_locked_is_one_line(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"^cannot write to .*file: (Not a directory|File exists)$"):
