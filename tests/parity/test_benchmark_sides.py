@@ -16,7 +16,7 @@ UNET = works.UNET | {"block_out_channels": [8, 16], "cross_attention_dim": 8}
 SMALL = {
     "W1": {"config": UNET, "batch": 2, "side": 4, "tokens": 3},
     "W2/2": {"config": UNET, "side": 4, "tokens": 3},
-    "W4": {"config": AUTOENCODER, "side": 4},
+    "W4": {"config": AUTOENCODER | {"mid_block_add_attention": True}, "side": 4},
     "W5": {"config": AUTOENCODER, "batch": 2, "side": 8},
     "W6/forward": ATTENTION,
     "W6/both": ATTENTION,
