@@ -148,5 +148,5 @@ def _alone(kept):
     def cells(result):
         return (_seconds(result["seconds"]["minild"]) if result else "-", found(result) if result else "-")
 
-    lines = _rows(kept, "alone", cells, lambda result: (f"{result['work']} `{result['title']}`",))
+    lines = _rows(kept, "alone", cells, lambda result: (f"{result['work']} {result['title']}",))
     return _table(kept, ("minild alone",), ("time", "what it gave"), lines)
