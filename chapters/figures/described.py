@@ -1,7 +1,7 @@
 """Figures with words for those who do not see them: the alternative text travels with the picture in the notebook.
 
-The text is the `alt` of the picture's metadata, which nbconvert and Jupyter give to the browser, and also what a
-terminal shows in the picture's place.
+The text is the `alt` of the picture's metadata, where nbconvert reads it for its classic pages, and also the picture's
+plain text, which a terminal shows in its place. (nbconvert's pages in JupyterLab's style leave it out, as of 7.17.)
 """
 
 import base64
