@@ -8,11 +8,15 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from minild.training.watch import EVERY, CollapseWatch
+from minild.training.watch import EVERY, CollapseWatch, Diverged
 
 
 class Journal:
-    """with Journal(folder, stage, budget, batch_size) as journal: journal.note(metrics) after every step."""
+    """with Journal(folder, stage, budget, batch_size) as journal: journal.note(metrics) after every step.
+
+    A line of metrics.jsonl holds the means of ten steps, the share of the stage that is over ("progress"), or a warning;
+    the last line of a training that diverged says so ("diverged").
+    """
 
     def __init__(self, folder, stage, budget, batch_size):
         self.path, self.stage, self.budget, self.batch_size = folder / "metrics.jsonl", stage, budget, batch_size
@@ -24,7 +28,9 @@ class Journal:
         self.last_time, self.file = self.budget.elapsed, open(self.path, "a", encoding="utf-8")
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, kind, error, traceback):
+        if isinstance(error, Diverged):
+            self._write(diverged=str(error))
         self._move_bar()
         self.bar.close()
         self.file.close()
@@ -37,7 +43,8 @@ class Journal:
             means = {name: float(total) / EVERY for name, total in self.sums.items()}
             now = self.budget.elapsed
             speed = EVERY * self.batch_size / max(1e-9, now - self.last_time)
-            self._write(seconds=round(now, 2), **means, images_per_second=round(speed, 1))
+            passed = {"seconds": round(now, 2), "progress": round(self.budget.progress, 5)}
+            self._write(**passed, **means, images_per_second=round(speed, 1))
             shown = f"step {self.budget.taken}, loss {means['loss']:.4f}, {speed:.0f} images/s"
             if "codebook_use" in means:
                 shown += f", codes {means['codebook_use']:.0%}, perplexity {means['perplexity']:.0f}"

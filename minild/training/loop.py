@@ -15,7 +15,7 @@ from minild.training.optimizer import ExponentialMovingAverage, clip_by_global_n
 
 def training_steps(model, objective, preset, budget, rng, optimizer=None, ema=None, gradient=None):
     """Train the model in place, a step at each turn, until the budget is used up: yields the step's number and {name:
-    number on the device}, the losses and the gradient's norm. Nothing here waits for the device.
+    number on the device}, the losses, the gradient's norm and the learning rate. Nothing here waits for the device.
 
     preset     a presets.StagePreset
     budget     a budget.Budget: how many steps, or for how long
@@ -37,9 +37,10 @@ def training_steps(model, objective, preset, budget, rng, optimizer=None, ema=No
         else:
             losses = gradient(batch)
         norm = clip_by_global_norm(optimizer.gradient, preset.largest_norm)
-        optimizer.step(learning_rate_at(progress, preset.learning_rate))
+        rate = learning_rate_at(progress, preset.learning_rate)
+        optimizer.step(rate)
         if after_step:
             losses = after_step(model, losses, rng, progress)
         ema.update()
         budget.taken += 1
-        yield budget.taken, losses | {"gradient_norm": norm}
+        yield budget.taken, losses | {"gradient_norm": norm, "learning_rate": rate}

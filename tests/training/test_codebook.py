@@ -204,7 +204,8 @@ class Training:
         return training_state(self.optimizer, self.ema, self.objective.tracker)
 
 
-METRICS = {"loss", "l1", "mse", "quantizer", "codebook_use", "perplexity", "codebook_collapsed", "gradient_norm"}
+OF_CODES = {"codebook_use", "perplexity", "codebook_collapsed"}
+METRICS = {"loss", "l1", "mse", "quantizer", "gradient_norm", "learning_rate", *OF_CODES}
 
 
 @pytest.mark.parametrize("case", VQ_CASES)

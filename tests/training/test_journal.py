@@ -73,11 +73,12 @@ def test_every_tenth_step_writes_means_and_only_it_waits_for_the_device(tmp_path
         "stage": "diffusion",
         "step": 30,
         "seconds": 12.0,
+        "progress": 0.6,
         "loss": 4.5,
         "l1": 9.0,
         "images_per_second": 12.0,
     }
-    assert second == first | {"step": 40, "seconds": 17.0, "loss": 14.5, "l1": 29.0}
+    assert second == first | {"step": 40, "seconds": 17.0, "progress": 0.8, "loss": 14.5, "l1": 29.0}
     shown = capsys.readouterr().err
     assert "diffusion" in shown and "step 40, loss 14.5000, 12 images/s" in shown and "90%" in shown
 

@@ -89,7 +89,7 @@ def test_the_loop_counts_from_where_the_budget_is_and_drops_older_gradients():
 
 @pytest.mark.parametrize("replicas", [None, 2])
 @pytest.mark.parametrize("case", CASES)
-def test_a_step_reports_the_losses_and_the_norm_before_clipping(case, replicas):
+def test_a_step_reports_the_losses_the_norm_before_clipping_and_the_rate(case, replicas):
     make_model, make_objective = CASES[case]
     with Training(case, replicas=replicas) as training:
         optimizer = training.optimizer
@@ -101,11 +101,11 @@ def test_a_step_reports_the_losses_and_the_norm_before_clipping(case, replicas):
     losses, cache = objective.forward(model, objective.batch(np.random.default_rng(1), 5, 0.4))
     objective.backward(1.0, cache)
     norm = np.sqrt(sum((parameter.grad.astype(float) ** 2).sum() for parameter in model.parameters()))
-    expected = {name: float(loss) for name, loss in losses.items()} | {"gradient_norm": norm}
+    rate = learning_rate_at(0.4, PRESET.learning_rate)
+    expected = {name: float(loss) for name, loss in losses.items()} | {"gradient_norm": norm, "learning_rate": rate}
     assert {name: float(value) for name, value in metrics.items()} == pytest.approx(expected, rel=1e-5)
     assert norm > 0.4  # so that there is something to clip
     assert np.linalg.norm(first) == pytest.approx(PRESET.largest_norm, rel=1e-5)
-    rate = learning_rate_at(0.4, PRESET.learning_rate)
     assert np.median(abs(change)) == pytest.approx(rate, rel=0.05)  # AdamW moves each by the rate
     assert abs(change).max() < 1.5 * rate
 

@@ -143,6 +143,9 @@ def test_what_was_saved_before_stays_and_is_gone_on_with(small, name, part, tmp_
     assert out == "" and "Traceback" not in err and "Warning" not in err
     folder = tmp_path / "out" / "training"
     assert json.loads((folder / "state.json").read_text())["taken"] == taken
+    [note] = (folder / "metrics.jsonl").read_text().splitlines()[-1:]
+    diverged = f"stage {name}, step 4: {WORDS[part]}, so the training stops"
+    assert json.loads(note) == {"stage": name, "step": 4, "diverged": diverged}
     assert tree(folder)["state.safetensors"] == saves[-1]
     assert cli.main([*command, "--resume"]) == 0
     for part in ("vae", "unet", "text_encoder"):
