@@ -14,8 +14,8 @@ from minild.training.watch import EVERY, CollapseWatch, Diverged
 class Journal:
     """with Journal(folder, stage, budget, batch_size) as journal: journal.note(metrics) after every step.
 
-    A line of metrics.jsonl holds the means of ten steps, the share of the stage that is over ("progress"), or a warning;
-    the last line of a training that diverged says so ("diverged").
+    A line of metrics.jsonl holds the means of ten steps and the share of the stage that is over ("progress"), or a
+    warning; the last one of a training that diverged says so ("diverged").
     """
 
     def __init__(self, folder, stage, budget, batch_size):
