@@ -5,6 +5,7 @@ file is executed. None of them can be undone from within: the code of a withheld
 source and its byte code are in files, and after `close` no file can be opened.
 """
 
+import functools
 import math
 import sys
 import time
@@ -77,11 +78,15 @@ def withhold(references, uses):
 def empty(function, message):
     """Let the function raise PermissionError, and nothing else, from now on."""
     # As many free variables as it has (super() makes one), or Python would not exchange the code.
-    free = ", ".join(f"free{i}" for i in range(len(function.__code__.co_freevars)))
-    scope = {"count": len(function.__code__.co_freevars)}
-    exec(_EMPTY.format(free=free, message=message), scope)
-    function.__code__ = scope["made"].__code__
+    function.__code__ = _empty_code(len(function.__code__.co_freevars), message)
     function.__defaults__ = function.__kwdefaults__ = None
+
+
+@functools.cache
+def _empty_code(count, message):
+    scope = {"count": count}
+    exec(_EMPTY.format(free=", ".join(f"free{i}" for i in range(count)), message=message), scope)
+    return scope["made"].__code__
 
 
 _EMPTY = """
@@ -139,7 +144,7 @@ def _with_callees(values):
         names = _names_in(function.__code__)
         for name in names & function.__globals__.keys():
             called = function.__globals__[name]
-            if isinstance(called, types.ModuleType):
+            if isinstance(called, types.ModuleType) and called.__name__.startswith("minild."):
                 waiting += [getattr(called, n) for n in names if hasattr(called, n)]
             elif isinstance(called, (dict, list, tuple)):
                 waiting += called.values() if isinstance(called, dict) else called

@@ -1,24 +1,19 @@
 """Marking: every task of every file in a process of its own, several at once; what comes back is judged here."""
 
 import collections
-import contextlib
 import json
-import os
 import re
 import secrets
 import signal
-import subprocess
-import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import NamedTuple
 
 from tqdm import tqdm
 
-import minild
 from minild.course import wire
 from minild.course.judge import Judge
+from minild.course.processes import Workers
 from minild.course.tasks import TASKS
 from minild.engine.cores import core_count
 from minild.errors import UserError
@@ -26,9 +21,6 @@ from minild.errors import UserError
 SECONDS, MEGABYTES = 10, 1024  # of processor time and of memory, for a task
 PATIENCE = 5  # seconds beyond twice the processor time: on a busy machine a process gets less than a whole core
 LARGEST_FILE = 1 << 20  # bytes
-BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from minild.course.worker import main; main()"
-KEPT_VARIABLES = ("PATH", "SYSTEMROOT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR", "TEMP")
-THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class Result(NamedTuple):
@@ -134,10 +126,11 @@ def tasks_in(source):
 def _grade(sources, tasks, settings, progress):
     judges = {task.number: Judge(task, settings.seed) for task in tasks}
     results = collections.defaultdict(dict)
-    with ThreadPoolExecutor(core_count()) as pool, tqdm(total=len(sources), unit="file", disable=not progress) as bar:
+    bar = tqdm(total=len(sources), unit="file", disable=not progress)
+    with bar, Workers() as workers, ThreadPoolExecutor(core_count()) as pool:
         try:
             jobs = {
-                pool.submit(_grade_task, judges[task.number], source, settings): (path, task)
+                pool.submit(_grade_task, judges[task.number], source, settings, workers): (path, task)
                 for path, source in sources.items()
                 for task in tasks
             }
@@ -151,12 +144,12 @@ def _grade(sources, tasks, settings, progress):
     return [Report(path, [results[path][task.number] for task in tasks]) for path in sources]
 
 
-def _grade_task(judge, source, settings):
+def _grade_task(judge, source, settings, workers):
     if isinstance(source, UserError):
         return Result(judge.task, "wrong", printable(str(source)))
     if len(source) > LARGEST_FILE:
         return Result(judge.task, "wrong", f"the file is larger than {LARGEST_FILE >> 20} MB")
-    outcome, text, arrays = ask_worker(judge.task, source, settings)
+    outcome, text, arrays = ask_worker(judge.task, source, settings, workers)
     if outcome == "values":
         fault = judge.fault(arrays)
         return Result(judge.task, "wrong" if fault else "right", printable(fault or ""))
@@ -170,48 +163,14 @@ def printable(text):
     return "".join(c if c.isprintable() else " " for c in text)
 
 
-def ask_worker(task, source, settings):
+def ask_worker(task, source, settings, workers):
     """Run the student's file for a task in a process of its own -> (outcome, text, arrays) as wire.unpack gives it."""
-    root = str(Path(minild.__file__).parents[1])
-    paths = [root, *(path for path in sys.path if path and path != root)]
-    environment = {k: v for k, v in os.environ.items() if k in KEPT_VARIABLES} | dict.fromkeys(THREADS, "1")
-    process = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-B", "-c", BOOT, json.dumps(paths)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=environment,
-        start_new_session=True,
-    )
-    late = threading.Event()
-
-    def stop():
-        late.set()
-        _kill(process)
-
-    clock = threading.Timer(_patience(settings), stop)
-    clock.start()
-    try:
-        request = {"task": task.number, **settings._asdict()}
-        with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
-            pipe.write(json.dumps(request).encode() + b"\n" + source)
-        message = process.stdout.read(wire.LIMIT)
-    finally:
-        clock.cancel()
-        _kill(process)
-        process.stdout.close()
-        status = process.wait()
+    request = json.dumps({"task": task.number, **settings._asdict()}).encode() + b"\n" + source
+    message, late, status = workers.ask(request, _patience(settings))
     try:
         return wire.unpack(message)
     except ValueError:
-        return "wrong", _last_words(late.is_set(), status, settings), {}
-
-
-def _kill(process):
-    """End the worker and whatever it may have started."""
-    if process.poll() is None:
-        with contextlib.suppress(OSError):
-            os.killpg(process.pid, signal.SIGKILL) if hasattr(os, "killpg") else process.kill()
+        return "wrong", _last_words(late, status, settings), {}
 
 
 def _patience(settings):

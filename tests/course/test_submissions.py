@@ -2,7 +2,7 @@
 
 import pytest
 
-from course.test_grader import RIGHT, body, mark
+from course.test_grader import RIGHT, body
 
 # Each defines and checks things at the top of the file, which runs in every task.
 PREAMBLES = {
@@ -214,12 +214,12 @@ check(lambda x: (x * x, x), lambda dy, c: 2 * dy * c, {"x": np.arange(1.0, 4)})
 
 
 @pytest.mark.parametrize("preamble", PREAMBLES.values(), ids=PREAMBLES)
-def test_what_a_file_defines_and_checks_is_allowed(preamble):
+def test_what_a_file_defines_and_checks_is_allowed(mark, preamble):
     assert mark("6.2", preamble + RIGHT) == ("right", "")
 
 
 @pytest.mark.parametrize("preamble", PREAMBLES.values(), ids=PREAMBLES)
-def test_and_makes_nothing_right_that_is_wrong(preamble):
+def test_and_makes_nothing_right_that_is_wrong(mark, preamble):
     status, hint = mark("6.2", preamble + RIGHT.replace("+ noise_level", "- noise_level"))
     assert status == "wrong" and hint.startswith("z_t: worst at index")
 
@@ -233,7 +233,7 @@ CACHES = {
 
 
 @pytest.mark.parametrize("cache", CACHES.values(), ids=CACHES)
-def test_a_forward_keeps_what_it_likes(cache):
+def test_a_forward_keeps_what_it_likes(mark, cache):
     imports = "import numpy as np\nfrom typing import NamedTuple\nfrom collections import namedtuple\n"
     imports += "from dataclasses import dataclass\n\n"
     forward = (
@@ -245,7 +245,7 @@ def test_a_forward_keeps_what_it_likes(cache):
     assert "expected the pair (y, cache)" in mark("5.3", imports + cache + alone)[1]
 
 
-def test_what_programs_begin_with():
+def test_what_programs_begin_with(mark):
     source = """# -*- coding: cp1252 -*-
 import os, pathlib
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -258,13 +258,13 @@ except ModuleNotFoundError:
     assert mark("6.2", source + RIGHT) == ("right", "")
 
 
-def test_a_failing_self_check_is_told_with_its_line():
+def test_a_failing_self_check_is_told_with_its_line(mark):
     source = "import numpy as np\nnp.testing.assert_allclose(np.ones(3), np.zeros(3))\n" + RIGHT
     status, hint = mark("6.2", source)
     assert status == "wrong" and hint.startswith("line 2: AssertionError: Not equal to tolerance")
 
 
-def test_classes_may_be_defined_within_the_function():
+def test_classes_may_be_defined_within_the_function(mark):
     source = body("""
         from typing import NamedTuple
         from dataclasses import dataclass
