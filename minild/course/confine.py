@@ -5,6 +5,7 @@ file is executed. None of them can be undone from within: the code of a withheld
 source and its byte code are in files, and after `close` no file can be opened.
 """
 
+import contextlib
 import functools
 import math
 import sys
@@ -60,19 +61,36 @@ ASKED = "this is the function that you are asked to write"
 WITHHELD = "withheld while this task is graded; the stub names the functions of minild that it may call"
 
 
-def withhold(references, uses):
+def withhold(reference, uses):
     """Empty every function of minild but those of `uses` and what they call.
 
-    references: the functions that the task stands for. The code is taken out of the function itself, so every name,
+    reference: the function that the task stands for. The code is taken out of the function itself, so every name,
     method and instance that leads to it leads to the empty one.
     """
+    for function, message in _to_withhold(reference, uses).items():
+        empty(function, message)
+
+
+@contextlib.contextmanager
+def withheld(reference, uses, planted=()):
+    """Within it, what `withhold` empties is empty, and so are the functions `planted`; then all is as it was."""
+    functions = {**dict.fromkeys(planted, WITHHELD), **_to_withhold(reference, uses)}
+    kept = [(function, function.__code__, function.__defaults__, function.__kwdefaults__) for function in functions]
+    try:
+        for function, message in functions.items():
+            empty(function, message)
+        yield
+    finally:
+        for function, *parts in kept:
+            function.__code__, function.__defaults__, function.__kwdefaults__ = parts
+
+
+def _to_withhold(reference, uses):
+    """{function: what it is to say when it is called}."""
     allowed = _with_callees(uses)
-    for function in references:
-        empty(function, ASKED)
-    for module in [m for name, m in sys.modules.items() if name.split(".")[0] == "minild" and not _is_free(name)]:
-        for function in _functions_of(module):
-            if function not in allowed and function not in references:
-                empty(function, WITHHELD)
+    modules = [m for name, m in sys.modules.items() if name.split(".")[0] == "minild" and not _is_free(name)]
+    functions = {function for module in modules for function in _functions_of(module)} - allowed
+    return {**dict.fromkeys(functions, WITHHELD), reference: ASKED}
 
 
 def empty(function, message):

@@ -2,7 +2,6 @@
 
 import collections
 import json
-import re
 import secrets
 import signal
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -12,6 +11,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from minild.course import wire
+from minild.course.find import tasks_in, tasks_of
 from minild.course.judge import Judge
 from minild.course.processes import Workers
 from minild.course.tasks import TASKS
@@ -106,21 +106,6 @@ def _source_or_reason(path):
         return read_source(path)
     except UserError as error:
         return error
-
-
-def tasks_of(chapter):
-    tasks = [task for task in TASKS if task.chapter == chapter]
-    if not tasks:
-        chapters = sorted({task.chapter for task in TASKS})
-        raise UserError(f"no exercises for chapter {chapter}: there are some for {', '.join(map(str, chapters))}")
-    return tasks
-
-
-def tasks_in(source):
-    """The tasks of every chapter of which the source, bytes that need not be Python, defines a function."""
-    defined = set(re.findall(r"^\s*def\s+(\w+)", source.decode("utf-8", "replace"), re.M))
-    chapters = {task.chapter for task in TASKS if task.function_name in defined}
-    return [task for task in TASKS if task.chapter in chapters]
 
 
 def _grade(sources, tasks, settings, progress):

@@ -137,7 +137,8 @@ def verdicts(function, arguments):
             return op_backward(dy, cache)
 
         try:
-            largest = function(forward, backward, {name: x.copy() for name, x in inputs.items()})
+            copies = {name: x.copy() for name, x in inputs.items()}
+            largest = function(op=forward, op_backward=backward, inputs=copies)
         except GradientError:
             return True
         return not (isinstance(largest, (float, np.floating)) and 0 <= largest <= 1e-6)

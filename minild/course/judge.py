@@ -39,11 +39,12 @@ class Judge:
 
     def fault(self, arrays):
         """The first thing that is wrong with what came, {"TRIAL:label": array}, in words; None if all is right."""
-        for i, trial in enumerate(self.trials):
-            came = {label[len(f"{i}:") :]: array for label, array in arrays.items() if label.startswith(f"{i}:")}
-            words = self._changed(trial, came) or self._wrong(i, trial, came)
-            if words:
-                return words + trial.words
+        with np.errstate(all="ignore"):  # what came may be any numbers
+            for i, trial in enumerate(self.trials):
+                came = {label[len(f"{i}:") :]: array for label, array in arrays.items() if label.startswith(f"{i}:")}
+                words = self._changed(trial, came) or self._wrong(i, trial, came)
+                if words:
+                    return words + trial.words
         return None
 
     def _changed(self, trial, came):
@@ -99,8 +100,7 @@ class Judge:
     def _pattern(self, name, got, right, trial):
         if not np.all(np.isfinite(got)) and np.all(np.isfinite(right)):
             return "holds NaN or infinity"
-        with np.errstate(invalid="ignore"):
-            error = np.nan_to_num(np.abs(got - right), nan=np.inf)
+        error = np.nan_to_num(np.abs(got - right), nan=np.inf)
         worst = np.unravel_index(int(np.argmax(error)), right.shape)
         place = f"worst at index {tuple(map(int, worst))}: " if right.ndim else ""
         text = f"{place}yours {got[worst]:.6g}, right {right[worst]:.6g}"

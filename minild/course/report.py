@@ -11,13 +11,15 @@ SCREENED = "=+-@\t\r"  # first characters that a spreadsheet takes for a formula
 
 def table(report):
     """The lines of one file's table: task, points, what became of it; below it, how it is wrong."""
-    lines = []
-    for task, status, hint in report.results:
-        points = f"{task.points if status == 'right' else 0}/{task.points}"
-        lines.append(f"{task.number:<5} {points:>5}  {status:<12} {task.title} ({task.function_name})".rstrip())
-        lines += textwrap.wrap(hint, WIDTH, initial_indent=" " * 13, subsequent_indent=" " * 13)
     total = f"{report.points}/{report.most}"
-    return [*lines, f"total {total:>5}"]
+    return [*(line for result in report.results for line in rows(result)), f"total {total:>5}"]
+
+
+def rows(result):
+    """The lines of one task's result."""
+    task, points = result.task, f"{result.points}/{result.task.points}"
+    head = f"{task.number:<5} {points:>5}  {result.status:<12} {task.title} ({task.function_name})"
+    return [head, *textwrap.wrap(result.hint, WIDTH, initial_indent=" " * 13, subsequent_indent=" " * 13)]
 
 
 def overview(reports):

@@ -3,10 +3,9 @@
 import inspect
 import textwrap
 
-from minild.course.grader import tasks_of
+from minild.course.find import tasks_of
 from minild.course.task import resolve
 from minild.course.tasks import CHAPTERS
-from minild.diffusion import NOISE
 
 WIDTH = 120
 HEAD = '''\
@@ -63,32 +62,11 @@ def _stub(tasks):
 
 
 def _signature(task):
-    signature = inspect.signature(task.reference)
-    line = f"def {task.function_name}{signature.replace(parameters=_asked(task.reference))}:"
+    signature = task.signature
+    line = f"def {task.function_name}{signature}:"
     if len(line) <= WIDTH:
         return line
-    parameters = [f"    {parameter}," for parameter in _parameters(task.reference)]
-    return "\n".join([f"def {task.function_name}(", *parameters, "):"]).replace("**settings,", "**settings")
-
-
-def _asked(function):
-    """The parameters that a student's function has.
-
-    Not those that hold the ops which a composite is made of, nor a sampler's late start, which no task is about.
-    """
-    parameters = inspect.signature(function).parameters.values()
-    return [p for p in parameters if p.default is p.empty or not (callable(p.default) or p.default is NOISE)]
-
-
-def _parameters(function):
-    """The parameters as they are written, the bare star among them."""
-    starred = False
-    for parameter in _asked(function):
-        if parameter.kind is parameter.KEYWORD_ONLY and not starred:
-            starred = True
-            yield "*"
-        starred = starred or parameter.kind is parameter.VAR_POSITIONAL
-        yield parameter
+    return "\n".join([f"def {task.function_name}(", *(f"    {p}," for p in signature.parameters.values()), "):"])
 
 
 def _text_of(stands_for):

@@ -1,6 +1,7 @@
 """What a task is: the function of the library that it stands for, the arguments it is tried on, how it is called."""
 
 import importlib
+import inspect
 import types
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -45,6 +46,32 @@ class Task(NamedTuple):
     def reference(self):
         """The library's function."""
         return resolve(self.stands_for)
+
+    @property
+    def signature(self):
+        """The inspect.Signature that is asked: the library's, without the parameters that no trial gives."""
+        given = {name for arguments in self.cases(np.random.default_rng(0), np.dtype("float64")) for name in arguments}
+        parameters = inspect.signature(self.reference).parameters.values()
+        variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        required = [p for p in parameters if p.kind not in variable and (p.default is p.empty or p.name in given)]
+        return inspect.Signature(required)
+
+
+def require_signature(function, name, asked):
+    """Misuse unless `function` can be called with the parameters of the Signature `asked`, by their names."""
+    if not callable(function):
+        got = "None" if function is None else _kind(function)
+        raise Misuse(f"expected a function {name}{asked}, got {got}")
+    expected = f"expected {name}{asked}"
+    own = getattr(function, "__name__", type(function).__name__)
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # of one that is written in C
+        raise Misuse(f"{expected}, got {own}") from None
+    try:
+        signature.bind(**dict.fromkeys(asked.parameters))
+    except TypeError:
+        raise Misuse(f"{expected}, got {own}{signature}") from None
 
 
 def resolve(path):
@@ -134,7 +161,9 @@ def _kind(value):
         return "None: is a return missing?"
     if isinstance(value, (tuple, list)):
         return f"a {type(value).__name__} of {len(value)}"
-    return f"an array of shape {value.shape}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
+    name = type(value).__name__
+    article = "an" if name[0] in "aeio" else "a"
+    return f"an array of shape {value.shape}" if isinstance(value, np.ndarray) else f"{article} {name}"
 
 
 def arrays_in(value, path="") -> list[tuple[str, Any]]:

@@ -262,7 +262,7 @@ TASKS = (
     ),
     Task(
         "6.4", "DDIM", "minild.diffusion.ddim:ddim", 3, inputs.ddim_samplings, steps,
-        uses=("minild.diffusion.schedule:NoiseSchedule",), note="`mix` may be left aside.", faults={
+        uses=("minild.diffusion.schedule:NoiseSchedule",), faults={
             "the new latents are made with ᾱ_t: the step goes to ᾱ_prev": faults.ddim_with("same level"),
             "eta makes no difference": faults.ddim_with("no eta"),
             "ε keeps its whole share beside the fresh noise: σ² has to come off": faults.ddim_with("epsilon whole"),
@@ -270,7 +270,7 @@ TASKS = (
     ),
     Task(
         "6.5", "DDPM", "minild.diffusion.ddpm:ddpm", 3, inputs.ddpm_samplings, steps,
-        uses=("minild.diffusion.schedule:NoiseSchedule",), note="`mix` and `variance_type` may be left aside.", faults={
+        uses=("minild.diffusion.schedule:NoiseSchedule",), faults={
             "the variance is that of the forward step, not of the posterior": faults.ddpm_with("wide"),
             "the last step adds noise": faults.ddpm_with("noisy end"),
             "the mean is that of ẑ_0 alone, without z_t's share": faults.ddpm_with("mean of the clean"),
@@ -278,7 +278,7 @@ TASKS = (
     ),
     Task(
         "6.6", "guidance", "minild.diffusion.guidance:guided", 2, inputs.guidances, inputs.guided_prediction,
-        uses=("minild.diffusion.guidance:rescaled",), note="`passes` may be left aside.", faults={
+        uses=("minild.diffusion.guidance:rescaled",), faults={
             "the scale is counted from the positive half: it starts from the negative one":
                 lambda model, context, negative_context, guidance_scale, **k:
                 guided(model, context, negative_context, guidance_scale + 1, **k),

@@ -17,7 +17,7 @@ import types
 import numpy as np
 
 from minild.course import confine, double, wire
-from minild.course.task import Misuse, arrays_in, resolve
+from minild.course.task import Misuse, arrays_in, require_signature, resolve
 from minild.course.tasks import TASKS
 from minild.engine import using
 
@@ -99,13 +99,11 @@ def _answer(request, source):
     _import_all()
     double.register()
     task = next(task for task in TASKS if task.number == request["task"])
-    trials = make_trials(task, request["seed"])
-    others = {other.function_name: other.reference for other in TASKS if other.stands_for in task.uses}
-    checkers = () if task.stands_for in CHECKERS else CHECKERS
-    confine.withhold({task.reference}, [resolve(use) for use in (*task.uses, *checkers)])
-    for other in TASKS:
-        for function in other.faults.values():
-            confine.empty(function, confine.WITHHELD)
+    trials, asked = make_trials(task, request["seed"]), task.signature
+    others = others_of(task)
+    confine.withhold(task.reference, allowed_to(task))
+    for function in planted():
+        confine.empty(function, confine.WITHHELD)
     confine.limit(request["seconds"], request["megabytes"])
     confine.close()
     try:
@@ -115,14 +113,27 @@ def _answer(request, source):
         function = vars(module).get(task.function_name)
         if function is None:
             return wire.pack("not started", f"the file has no function {task.function_name}")
-        if not callable(function):
-            return wire.pack("wrong", f"{task.function_name} is not a function")
-        arrays = []
-        for i, (arguments, device) in enumerate(trials):
-            arrays += [(f"{i}:{label}", array) for label, array in evaluate(task, function, arguments, device)]
+        require_signature(function, task.function_name, asked)
+        arrays = evaluate_all(task, function, trials)
     except BaseException as error:  # SystemExit, too
-        return wire.pack(*explain(error, task))
+        return wire.pack(*explain(error, task.function_name))
     return wire.pack("values", arrays=arrays)
+
+
+def others_of(task):
+    """The functions of the library, by name, that stand in for other tasks' functions where the task may call these."""
+    return {other.function_name: other.reference for other in TASKS if other.stands_for in task.uses}
+
+
+def allowed_to(task):
+    """What of the library the task's function may call."""
+    checkers = () if task.stands_for in CHECKERS else CHECKERS
+    return [resolve(use) for use in (*task.uses, *checkers)]
+
+
+def planted():
+    """The functions with common faults, of all tasks."""
+    return [function for task in TASKS for function in task.faults.values()]
 
 
 def make_trials(task, seed):
@@ -137,6 +148,14 @@ def make_trials(task, seed):
                 rng = np.random.default_rng([seed, i])
                 trials += [(arguments, device) for arguments in task.cases(rng, np.dtype(dtype))]
     return trials
+
+
+def evaluate_all(task, function, trials):
+    """What `evaluate` gives for every trial, each label after the trial's number, "0:out:y"."""
+    arrays = []
+    for i, (arguments, device) in enumerate(trials):
+        arrays += [(f"{i}:{label}", array) for label, array in evaluate(task, function, arguments, device)]
+    return arrays
 
 
 def evaluate(task, function, arguments, device="cpu"):
@@ -185,13 +204,13 @@ def _load(source):
     return module
 
 
-def explain(error, task):
-    """(outcome, text) for what the student's file or function raised."""
+def explain(error, name, file="submission"):
+    """(outcome, text) for what the student's file, or the function of that name in it, raised."""
     walk = traceback.walk_tb(error.__traceback__)
-    places = [(frame.f_code.co_name, line) for frame, line in walk if frame.f_code.co_filename == "submission"]
+    places = [(frame.f_code.co_name, line) for frame, line in walk if frame.f_code.co_filename == file]
     if isinstance(error, NotImplementedError) and places:
-        name = places[-1][0]
-        return ("not started", "") if name == task.function_name else ("wrong", f"calls {name}, which is not written")
+        place = places[-1][0]
+        return ("not started", "") if place == name else ("wrong", f"calls {place}, which is not written")
     if isinstance(error, Misuse):
         return "wrong", str(error)[:LONGEST]
     where = f"line {places[-1][1]}: " if places else ""

@@ -112,8 +112,8 @@ def test_hints_of_the_checker(judges):
     checker = by_name["check"]
     [ones] = checker.task.faults.values()
     assert fault(checker, ones).startswith("complains of ") and ": dy is all ones" in fault(checker, ones)
-    assert "complains of a right" in fault(checker, lambda *args: None)
-    assert ": no, where yes is right" in fault(checker, lambda *args: 0.0)
+    assert "complains of a right" in fault(checker, lambda **arguments: None)
+    assert ": no, where yes is right" in fault(checker, lambda **arguments: 0.0)
     kl = by_name["gaussian_kl"]
     assert "a sum taken for a mean over 120" in fault(kl, lambda mean, logvar: (
         (mean**2 + np.exp(logvar) - 1 - logvar).sum() / 2, None))
