@@ -1,8 +1,9 @@
-"""The file that students are handed: a chapter's functions, signatures and docstrings, without bodies."""
+"""The file that students are handed: a chapter's functions, with the library's signatures, their briefs, no bodies."""
 
 import inspect
 import textwrap
 
+from minild.course.briefs import BRIEFS
 from minild.course.find import tasks_of
 from minild.course.task import resolve
 from minild.course.tasks import CHAPTERS
@@ -11,15 +12,17 @@ WIDTH = 120
 HEAD = '''\
 """Chapter {chapter}, {title}: exercises of minild.
 
-Put the body of a function where it says `raise NotImplementedError`. What a function takes and returns is in its text,
-which is the library's. Then
+Every function below is one to be written. Its text says what goes in, what comes out, and what it may call; the way
+from the one to the other is yours to find. Put your code where it says `raise NotImplementedError`, then run
 
     minild grade {file}
 
-tells which tasks are right and, of those that are not, how they are wrong. Your function may use NumPy, whatever else
-you write here, and the parts of minild that its text names; the rest of minild is withheld while it is graded. No task
-needs another: where one calls a function that is itself a task, it gets the library's. Leave the functions' names as
-they are.
+It says which tasks are right and, of those that are not, how they are wrong. If you are stuck, `minild hint {number}`
+gives a first hint.
+
+Your functions may use NumPy, whatever else you write here, and the parts of minild that their texts name; the rest of
+minild is withheld while they are graded. No task needs another: where a function calls one that is itself a task, it
+gets the library's. Leave the functions' names and parameters as they are.
 """
 '''
 
@@ -30,7 +33,7 @@ def exercise_text(chapter, file="FILE"):
     by_function = {}
     for task in tasks:
         by_function.setdefault(task.function_name, []).append(task)
-    head = HEAD.format(chapter=chapter, title=CHAPTERS[chapter], file=file)
+    head = HEAD.format(chapter=chapter, title=CHAPTERS[chapter], file=file, number=tasks[0].number)
     return "\n\n".join([head + _imports(tasks), *map(_stub, by_function.values())])
 
 
@@ -40,7 +43,7 @@ def _imports(tasks):
     uses = {use for task in tasks for use in task.uses if use.split(":")[1] not in names}
     if any(len(task.devices) > 1 for task in tasks):
         uses.add("minild.backend:get_array_module")
-    if any("GradientError" in task.note for task in tasks):
+    if any("GradientError" in BRIEFS[name] for name in names):
         uses.add("minild.gradcheck:GradientError")
     by_module = {}
     for use in sorted(uses):
@@ -54,11 +57,31 @@ def _stub(tasks):
     """One function, which may be several tasks."""
     first = tasks[0]
     numbers = ", ".join(task.number for task in tasks)
-    text = "\n\n".join([_text_of(first.stands_for), *map(_instruction, tasks)])
     message = f"task {numbers}: {first.title}" if len(tasks) == 1 else f"tasks {numbers}"
-    docstring = textwrap.indent(f'"""{text}\n"""', "    ", lambda line: bool(line.strip()))
+    text = f'"""{brief_of(first)}\n\n{_instructions(tasks)}\n"""'
+    docstring = textwrap.indent(text, "    ", lambda line: bool(line.strip()))
     body = [docstring, f'    raise NotImplementedError("{message}")']
     return "\n".join([_forward_of(first.stands_for) + _signature(first), *body]) + "\n"
+
+
+def brief_of(task):
+    """The brief of a task's function, its lines filled to the width of a docstring."""
+    entries = []
+    for line in BRIEFS[task.function_name].strip().splitlines():
+        if line.startswith("  "):
+            entries[-1] += f" {line.strip()}"
+        else:
+            entries.append(line)
+    return "\n".join(textwrap.fill(entry, WIDTH - 8, subsequent_indent="  ") for entry in entries)
+
+
+def _instructions(tasks):
+    """What each task is worth; then, once for all of them, what to return and what may be called."""
+    worth = [f"Task {t.number} ({t.points} point{'s' if t.points > 1 else ''}): {t.title}." for t in tasks]
+    uses = sorted({use.split(":")[1] for task in tasks for use in task.uses})
+    calls = [f"It may call {', '.join(uses)}."] if uses else []
+    rules = dict.fromkeys([*(t.returns for t in tasks), *filter(None, (t.note for t in tasks)), *calls])
+    return "\n".join([*worth, textwrap.fill(" ".join(rules), WIDTH - 8)])
 
 
 def _signature(task):
@@ -67,23 +90,6 @@ def _signature(task):
     if len(line) <= WIDTH:
         return line
     return "\n".join([f"def {task.function_name}(", *(f"    {p}," for p in signature.parameters.values()), "):"])
-
-
-def _text_of(stands_for):
-    """The docstring; for a method its class's, and its own if there is one."""
-    own = inspect.getdoc(resolve(stands_for))
-    owner, _, method = stands_for.rpartition(".")
-    if ":" not in owner:
-        return own
-    return "\n\n".join(filter(None, [f"The {method} of this layer:", inspect.getdoc(resolve(owner)), own]))
-
-
-def _instruction(task):
-    points = "1 point" if task.points == 1 else f"{task.points} points"
-    uses = sorted(use.split(":")[1] for use in task.uses)
-    calls = f" It may call {', '.join(uses)}." if uses else ""
-    text = " ".join(filter(None, [f"Task {task.number} ({points}): {task.title}.", task.returns, task.note])) + calls
-    return textwrap.fill(text, WIDTH - 8)
 
 
 def _forward_of(stands_for):

@@ -23,7 +23,7 @@ class Task(NamedTuple):
     cases: Callable  # (rng, dtype) -> a list of {argument: value}, values drawn from the numpy Generator rng
     run: Callable  # (function, arguments) -> {output: value}: calls it, as one of the adaptors below
     uses: tuple = ()  # what of minild may be called; all the rest is withheld while the task is graded
-    note: str = ""  # what the stub says after the library's docstring
+    note: str = ""  # what the stub says after its brief
     name: str = ""  # of the function in the student's file, where it is not that of the library
     graded: tuple = ()  # the outputs that count (default: all)
     faults: dict = {}  # hint -> a function that makes that common fault

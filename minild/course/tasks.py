@@ -26,10 +26,7 @@ SOFTMAX = ("minild.ops.activation:softmax", "minild.ops.activation:softmax_backw
 LINEAR = ("minild.ops.linear:linear", "minild.ops.linear:linear_backward")
 BOTH = ("cpu", "second")
 TWO_DEVICES = "Arrays may be of another device: call the functions of minild.backend.get_array_module(x), never np's."
-CACHE_OF_CONVOLUTION = (
-    "`cache` is the library's, cache.margins is ((top, bottom), (left, right)), and x is what the forward was given. "
-    "The three tasks of this function are marked apart: return None for a gradient that you have not got to."
-)
+APART = "The three tasks of this function are marked apart: return None for a gradient that you have not got to."
 
 TASKS = (
     Task(
@@ -49,30 +46,28 @@ TASKS = (
     ),
     Task(
         "1.3", "the gradient of a table", "minild.ops.embedding:token_embedding_backward", 2, inputs.token_gradient,
-        gradients("dweight"), note=f"`cache` is the library's (ids, vocabulary). {TWO_DEVICES}", devices=BOTH, faults={
+        gradients("dweight"), note=TWO_DEVICES, devices=BOTH, faults={
             "a token that comes several times is counted once: dweight[ids] += dy keeps only the last":
                 faults.counts_once,
         },
     ),
     Task(
         "1.4", "noise that is a picture's own", "minild.random:standard_normal", 1, inputs.noise_of_images,
-        value("noise"), note="Draw float32 numbers, whatever the dtype: a seed gives one picture in all of them.",
-        faults={
+        value("noise"), faults={
             "all pictures are drawn from the first generator": faults.one_generator,
             "the numbers are drawn in float64: ask the generator for float32, then convert": faults.draws_in_float64,
         },
     ),
     Task(
         "2.1", "a linear layer, backwards", "minild.ops.linear:linear_backward", 2, inputs.linear_gradient,
-        gradients("dx", "dweight", "dbias"), note="`cache` is the library's (x, weight, has_bias).",
-        faults={
+        gradients("dx", "dweight", "dbias"), faults={
             "dbias is the mean over the rows, where it is their sum": lambda dy, cache: (
                 dy @ cache.weight.T, np.einsum("nli,nlo->io", cache.x, dy), dy.mean(axis=(0, 1))),
         },
     ),
     Task(
         "2.2", "SiLU, backwards", "minild.ops.activation:silu_backward", 1, inputs.silu_gradient, gradients("dx"),
-        note="`cache` is the library's (x,).", faults={
+        faults={
             "only dy · σ(x): the term through the gate's own slope is missing":
                 lambda dy, cache: dy / (1 + np.exp(-cache.x)),
             "only the term through the gate's slope: dy · σ(x) is missing": lambda dy, cache: dy * silu(cache.x)[0]
@@ -81,16 +76,13 @@ TASKS = (
     ),
     Task(
         "2.3", "a chain of caches", "minild.nn.attention:FeedForward.backward", 2, inputs.feed_forward_gradient,
-        method_gradients("dx"), name="feed_forward_backward", note="Each layer's backward takes the cache that its "
-        "forward gave, and adds to its parameters' gradients by itself.",
+        method_gradients("dx"), name="feed_forward_backward",
         uses=("minild.nn.attention:GatedProjection", "minild.nn.layers:Linear", "minild.nn.layers:Stateless", *LINEAR,
               "minild.ops.activation:geglu_backward", "minild.ops.activation:geglu"),
     ),
     Task(
         "2.4", "a gradient checker", "minild.gradcheck:check", 4, inputs.backwards_to_check, inputs.verdicts,
-        uses=(*LINEAR, *SILU, *SOFTMAX), note="Called as check(op, op_backward, inputs) on right and wrong backwards; "
-        "for a wrong one, raise minild.gradcheck.GradientError.",
-        faults={"dy is all ones: make it random": faults.upstream_of_ones},
+        uses=(*LINEAR, *SILU, *SOFTMAX), faults={"dy is all ones: make it random": faults.upstream_of_ones},
     ),
     Task(
         "3.1", "im2col", "minild.ops.conv:im2col", 2, inputs.patches, value("columns"),
@@ -109,7 +101,7 @@ TASKS = (
     ),
     Task(
         "3.3", "convolution, backwards to the input", "minild.ops.conv:conv2d_backward", 3,
-        inputs.convolution_gradient, gradients("dx", "dweight", "dbias"), graded=("dx",), note=CACHE_OF_CONVOLUTION,
+        inputs.convolution_gradient, gradients("dx", "dweight", "dbias"), graded=("dx",), note=APART,
         uses=("minild.ops.conv:im2col", "minild.ops.conv:col2im"), faults={
             "the kernel should be turned by 180°, for dy looks back at x": lambda dy, cache:
                 conv2d_backward(dy, cache._replace(weight=cache.weight[::-1, ::-1])),
@@ -133,13 +125,13 @@ TASKS = (
     ),
     Task(
         "4.1", "softmax, backwards", "minild.ops.activation:softmax_backward", 2, inputs.softmax_gradient,
-        gradients("dx"), note="`cache` is the library's (y,).", faults={
+        gradients("dx"), faults={
             "y · dy: the term - y · Σ_j dy_j y_j is missing": lambda dy, cache: cache.y * dy,
             "the sum over j is taken over the wrong axis": faults.softmax_over_rows,
         },
     ),
     Task(
-        "4.2", "heads", "minild.ops.attention:split_heads", 1, inputs.tokens_of_heads, value("heads"), faults={
+        "4.2", "heads", "minild.ops.attention:split_heads", 1, inputs.tokens_of_heads, value("y"), faults={
             "one reshape to (N, heads, L, d) mixes tokens with heads: split the width, then move its axis":
                 lambda x, heads: x.reshape(len(x), heads, x.shape[1], -1),
             "the heads are taken in turns: they are slices of the width": lambda x, heads:
@@ -156,7 +148,6 @@ TASKS = (
     ),
     Task(
         "4.4", "attention", "minild.ops.attention:attention", 3, inputs.attentions, op,
-        note="With k and v of the context it is cross-attention, with those of the same tokens self-attention.",
         uses=(*SOFTMAX, "minild.ops.attention:split_heads", "minild.ops.attention:merge_heads",
               "minild.ops.attention:causal_mask"), faults={
             "the scores are not divided by √d": lambda q, k, v, heads, **s:
@@ -169,8 +160,7 @@ TASKS = (
     ),
     Task(
         "4.5", "attention, backwards", "minild.ops.attention:attention_backward", 4, inputs.attention_gradient,
-        gradients("dq", "dk", "dv"), note="`cache` is the library's: q, k, v split into heads, the weights, and the "
-        "softmax's cache.",
+        gradients("dq", "dk", "dv"),
         uses=(*SOFTMAX, "minild.ops.attention:split_heads", "minild.ops.attention:merge_heads"), faults={
             "dq and dk lack the division by √d": faults.scores_not_scaled,
             "dscores is dweights, not passed through the softmax's backward": faults.scores_without("softmax"),
@@ -180,7 +170,6 @@ TASKS = (
     Task(
         "4.6", "a layer of attention, self or cross", "minild.nn.attention:Attention.backward", 3,
         inputs.attention_layer_gradient, method_gradients("dx", "dcontext"), name="attention_layer_backward",
-        note="Each cache knows its backward: cache_attention.backward(dh) gives dq, dk, dv.",
         uses=("minild.nn.layers:Linear", "minild.ops.attention:attention_backward", *LINEAR), faults={
             "x is also the source of keys and values: their gradients belong to dx": faults.attention_layer_without(
                 "self"),
@@ -199,8 +188,7 @@ TASKS = (
     ),
     Task(
         "5.2", "group norm, backwards", "minild.ops.norm:group_norm_backward", 4, inputs.normalisation_gradient,
-        gradients("dx", "dgamma", "dbeta"), note="`cache` is the library's (xhat, gamma, rstd, groups): xhat "
-        "like x, rstd (N, 1, groups, 1).",
+        gradients("dx", "dgamma", "dbeta"),
         uses=("minild.ops.norm:by_group",), faults={
             "the term through the mean is missing": faults.group_norm_without("mean"),
             "the term through the variance is missing": faults.group_norm_without("variance"),
@@ -214,8 +202,7 @@ TASKS = (
     ),
     Task(
         "5.4", "reparameterisation, backwards", "minild.models.autoencoder_kl:reparameterize_backward", 1,
-        inputs.sample_gradient, gradients("dmean", "dlogvar"), note="`cache` is the library's (deviation, noise).",
-        faults={
+        inputs.sample_gradient, gradients("dmean", "dlogvar"), faults={
             "dlogvar lacks the 1/2 of exp(logvar / 2)": lambda dz, cache: (dz, dz * cache.noise * cache.deviation),
             "dlogvar lacks the noise": lambda dz, cache: (dz, dz * cache.deviation / 2),
         },
@@ -229,7 +216,7 @@ TASKS = (
     ),
     Task(
         "5.6", "the KL divergence, backwards", "minild.ops.loss:gaussian_kl_backward", 1, inputs.divergence_gradient,
-        gradients("dmean", "dlogvar"), note="`cache` is the library's (mean, logvar).", faults={
+        gradients("dmean", "dlogvar"), faults={
             "dlogvar lacks the -1": lambda dy, cache: (
                 dy * cache.mean / cache.mean.size, dy * np.exp(cache.logvar) / (2 * cache.mean.size)),
             "the upstream gradient dy is left out": lambda dy, cache: gaussian_kl_backward(1.0, cache),
