@@ -38,8 +38,8 @@ ROOMS = {
         "backend", "random", "errors",
     ],
     "course": [
-        "gradcheck", "gradient_hints", "pipelines", "models", "diffusion", "nn", "engine", "ops", "backend", "random",
-        "errors", "__init__",
+        "gradcheck", "gradient_hints", "pipelines", "models", "diffusion", "nn", "engine", "ops", "data", "backend",
+        "random", "errors", "__init__",
     ],
     "playground": ["pipelines", "data", "errors"],
     "cli": ["course", "training", "evaluation", "playground", "pipelines", "data", "engine", "errors", "__init__"],

@@ -1,12 +1,16 @@
-"""`minild exercise` and `minild grade`: a chapter's exercises, and their marking."""
+"""`minild exercise`, `hint`, `solution` and `grade`: a chapter's exercises, help with them, and their marking."""
 
+import textwrap
 from pathlib import Path
 
 from minild.cli import arguments as options
-from minild.cli.terminal import answer
+from minild.cli.terminal import answer, note
 from minild.errors import UserError
 
 EXERCISE = "Prints the name of the file, in which every task is a function to be written."
+WIDTH = 100  # of a hint
+HINT = "There are three: a question, the way in words, and nearly the answer."
+SOLUTION = "It is one of several ways. Try the three hints first: minild hint NUMBER."
 GRADE = (
     "Each task is not started, wrong (with a word on how), or right. A student's code runs in a process of its own, "
     "with limits of time and memory, and without the library's solution."
@@ -18,6 +22,15 @@ def add(commands):
     command.add_argument("chapter", type=options.at_least(1, int), help="number of the chapter")
     output = "the file to write (default: chapterN.py)"
     command.add_argument("--output", type=options.path, metavar="FILE", help=output)
+
+    number = "of the exercise, such as 2.1"
+    command = options.add_command(commands, "hint", hint, "give a hint to an exercise", HINT)
+    command.add_argument("number", metavar="NUMBER", help=number)
+    level = "how much it tells (default: 1)"
+    command.add_argument("--level", type=int, choices=(1, 2, 3), default=1, help=level)
+
+    command = options.add_command(commands, "solution", solution, "show a worked solution of an exercise", SOLUTION)
+    command.add_argument("number", metavar="NUMBER", help=number)
 
     command = options.add_command(commands, "grade", grade, "mark a student's file, or a folder of them", GRADE)
     command.add_argument("path", type=options.path, metavar="FILE|FOLDER", help="a student's file, or a folder of them")
@@ -49,6 +62,27 @@ def exercise(arguments):
     except OSError as error:
         raise UserError(f"cannot write {file}: {error.strerror or error}") from None
     answer(file)
+
+
+def hint(arguments):
+    """Show a hint, and say where the next is to be had."""
+    from minild.course.find import task_of
+    from minild.course.help import LEVELS
+    from minild.course.help import hint as hint_of
+
+    task, level = task_of(arguments.number), arguments.level
+    answer(*textwrap.wrap(hint_of(task, level), WIDTH))
+    more = f"hint {task.number} --level {level + 1}" if level < LEVELS[-1] else f"solution {task.number}"
+    note(f"hint {level} of {len(LEVELS)} to {task.number}, {task.title}; for more: minild {more}")
+
+
+def solution(arguments):
+    """Show a solution."""
+    from minild.course.find import task_of
+    from minild.course.help import solution as solution_of
+
+    task = task_of(arguments.number)
+    answer(f"# {task.number}, {task.title}", solution_of(task).rstrip())
 
 
 def grade(arguments):

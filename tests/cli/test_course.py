@@ -1,6 +1,8 @@
-"""minild exercise and minild grade: the files they write, the table they print, and what they refuse."""
+"""minild exercise, hint, solution and grade: the files they write, what they print, and what they refuse."""
 
 import json
+
+from refusal import refused
 
 from minild.course.stubs import exercise_text
 
@@ -60,3 +62,31 @@ def test_refusals(run, tmp_path):
         status, out, err = run("grade", *arguments)
         assert (status, out, err.count("\n")) == (2, "", 1), arguments
         assert reason in err
+
+
+def test_hints_and_a_solution(run):
+    status, first, err = run("hint", "2.1")
+    assert status == 0
+    assert err == "minild: hint 1 of 3 to 2.1, a linear layer, backwards; for more: minild hint 2.1 --level 2\n"
+    assert first.startswith("Begin with one number. ") and max(map(len, first.splitlines())) <= 100
+    assert run("hint", "2.1", "--level", 1) == (0, first, err)
+    status, last, err = run("hint", "2.1", "--level", 3)
+    assert status == 0 and last != first and err.endswith("; for more: minild solution 2.1\n")
+    status, out, err = run("solution", "2.1")
+    assert (status, err) == (0, "")
+    assert out.startswith('# 2.1, a linear layer, backwards\n"""') and "\ndef linear_backward(dy, cache):\n" in out
+    compile(out, "a solution", "exec")
+
+
+def test_help_that_is_not_there(run, monkeypatch, tmp_path):
+    for arguments, reason in [
+        (["hint", "2.9"], "no exercise 2.9: the nearest is 2.4, a gradient checker"),
+        (["solution", "2"], "no exercise 2: the nearest is 2.1, a linear layer, backwards"),
+        (["hint", "linear"], "'linear' is no number of an exercise: they go from 1.1 to 6.6"),
+        (["hint", "2.1", "--level", "4"], "--level: invalid choice: "),
+        (["hint"], "NUMBER"),
+    ]:
+        assert reason in refused(run(*arguments))
+    monkeypatch.setattr("minild.course.help.data_path", tmp_path.joinpath)  # an instructor's handout
+    for command in ("hint", "solution"):
+        assert f"this copy of minild has no {command}s: ask whoever gave it to you" in refused(run(command, "2.1"))

@@ -1,7 +1,6 @@
 """Marking in processes: what students hand in by mistake, and what they hand in to cheat, costs them their own task."""
 
 import textwrap
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,18 +11,11 @@ from minild.course.stubs import exercise_text
 from minild.course.tasks import CHAPTERS, TASKS
 from minild.errors import UserError
 
-SOLUTIONS = Path(__file__).with_name("solutions.py")
 RIGHT = "def add_noise(z, noise, signal_level, noise_level):\n    return signal_level * z + noise_level * noise\n"
 
 
 def body(text, function="add_noise(z, noise, signal_level, noise_level)"):
     return f"import numpy as np\n\ndef {function}:\n" + textwrap.indent(textwrap.dedent(text), "    ")
-
-
-def test_solutions_get_full_marks(shared):
-    report = grader.grade_file(SOLUTIONS, settings=SETTINGS)
-    assert [(r.task.number, r.status, r.hint) for r in report.results] == [(t.number, "right", "") for t in TASKS]
-    assert report.points == report.most == sum(task.points for task in TASKS)
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS)

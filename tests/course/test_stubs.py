@@ -119,6 +119,5 @@ def test_a_formula_that_gives_the_answer_is_found(task, text):
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.number)
 def test_no_stub_of_a_chapter_gives_an_answer_away(task):
     """Not that of its own task, nor that of another."""
-    for other in TASKS:
-        if other.chapter == task.chapter:
-            assert answers(brief_of(other), task) == [], other.number
+    briefs = {brief_of(other): None for other in TASKS if other.chapter == task.chapter}
+    assert answers("\n\n".join(briefs), task) == []
