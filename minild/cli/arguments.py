@@ -177,6 +177,8 @@ def add_dtype(command):
     )
 
 
-def add_own_ops(command):
+def add_own_ops(command, draws=False):
     own = "compute with your own ops: FILE.py defines pairs such as group_norm and group_norm_backward"
+    if draws:
+        own = "draw with your own ops: FILE.py, such as a chapter's exercises, defines group_norm, attention or others"
     command.add_argument("--with", dest="own_ops", type=path, metavar="FILE.py", help=own)

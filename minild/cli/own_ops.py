@@ -1,24 +1,32 @@
-"""`--with FILE.py`: the reader's own op pairs, read from a file, checked, and put into every model."""
+"""`--with FILE.py`: the reader's own op pairs, read from a file, checked, and put into every model.
 
+The file may be one of `minild exercise`: its forwards draw, and what is not written yet is minild's own.
+"""
+
+import ast
 import contextlib
 import difflib
 import functools
 import inspect
+import itertools
 import sys
 import traceback
 import types
 
-from minild.cli.terminal import without_warnings
+from minild.cli.terminal import note, plural, without_warnings
 from minild.errors import UserError
 
 MODULE = "minild_own_ops"  # the file's name as a module, whatever the file is called
 ALIKE = 0.85  # difflib's measure: groupnorm is meant as group_norm; conv, conv1d and rms_norm are names of their own
 SHOWN = 8  # names of ops in a complaint
+EXERCISES = "exercises of minild"  # in the head of a file of `minild exercise`
 
 
-def read_own_ops(path):
+def read_own_ops(path, draws=False):
     """The op pairs that a file defines -> {name: (op, op_backward)}; without a file, {}.
 
+    draws: nothing goes backwards, so that forwards are enough: backwards are left aside, wrong or right. (Those of the
+    exercises take the library's caches, and so make no pair with the forwards.)
     UserError, in one line, for a file that cannot be read or run, that defines no op or half a pair, whose names or
     signatures are nearly but not quite the library's, and for a pair that computes something else.
     """
@@ -28,33 +36,89 @@ def read_own_ops(path):
     from minild.engine.trial import require_same
 
     with without_warnings(), _running(path):
-        functions = _functions(_run(path))
+        module, source = _run(path)
+        unwritten = _put_in_place(module, source) if draws else []
+        functions = {name: f for name, f in _functions(module).items() if not (draws and name.endswith("_backward"))}
+        if not draws and EXERCISES in (module.__doc__ or ""):
+            told = "its backwards take the library's caches, so that it draws (minild txt2img), and does nothing else"
+            raise UserError(f"{path} is a file of exercises: {told}")
         for name in functions:
-            _require_known(path, name, functions, OPS)
-        own = {name: (functions[name], functions[f"{name}_backward"]) for name in functions if name in OPS}
+            _require_known(path, name, functions, OPS, draws)
+        names = [name for name in functions if name in OPS]
+        own = {name: (functions[name], None if draws else functions[f"{name}_backward"]) for name in names}
         if not own:
-            raise UserError(f"{path} defines no op: write a pair such as silu and silu_backward ({_names(OPS)})")
+            raise UserError(f"{path} {_nothing(unwritten, OPS, draws)}")
+        if unwritten:
+            note(f"{path.name}: not written yet, and minild's own in their place: {', '.join(unwritten)}")
         for name, (op, op_backward) in own.items():
             _require_signature(path, name, op, OPS[name].op, OPS)
-            _require_signature(path, f"{name}_backward", op_backward, OPS[name].op_backward, OPS)
-        for name, pair in own.items():
+            if op_backward:
+                _require_signature(path, f"{name}_backward", op_backward, OPS[name].op_backward, OPS)
+        for name, (op, op_backward) in own.items():
             try:
-                require_same(name, *pair)
+                require_same(name, op, op_backward)
             except UserError as error:
                 raise UserError(f"{path}: {error}") from None
-        return own
+        return {name: (op, op_backward or _no_backward) for name, (op, op_backward) in own.items()}
+
+
+def _no_backward(dy, cache):
+    raise RuntimeError("a drawing went backwards")
+
+
+def _put_in_place(module, source):
+    """Exchange the exercises that are not written yet for the library's functions -> their names, but for backwards."""
+    unwritten = [name for name in _unwritten_in(source) if name in vars(module)]
+    if unwritten:
+        from minild.course.tasks import TASKS
+
+        theirs = {task.function_name: task.reference for task in TASKS}
+        unwritten = [name for name in unwritten if name in theirs]
+        vars(module).update((name, theirs[name]) for name in unwritten)
+    return [name for name in unwritten if not name.endswith("_backward")]
+
+
+def _unwritten_in(source):
+    """The names of the functions of which the whole body, but for a docstring, is `raise NotImplementedError`."""
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+            if len(body) == 1 and isinstance(body[0], ast.Raise) and "NotImplementedError" in ast.unparse(body[0]):
+                yield node.name
+
+
+def _nothing(unwritten, ops, draws):
+    """What is said of a file without an op."""
+    waiting = [name for name in unwritten if name in ops]
+    if waiting:
+        return f"has nothing to draw with yet: write {' or '.join(waiting)}"
+    if draws:
+        return f"defines no op to draw with: write a function such as silu ({_names(ops)})"
+    return f"defines no op: write a pair such as silu and silu_backward ({_names(ops)})"
 
 
 @contextlib.contextmanager
 def using_own_ops(path, own):
-    """Within it every model computes with the pairs `own` of the file `path`; with none of them, as ever."""
+    """Within it every model computes with the pairs `own` of the file `path`; with none of them, as ever.
+
+    -> {name: an itertools.count, which the calls of that op move on}.
+    """
+    calls = {name: itertools.count() for name in own}
     if not own:
-        yield
+        yield calls
         return
     import minild
 
-    with minild.using(**own), _running(path):
-        yield
+    def counted(name, op):
+        @functools.wraps(op)
+        def call(*arguments, **settings):
+            next(calls[name])  # which threads may do side by side
+            return op(*arguments, **settings)
+
+        return call
+
+    with minild.using(**{name: (counted(name, op), back) for name, (op, back) in own.items()}), _running(path):
+        yield calls
 
 
 def with_own_ops(path, own):
@@ -62,8 +126,18 @@ def with_own_ops(path, own):
     return f"with {path.name} ({', '.join(own)})"
 
 
+def told_of_calls(calls):
+    """How often each op was called: "conv2d was called 187 times, gaussian_kl was not called"."""
+    counts = {name: next(count) for name, count in calls.items()}
+    times = {name: f"called {plural(count, 'time')}" if count else "not called" for name, count in counts.items()}
+    return ", ".join(f"{name} was {text}" for name, text in times.items())
+
+
 def _run(path):
-    """The file as a module. Not by an importer of Python's: that would leave bytecode beside the reader's file."""
+    """The file as a module, and its source.
+
+    Not by an importer of Python's: that would leave bytecode beside the reader's file.
+    """
     if path.exists() and not (path.is_file() or path.is_dir()):  # a device, which may have no end
         raise UserError(f"cannot read {path}: it is no file")
     try:
@@ -80,7 +154,7 @@ def _run(path):
     module.__file__ = str(path)
     sys.modules[MODULE] = module  # where dataclasses look for it
     exec(code, module.__dict__)
-    return module
+    return module, source
 
 
 @contextlib.contextmanager
@@ -120,12 +194,15 @@ def _functions(module):
     return {name: value for name, value in vars(module).items() if not name.startswith("_") and is_own(value)}
 
 
-def _require_known(path, name, functions, ops):
-    """UserError for half a pair, and for a name that was meant to be an op's; other helpers are the reader's affair."""
+def _require_known(path, name, functions, ops, draws):
+    """UserError for half a pair, unless it `draws`, and for a name that was meant to be an op's.
+
+    Other helpers are the reader's affair.
+    """
     op = name.removesuffix("_backward")
     if op in ops:
         twin = op if name != op else f"{op}_backward"
-        if twin not in functions:
+        if twin not in functions and not draws:
             raise UserError(f"{path} defines {name} without {twin}: an op and its backward come as a pair")
         return
     meant = difflib.get_close_matches(op.lower(), ops, n=1, cutoff=ALIKE)

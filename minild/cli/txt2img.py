@@ -41,12 +41,12 @@ def add(commands):
     options.add_variant(command)
     options.add_additions(command)
     options.add_control(command)
-    options.add_own_ops(command)
+    options.add_own_ops(command, draws=True)
 
 
 def run(arguments):
     """Draw, write and name the pictures; what can be refused is refused before the model is read."""
-    from minild.cli.own_ops import read_own_ops, using_own_ops, with_own_ops
+    from minild.cli.own_ops import read_own_ops, told_of_calls, using_own_ops, with_own_ops
     from minild.pipelines import attention_sheet, output
 
     _require_text(arguments)
@@ -56,7 +56,7 @@ def run(arguments):
     sheets = attention_sheet.sheet_paths(arguments.attention, len(prompts), paths)
     for path in sheets:
         output.require_writable(path)
-    own = read_own_ops(arguments.own_ops)
+    own = read_own_ops(arguments.own_ops, draws=True)
 
     pipeline = open_pipeline(arguments)
     for file, scale in arguments.lora:
@@ -71,9 +71,9 @@ def run(arguments):
     tell_dropped(pipeline.tokenizer, [*prompts, arguments.negative_prompt])
 
     def draw(which, own):
-        """These pictures, and the seconds that they took."""
+        """These pictures, the seconds that they took, and how often the reader's ops were called."""
         started = time.perf_counter()
-        with without_warnings(), using_own_ops(arguments.own_ops, own):
+        with without_warnings(), using_own_ops(arguments.own_ops, own) as calls:
             pictures = pipeline.text_to_image(
                 prompts[which],
                 arguments.negative_prompt,
@@ -88,18 +88,20 @@ def run(arguments):
                 guidance_rescale=arguments.guidance_rescale,
                 **control,
             )
-        return pictures, time.perf_counter() - started
+        return pictures, time.perf_counter() - started, calls
 
     with attention_sheet.watched(pipeline, sheets) as write_sheets:
-        pictures, seconds = draw(slice(None), own)
+        pictures, seconds, calls = draw(slice(None), own)
     write_sheets(pictures)
     texts = [{"prompt": prompt, "seed": seed} for prompt, seed in zip(prompts, seeds)]
     write(paths, pictures, texts, _settings(arguments, pipeline, guidance), sheets)
     if own:  # after the answer, which is done, whatever becomes of the comparison
         if len(prompts) > 1:  # several are drawn side by side: what one takes shows only when it is drawn alone
-            _, seconds = draw(slice(1), own)
-        _, without = draw(slice(1), {})
+            _, seconds, calls = draw(slice(1), own)
+        theirs, without, _ = draw(slice(1), {})
         note(f"{with_own_ops(arguments.own_ops, own)}: {seconds:.1f} s for the picture, {without:.1f} s without it")
+        apart = abs(pictures[:1] - theirs).max()  # of values from 0 to 1
+        note(f"{told_of_calls(calls)}; the two pictures differ by {f'at most {apart:.1g}' if apart else 'nothing'}")
 
 
 def _require_text(arguments):

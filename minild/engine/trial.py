@@ -47,10 +47,10 @@ MORE = {  # what models ask for besides
 }
 
 
-def require_same(name, op, op_backward):
+def require_same(name, op, op_backward=None):
     """UserError, in one line, unless the pair gives what minild.ops' pair of that name gives, to TOLERANCE.
 
-    What the pair itself raises passes through.
+    Without a backward, the forward alone is tried. What the pair itself raises passes through.
     """
     for arguments, settings in [EXAMPLES[name], *([MORE[name]] if name in MORE else [])]:
         rng = np.random.default_rng(0)
@@ -60,6 +60,8 @@ def require_same(name, op, op_backward):
         ours, own_cache = _pair(name, op(*given, **settings))
         _require_unchanged(f"{name} writes to its arguments: work on a copy", given, arguments)
         _compare(name, "y", _parts(ours), _parts(theirs))
+        if op_backward is None:
+            continue
         dy = tuple(_like(rng, part) for part in theirs) if isinstance(theirs, tuple) else _like(rng, theirs)
         given = copy.deepcopy(dy)
         gradients = _parts(op_backward(given, own_cache))

@@ -19,6 +19,7 @@ from PIL import Image
 from refusal import refused
 
 from minild.cli.own_ops import read_own_ops, using_own_ops
+from minild.course.stubs import exercise_text
 from minild.errors import UserError
 from minild.ops.activation import silu, silu_backward
 from minild.ops.norm import group_norm, group_norm_backward
@@ -82,10 +83,10 @@ def read(engine, tmp_path, monkeypatch):
     """read(source) -> the ops of a file my_ops.py that holds it."""
     monkeypatch.chdir(tmp_path)
 
-    def call(source):
+    def call(source, **settings):
         path = Path("my_ops.py")
         path.write_bytes(source if isinstance(source, bytes) else source.encode())
-        return read_own_ops(path)
+        return read_own_ops(path, **settings)
 
     return call
 
@@ -175,6 +176,57 @@ def test_a_file_that_will_not_do_is_one_line(read, engine, source, message):
     assert engine.tried == []
 
 
+def test_to_draw_forwards_are_enough(read, engine, capsys):
+    """What is not written yet, of the exercises, is the library's, for the reader's own functions, too."""
+    source = """
+    def split_heads(x, heads):
+        "What a stub says."
+        raise NotImplementedError("task 4.2: heads")
+
+    def causal_mask(scores): raise NotImplementedError
+
+    def attention(q, k, v, heads, causal=False):
+        return split_heads(q, heads), causal_mask(q)
+
+    def attention_backward(dy, cache): raise NotImplementedError
+
+    def group_norm(x, gamma, beta, groups, eps=1e-5): raise NotImplementedError
+
+    def silu_backward(wrong): return 1
+
+    def helper(x): raise NotImplementedError
+    """
+    own = read(textwrap.dedent(source), draws=True)
+    assert list(own) == ["attention"] and engine.tried == [("attention", own["attention"][0], None)]
+    x = np.ones((1, 3, 4), np.float32)
+    heads, mask = own["attention"][0](x, x, x, 2)
+    assert heads.shape == (1, 2, 3, 2) and mask.shape == (3, 4)
+    told = "minild: my_ops.py: not written yet, and minild's own in their place: split_heads, causal_mask, group_norm\n"
+    assert capsys.readouterr().err == told
+    with pytest.raises(RuntimeError, match="a drawing went backwards"):
+        own["attention"][1](x, None)
+
+
+@pytest.mark.parametrize("source, message", [
+    ("def group_norm(x): raise NotImplementedError\n", r"my_ops.py has nothing to draw with yet: write group_norm$"),
+    (PAIR.partition("\n\n")[2], r"my_ops.py defines no op to draw with: write a function such as silu \(the ops are"),
+    ("def helper(x): raise NotImplementedError\n", r"my_ops.py defines no op to draw with"),
+    ("def sillu(x): return x\n", r"my_ops.py: sillu is no op, did you mean silu\?"),
+    ("def silu(x, y): return x\n", r"my_ops.py: expected silu\(x\), got silu\(x, y\)"),
+])
+def test_nothing_to_draw_with_is_one_line(read, engine, source, message):
+    with pytest.raises(UserError, match=message):
+        read(source, draws=True)
+    assert engine.tried == []
+
+
+def test_a_file_of_exercises_draws_alone(read, engine):
+    written = exercise_text(5).replace('raise NotImplementedError("task 5.1: group norm")', "return x, None")
+    assert list(read(written, draws=True)) == ["group_norm"]
+    with pytest.raises(UserError, match=r"^my_ops\.py is a file of exercises: its backwards take the library's caches"):
+        read(written)
+
+
 def test_of_many_ops_a_few_are_named(read, engine):
     engine.table.OPS |= {f"op{i}": Row(silu, silu_backward) for i in range(20)}
     names = r"\(the ops are group_norm, silu, attention, softmax, op0, op1, op2, op3, \.\.\. 24 in all\)"
@@ -241,6 +293,7 @@ def drawn(monkeypatch, engine):
 
 def test_txt2img_draws_with_them_and_tells_the_times(draw, mine, drawn, tmp_path):
     times = r"minild: with my_ops\.py \(silu\): \d+\.\d s for the picture, \d+\.\d s without it\n"
+    times += r"minild: silu was not called; the two pictures differ by nothing\n"  # the engine is a stand-in
     status, out, err = draw(RED, *mine, "--output", "p.png", "--seed", 3)
     assert (status, out) == (0, "p.png\n")
     assert drawn == [(["silu"], [RED], [3]), ([], [RED], [3])]
@@ -259,7 +312,8 @@ def test_txt2img_draws_with_them_and_tells_the_times(draw, mine, drawn, tmp_path
 
 
 def test_train_and_evaluate_name_them(run, module, mine, engine):
-    importlib.import_module("minild.data.pictures")  # before its package has a stand-in
+    for name in ("minild.data.pictures", "minild.pipelines.inputs"):  # before the package has a stand-in
+        importlib.import_module(name)
     in_force = []
     module("minild.training", train=lambda *a, **k: in_force.append(list(engine.in_force)))
     module("minild.data", load=lambda name, split, size: name)
@@ -276,8 +330,9 @@ def test_train_and_evaluate_name_them(run, module, mine, engine):
 
 @pytest.mark.parametrize("command", [["txt2img", RED], ["train", "shapes", "--output", "out"], ["evaluate", "nowhere"]])
 def test_a_file_is_refused_before_the_work(run, tmp_path, engine, command):
-    (tmp_path / "half.py").write_text("def silu(x): ...\n")
-    assert "half.py defines silu without silu_backward" in refused(run(*command, "--with", "half.py"))
+    (tmp_path / "half.py").write_text("def silu_backward(dy, cache): ...\n")
+    half = "no op to draw with" if command[0] == "txt2img" else "silu_backward without silu"
+    assert f"half.py defines {half}" in refused(run(*command, "--with", "half.py"))
     assert "cannot read no.py: No such file or directory" in refused(run(*command, "--with", "no.py"))
     assert "--with: expected a name, got an empty text" in refused(run(*command, "--with", ""))
     assert [file.name for file in tmp_path.iterdir()] == ["half.py"] and engine.used == []

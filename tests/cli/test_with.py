@@ -1,5 +1,6 @@
 """`--with FILE.py` from end to end: right, wrong, slow and malformed files, on the real engine."""
 
+import re
 import sys
 
 import numpy as np
@@ -7,6 +8,9 @@ import pytest
 from PIL import Image
 from refusal import refused
 
+from minild.course.find import tasks_of
+from minild.course.help import solution
+from minild.course.stubs import exercise_text
 from minild.engine.cores import core_count
 
 RIGHT = """
@@ -42,8 +46,10 @@ def test_a_right_file_draws_the_same_picture_and_says_how_long(run, own, text):
     status, out, err = run(*DRAW, "--output", "own.npy", *own(text))
     assert (status, out) == (0, "own.npy\n")
     told = err.splitlines()
-    assert "with my_ops.py (silu): " in told[-1] and " s for the picture, " in told[-1]
-    seconds = [float(word) for word in told[-1].split() if word.replace(".", "", 1).isdigit()]
+    assert "with my_ops.py (silu): " in told[-2] and " s for the picture, " in told[-2]
+    seconds = [float(word) for word in told[-2].split() if word.replace(".", "", 1).isdigit()]
+    calls = re.fullmatch(r"minild: silu was called (\d+) times; the two pictures differ by at most [\de.-]+", told[-1])
+    assert int(calls[1]) > 3
     if text is SLOW:
         assert seconds[0] > seconds[1]
     assert run(*DRAW, "--output", "ours.npy")[0] == 0
@@ -51,22 +57,56 @@ def test_a_right_file_draws_the_same_picture_and_says_how_long(run, own, text):
     assert 0 < difference < 1e-3  # another SiLU, and the same mathematics
 
 
-@pytest.mark.parametrize(("text", "message"), [
+WRONG_PAIRS = [
+    (RIGHT.replace("return dy * gate", "return -dy * gate"), "silu_backward: gradient is wrong"),
+    (RIGHT + "\ndef gelu(x):\n    return x, x\n", "defines gelu without gelu_backward"),
+]
+WRONG = [
     (RIGHT.replace("x * gate, (x", "1.1 * x * gate, (x"), "my_ops.py: silu: y is wrong: off by"),
     (RIGHT.replace("x * gate, (x", "(x * gate)[:1], (x"), "silu: y has shape (1, 5, 6), expected (2, 5, 6)"),
-    (RIGHT.replace("return dy * gate", "return -dy * gate"), "silu_backward: gradient is wrong"),
     (RIGHT.replace("(x, gate)", "(x, gate), 1"), "silu must return y, cache"),
     (RIGHT.replace("1 / (1 +", "1 / (nothing +"), "my_ops.py, line 5: NameError: name 'nothing' is not defined"),
     (RIGHT.replace("silu", "sillu"), "my_ops.py: sillu is no op, did you mean silu?"),
     (RIGHT.replace("def silu(x)", "def silu(x, y)"), "my_ops.py: expected silu(x), got silu(x, y)"),
-    (RIGHT + "\ndef gelu(x):\n    return x, x\n", "defines gelu without gelu_backward"),
     ("import numpy as np\n", "my_ops.py defines no op"),
     ("def silu(:\n", "my_ops.py, line 1: invalid syntax"),
     ("", "my_ops.py defines no op"),
+]
+OTHERS = [["evaluate", "emoji"], ["train", "shapes", "--output", "made"]]
+
+
+@pytest.mark.parametrize(("command", "text", "message"), [
+    *((command, *wrong) for command in [DRAW, *OTHERS] for wrong in WRONG),
+    *((command, *wrong) for command in OTHERS for wrong in WRONG_PAIRS),
 ])
-@pytest.mark.parametrize("command", [DRAW, ["evaluate", "emoji"], ["train", "shapes", "--output", "made"]])
 def test_a_wrong_file_is_refused_before_the_work(run, own, command, text, message):
     assert message in refused(run(*command, *own(text)))
+
+
+def write(stubs, number):
+    """A file of exercises with one of them written, as the worked solution has it."""
+    task = next(task for task in tasks_of(int(number[0])) if task.number == number)
+    imports, _, body = solution(task).partition(f"\ndef {task.function_name}(")
+    imports = [line for line in imports.splitlines() if line.startswith("import ")]
+    written = stubs.replace(f'    raise NotImplementedError("task {number}: {task.title}")', body.partition(":\n")[2])
+    assert written != stubs
+    return written.replace("import numpy as np\n", "\n".join(["import numpy as np", *imports, ""]), 1)
+
+
+@pytest.mark.parametrize("number, name", [("3.2", "conv2d"), ("4.4", "attention"), ("5.1", "group_norm")])
+def test_an_exercise_draws_the_picture(run, tmp_path, number, name):
+    """The closing exercise of chapters 3, 4 and 5: the rest of the file is as it was handed out."""
+    file = f"chapter{number[0]}.py"
+    (tmp_path / file).write_text(write(exercise_text(int(number[0])), number), encoding="utf-8")
+    status, out, err = run(*DRAW, "--output", "mine.npy", "--with", file)
+    assert (status, out) == (0, "mine.npy\n")
+    told = [line for line in err.splitlines() if line.startswith("minild: ")]
+    assert f"{file}: not written yet, and minild's own in their place: " in told[0]
+    assert f"with {file} ({name}): " in told[1]
+    assert re.search(rf"{name} was called \d+ times; the two pictures differ by at most \de-0\d", told[2])
+    assert np.load("mine.npy").shape == (1, 32, 32, 3)
+    (tmp_path / "stubs.py").write_text(exercise_text(int(number[0])), encoding="utf-8")
+    assert f"stubs.py has nothing to draw with yet: write {name}" in refused(run(*DRAW, "--with", "stubs.py"))
 
 
 def test_a_training_runs_on_it_replicas_included(run, own, tmp_path):
