@@ -1,21 +1,19 @@
 """Marking in processes: what students hand in by mistake, and what they hand in to cheat, costs them their own task."""
 
-import textwrap
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from course.conftest import BY_NUMBER, SETTINGS
+from course.handed_in import CHEATS, MISTAKES, MISTAKES_OF_FILES, RIGHT, body
 from minild.course import grader, wire
 from minild.course.stubs import exercise_text
 from minild.course.tasks import CHAPTERS, TASKS
 from minild.errors import UserError
 
-RIGHT = "def add_noise(z, noise, signal_level, noise_level):\n    return signal_level * z + noise_level * noise\n"
-
-
-def body(text, function="add_noise(z, noise, signal_level, noise_level)"):
-    return f"import numpy as np\n\ndef {function}:\n" + textwrap.indent(textwrap.dedent(text), "    ")
+CHAPTERS_FOLDER = Path(__file__).parents[2] / "chapters"
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
@@ -39,157 +37,29 @@ def test_a_task_does_not_hang_on_an_earlier_one(mark):
     assert mark("4.2", written)[0] == "not started"
 
 
-# What a file gets wrong, and what a function does: the latter is said in a notebook, too.
-MISTAKES_OF_FILES = [
-    ("def add_noise(z, noise:\n", "the file is not valid Python: line 1:"),
-    (b"\xff\xfe\x00\x00", "the file is not valid Python"),
-    (body("while True: pass"), "an endless loop"),
-    (body("return np.ones(1 << 34) * z.sum()"), "line 4: asks for too much memory"),
-    (body("return [0] * (1 << 34)"), "asks for too much memory"),
-    (body("import os; os._exit(0)"), "the process ended before the function returned (exit status 0)"),
-    ("import torch\n" + RIGHT, "line 1: ModuleNotFoundError: torch is not at hand"),
-    ("import minild.nn.resnet\nimport scipy\n" + RIGHT, "scipy is not at hand"),
-    ("add_noise = 3\n", "expected a function add_noise(z, noise, signal_level, noise_level), got an int"),
-]
-MISTAKES = [
-    (body("return z[:1]"), "z_t: shape (1, 4, 5, 2), expected (3, 4, 5, 2)"),
-    (body("return (signal_level * z + noise_level * noise).astype(float)"), "float64 for arguments in float32"),
-    (body("z *= signal_level; z += noise_level * noise; return z"), "changes its argument z"),
-    (body("import sys; sys.exit('done')"), "tries to exit"),
-    (body("print('right 1/1'); return z"), "z_t: worst at index"),
-    (body("return z.tolist()"), "z_t: expected an array, got a list"),
-    (body("return np.array([object()])"), "expected an array of numbers, got dtype object"),
-    (body("return None"), "z_t: there is none"),
-    (body("return 1 / 0"), "line 4: ZeroDivisionError: division by zero"),
-    (body("return 0", "add_noise()"), "expected add_noise(z, noise, signal_level, noise_level), got add_noise()"),
-    (body("return add_noise(z, noise, signal_level, noise_level)"), "RecursionError"),
-    (body("class E(Exception):\n    def __str__(self): raise SystemExit\nraise E"), "E: ..."),
-]
-
-
 @pytest.mark.parametrize(("source", "expected"), MISTAKES_OF_FILES + MISTAKES)
 def test_mistakes_are_marked_and_explained(mark, source, expected):
-    status, hint = mark("6.2", source, SETTINGS._replace(seconds=1))
+    status, hint = mark("6.2", source, SETTINGS._replace(seconds=0))  # up to the next whole one
     assert status == "wrong"
     assert expected in hint
 
 
-REFERENCE = "minild.diffusion.schedule"
-ARGUMENTS = "z, noise, signal_level, noise_level"
-CHEATS = {
-    "calls the solution": f"from {REFERENCE} import add_noise as f\n" + body(f"return f({ARGUMENTS})"),
-    "an alias elsewhere": "import minild.diffusion.loss as m\n" + body(f"return m.add_noise({ARGUMENTS})"),
-    "the table's own": "from minild.course.tasks import TASKS\n" + body(
-        f"return next(t for t in TASKS if t.number == '6.2').reference({ARGUMENTS})"),
-    "a planted fault": "from minild.course.tasks import TASKS\n" + body("""
-        fault = list(next(t for t in TASKS if t.number == '6.2').faults.values())[0]
-        return fault(z, noise, noise_level, signal_level)"""),
-    "the makers of faults": "from minild.course import faults\n" + body("return faults.one_generator([], ())"),
-    "reads the source": body(f"import {REFERENCE} as m; text = open(m.__file__).read(); exec(text, globals())"),
-    "reads the byte code": body("import io, os; return io.FileIO('/proc/self/exe').read(4)"),
-    "inspects": body(f"import inspect, {REFERENCE} as m; exec(inspect.getsource(m)); return z"),
-    "loads it again": body(f"import importlib, {REFERENCE} as m; return importlib.reload(m).add_noise({ARGUMENTS})"),
-    "starts a process": body("import os; return os.system('true')"),
-    "forks": body("import os; os.fork(); return z"),
-    "kills the grader": body("import os; os.kill(os.getppid(), 9)"),
-    "a foreign function": body("import ctypes; return ctypes.CDLL(None).getpid()"),
-    "a foreign function within": body("import minild.backend as b; return b.ctypes.CDLL(None).getpid()"),
-    "asks the collector": body("import gc; return len(gc.get_objects())"),
-    "opens a socket": body("import socket; return socket.socket()"),
-    "starts a thread": body("import _thread; _thread.start_new_thread(print, ()); return z"),
-    "lifts the limits": body("import resource; resource.setrlimit(resource.RLIMIT_CPU, (99, 99)); return z"),
-    "patches the judge": body("""
-        import minild.course.judge as judge
-        judge.Judge.fault = lambda *a: None
-        return z"""),
-    "patches the comparison": body("""
-        np.array_equal = np.allclose = np.all = lambda *a, **k: True
-        np.max = np.abs = lambda *a, **k: 0.0
-        return z"""),
-    "patches the worker": body("""
-        import sys
-        worker = sys.modules["minild.course.worker"]
-        worker.evaluate = lambda *a, **k: []
-        return z"""),
-    "an array that is equal to all": body("""
-        class Same(np.ndarray):
-            def __eq__(self, other): return True
-            def __abs__(self): return 0
-        return z.view(Same)"""),
-    "writes a verdict": body("""
-        import os
-        for fd in range(3, 20):
-            try: os.write(fd, b'right')
-            except OSError: pass
-        return z"""),
-    "writes a message": body(f"""
-        import os
-        for fd in range(3, 20):
-            try: os.write(fd, {wire.pack("right")!r})
-            except OSError: pass
-        os._exit(0)"""),
-    "swaps a function's code": body("""
-        import minild.diffusion.schedule as m
-        def mine(): pass
-        m.predict_clean.__code__ = mine.__code__
-        return z"""),
-    "makes byte code": body("return (lambda: z).__code__.replace(co_consts=())"),
-    "loads byte code": body("import marshal; return eval(marshal.loads(b'c'))"),
-    "loads a pickle": body("import pickle; return pickle.loads(b'cos\\nsystem\\n(S\"true\"\\ntR.')"),
-    "asks for those who refer": body("import gc; return gc.get_referrers(z)"),
-    "loads an array": body("import numpy; return np.load('/etc/passwd')"),
-    "maps a file": body("return np.memmap('/proc/self/exe', np.uint8, 'r')[:4]"),
-    "reads numbers": body("return np.fromfile('/proc/self/exe', np.uint8)[:4]"),
-    "writes numbers": body("np.savetxt('/tmp/x', z.ravel()); return z"),
-    "an array's own file": body("z.tofile('/tmp/x'); return z"),
-    "foreign functions of numpy": body("return np.ctypeslib.load_library('libc', '/lib')"),
-    "an array's address": body("return z.ctypes.data"),
-    "numpy's config runs a process": body("import numpy.testing as t; return t.measure('1')"),
-    "brings ctypes back": body("import importlib; return importlib.import_module('_ctypes').dlopen(None, 0)"),
-    "makes a built-in module": body("""
-        import _imp, importlib.machinery as m
-        return _imp.create_builtin(m.ModuleSpec('_posixsubprocess', None))"""),
-    "a process of the standard library": body("import subprocess; return subprocess.run(['true'])"),
-    "a pool": body("import multiprocessing; return multiprocessing.Pool(2)"),
-    "a thread of the standard library": body("import threading; threading.Thread(target=print).start(); return z"),
-    "a signal": body("import signal; signal.signal(signal.SIGINT, print); return z"),
-    "a temporary file": body("import tempfile; return tempfile.TemporaryFile()"),
-    "a path": body("import pathlib; return pathlib.Path('/etc/passwd').read_text()"),
-    "a folder": body("import os; return os.listdir('/')"),
-    "changes the folder": body("import os; os.chdir('/'); return z"),
-    "makes a pipe of a name": body("import os; os.mkfifo('/tmp/minild-fifo'); return z"),
-    "asks for more of the machine": body("import os; os.sched_setaffinity(0, {0}); return z"),
-    "sets the clock": body("import time; time.clock_settime(time.CLOCK_REALTIME, 0); return z"),
-    "a hook of its own": body("import sys; sys.addaudithook(print); return z"),
-    "traces": body("import sys; sys.settrace(lambda *a: None); return z"),
-    "profiles": body("import sys; sys.setprofile(lambda *a: None); return z"),
-    "finds a class that opens files": body("""
-        for kind in object.__subclasses__():
-            if kind.__name__ in ('FileLoader', 'SourceFileLoader', '_IOBase'): pass
-        import importlib.machinery as m
-        return m.SourceFileLoader('x', '/etc/passwd').get_data('/etc/passwd')"""),
-    "the frames above": body("""
-        import sys
-        frame = sys._getframe()
-        while frame.f_back: frame = frame.f_back
-        arrays = frame.f_locals
-        return arrays['trials'][0][0]['z']"""),
-    "undoes the hook": body("""
-        import sys
-        try: open('x')
-        except PermissionError as error:
-            frame = error.__traceback__.tb_next.tb_frame
-            frame.f_globals['hook'] = frame.f_globals['PermissionError'] = print
-            frame.f_globals['ModuleNotFoundError'] = print
-        return open(np.__file__)"""),
-}
+@pytest.fixture(scope="module")
+def published():
+    """What INSTRUCTORS.md says of the cheats: {what one tries: what is said of it}."""
+    text = (CHAPTERS_FOLDER / "INSTRUCTORS.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (.+) \| `(.+)` \|$", text.split("\n### Cheats\n")[1].split("\n##")[0], re.M)
+    return dict(rows)
 
 
-@pytest.mark.parametrize("source", CHEATS.values(), ids=CHEATS)
-def test_cheating_gains_nothing(mark, source):
-    status, hint = mark("6.2", source)
-    assert status == "wrong"
-    assert hint
+def test_the_cheats_are_published(published):
+    assert list(published) == list(CHEATS)
+
+
+@pytest.mark.parametrize("cheat", CHEATS)
+def test_cheating_gains_nothing(mark, published, cheat):
+    status, hint = mark("6.2", CHEATS[cheat])
+    assert status == "wrong" and published[cheat] in hint
 
 
 def test_a_right_function_is_right_among_nonsense(mark):

@@ -5,7 +5,7 @@ import pytest
 
 import minild.course
 from course.conftest import BY_NUMBER, SETTINGS
-from course.test_grader import ARGUMENTS, MISTAKES, REFERENCE, RIGHT, body
+from course.handed_in import ARGUMENTS, MISTAKES, REFERENCE, RIGHT, body
 from minild.course import check, grader, notebook
 from minild.diffusion.schedule import add_noise
 from minild.errors import UserError

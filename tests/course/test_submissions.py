@@ -2,7 +2,7 @@
 
 import pytest
 
-from course.test_grader import RIGHT, body
+from course.handed_in import RIGHT, body
 
 # Each defines and checks things at the top of the file, which runs in every task.
 PREAMBLES = {

@@ -1,6 +1,8 @@
 """Every task, judged in this process: the library and the worked solution pass, planted faults do not."""
 
+import re
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -134,3 +136,10 @@ def test_hints_of_the_checker(judges):
     assert "holds NaN" in fault(wide, lambda dy, cache: dy * np.nan)
     group = by_name["split_heads"]
     assert "wrong order" in fault(group, lambda x, heads: group.task.reference(x[:, ::-1], heads))
+
+
+def test_the_common_faults_are_published():
+    text = (Path(__file__).parents[2] / "chapters" / "INSTRUCTORS.md").read_text(encoding="utf-8")
+    section = text.split("\n### Common faults\n")[1].split("\n### ")[0]
+    planted = [(task.number, words) for task in tasks.TASKS for words in task.faults]
+    assert re.findall(r"^- (\S+): (.+)$", section, re.M) == planted
