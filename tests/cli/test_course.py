@@ -2,9 +2,11 @@
 
 import json
 
+import pytest
 from refusal import refused
 
 from minild.course.stubs import exercise_text
+from minild.data.location import data_path
 
 
 def test_the_commands(run, tmp_path):
@@ -64,6 +66,7 @@ def test_refusals(run, tmp_path):
         assert reason in err
 
 
+@pytest.mark.skipif(not data_path("course", "solutions").is_dir(), reason="a copy without solutions")
 def test_hints_and_a_solution(run):
     status, first, err = run("hint", "2.1")
     assert status == 0
