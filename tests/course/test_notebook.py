@@ -1,5 +1,8 @@
 """check(number, function) in a notebook: the grader's words, at once, and nothing is left changed by it."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -55,6 +58,9 @@ def test_it_prints_the_graders_rows(capsys):
 
 def test_a_function_may_have_any_name_and_need_no_earlier_one(capsys):
     source = """
+import re
+from pathlib import Path
+
 import numpy as np
 def softmax(x): raise NotImplementedError
 def split_heads(x, heads): return x
@@ -130,3 +136,15 @@ def test_the_package_knows_it_by_name():
     assert minild.course.check is notebook.check
     with pytest.raises(AttributeError, match="has no attribute 'chek'"):
         _ = minild.course.chek
+
+
+def test_the_readme_shows_what_it_prints(capsys):
+    """All but the numbers, which are drawn anew."""
+    learn = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").split("\n## Learn\n")[1]
+    code, shown = re.search(r"^```python\n(.*?)((?:^# [^\n]*\n)+)```", learn, re.M | re.S).groups()
+    exec(code, {})
+    printed = capsys.readouterr().out.splitlines()
+    shown = [line.removeprefix("# ") for line in shown.splitlines()]
+    assert printed[0] == shown[0]
+    pattern = re.sub(r"-?\d+(\\\.\d+)?", r"[-\\d.e]+", re.escape(" ".join(" ".join(shown[1:]).split())))
+    assert re.fullmatch(pattern, " ".join(" ".join(printed[1:]).split()))
