@@ -11,7 +11,7 @@ from minild.gradcheck import GradientError
 def check(op, op_backward, inputs):
     inputs = {name: x.astype(np.float64) for name, x in inputs.items()}  # copies
     y, cache = op(**inputs)
-    dy = np.random.default_rng(0).standard_normal(y.shape)
+    dy = np.random.default_rng(2718).standard_normal(y.shape)
     given = dy.copy()
     gradients = op_backward(given, cache)
     if not np.array_equal(given, dy):
