@@ -72,6 +72,19 @@ def test_right_backwards_pass():
     assert check(normalise, normalise_backward, {"x": X}) < 1e-8
 
 
+def test_inputs_drawn_by_the_same_seed_do_not_hide_a_transposed_gradient():
+    """With dy = x, which both would be the first numbers of default_rng(0), xᵀ dy is symmetric."""
+    rng = np.random.default_rng(0)
+    inputs = {"x": rng.standard_normal((5, 4)), "w": rng.standard_normal((4, 4)), "b": rng.standard_normal(4)}
+
+    def transposed(dy, cache):
+        dx, dw, db = affine_backward(dy, cache)
+        return dx, dw.T, db
+
+    caught(affine, transposed, inputs, "w")
+    assert check(affine, affine_backward, inputs) < 1e-8
+
+
 def test_large_array_is_sampled_and_passes():
     big = np.random.default_rng(0).standard_normal((40, 50))
     assert check(softmax, softmax_backward, {"x": big}) < 1e-6
