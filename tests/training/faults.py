@@ -25,25 +25,14 @@ import killed
 
 from minild import checkpoints, cli, pretrained
 from minild.training import journal, run, stage
-from minild.training.presets import PRESETS, StagePreset
+from training.tiny_preset import SMALL, TINY
 
-SMALL = StagePreset(learning_rate=3e-3, batch_size=4)
 MUON = dataclasses.replace(SMALL, optimizer="muon")
-PRESET = dataclasses.replace(
-    PRESETS["shapes"],
-    autoencoder=SMALL,
-    diffusion=SMALL,
-    channels=(8, 8, 8),
-    unet_channels=(8, 8),
-    text_width=16,
-    text_layers=1,
-    pictures=16,
-)
 KINDS = {
-    "kl": PRESET,
-    "vq, muon": dataclasses.replace(PRESET, regularisation="vq", codebook_size=20, autoencoder=MUON, diffusion=MUON),
-    "adversarial": dataclasses.replace(PRESET, adversarial_weight=0.3, adversarial_start=0.3, discriminator_width=4),
-    "flow": dataclasses.replace(PRESET, objective="flow"),
+    "kl": TINY,
+    "vq, muon": dataclasses.replace(TINY, regularisation="vq", codebook_size=20, autoencoder=MUON, diffusion=MUON),
+    "adversarial": dataclasses.replace(TINY, adversarial_weight=0.3, adversarial_start=0.3, discriminator_width=4),
+    "flow": dataclasses.replace(TINY, objective="flow"),
 }
 
 

@@ -9,21 +9,10 @@ import pytest
 from minild import training
 from minild.errors import UserError
 from minild.training import replay, run, stage
-from minild.training.presets import PRESETS, StagePreset
 from minild.training.replicas import Replicas
+from training.tiny_preset import TINY
 
-SMALL = StagePreset(learning_rate=3e-3, batch_size=4)
-PRESET = dataclasses.replace(
-    PRESETS["shapes"],
-    autoencoder=SMALL,
-    diffusion=SMALL,
-    channels=(8, 8, 8),
-    unet_channels=(8, 8),
-    text_width=16,
-    text_layers=1,
-    pictures=16,
-)
-AGAINST = dataclasses.replace(PRESET, adversarial_weight=0.3, adversarial_start=0.0, discriminator_width=4)
+AGAINST = dataclasses.replace(TINY, adversarial_weight=0.3, adversarial_start=0.0, discriminator_width=4)
 STEPS = 6
 
 
@@ -51,7 +40,7 @@ def diverge(output, preset, name, at, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "at", "preset"), [("autoencoder", 4, PRESET), ("autoencoder", 2, AGAINST), ("diffusion", 5, PRESET)]
+    ("name", "at", "preset"), [("autoencoder", 4, TINY), ("autoencoder", 2, AGAINST), ("diffusion", 5, TINY)]
 )
 def test_the_step_is_taken_again_up_to_its_numbers(name, at, preset, tmp_path, monkeypatch):
     batch, weights = diverge(tmp_path, preset, name, at, monkeypatch)
@@ -77,7 +66,7 @@ def test_the_step_is_taken_again_up_to_its_numbers(name, at, preset, tmp_path, m
 def test_there_is_nothing_to_replay(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="holds no training that diverged"):
         replay(tmp_path)
-    diverge(tmp_path, PRESET, "autoencoder", 2, monkeypatch)
-    training.train("shapes", tmp_path, resume=True, preset=PRESET)
+    diverge(tmp_path, TINY, "autoencoder", 2, monkeypatch)
+    training.train("shapes", tmp_path, resume=True, preset=TINY)
     with pytest.raises(UserError, match="holds no save from before step 2 of autoencoder, which diverged"):
-        replay(tmp_path, preset=PRESET)
+        replay(tmp_path, preset=TINY)

@@ -9,19 +9,9 @@ from minild import cli, training
 from minild.errors import UserError
 from minild.pipelines import load
 from minild.training import run, stage
-from minild.training.presets import PRESETS, StagePreset
+from training.tiny_preset import TINY
 
-PRESET = dataclasses.replace(
-    PRESETS["shapes"],
-    autoencoder=StagePreset(learning_rate=3e-3, batch_size=4),
-    diffusion=StagePreset(learning_rate=1e-3, batch_size=4),
-    channels=(8, 16),
-    latent_channels=3,
-    unet_channels=(16, 16),
-    text_width=16,
-    text_layers=1,
-    pictures=16,
-)
+PRESET = dataclasses.replace(TINY, channels=(8, 16), latent_channels=3)
 OTHER = dataclasses.replace(PRESET, channels=(8, 8, 16), latent_channels=5)  # what it would train by itself
 VAE = "vae/diffusion_pytorch_model.safetensors"
 

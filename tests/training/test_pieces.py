@@ -12,20 +12,9 @@ from minild import checkpoints, cli, training
 from minild.errors import Terminated, UserError
 from minild.training import journal, run, stage
 from minild.training.learner import Learner
-from minild.training.presets import PRESETS, StagePreset
+from training.tiny_preset import SMALL, TINY
 
-SMALL = {"learning_rate": 3e-3, "batch_size": 4}
-KL = dataclasses.replace(
-    PRESETS["shapes"],
-    autoencoder=StagePreset(**SMALL),
-    diffusion=StagePreset(**SMALL),
-    channels=(8, 8, 8),
-    unet_channels=(8, 8),
-    text_width=16,
-    text_layers=1,
-    pictures=16,
-)
-MUON = StagePreset(**SMALL, optimizer="muon")
+MUON = dataclasses.replace(SMALL, optimizer="muon")
 KINDS = {
     "kl, text, epsilon": {},
     "vq with a tracker": {"regularisation": "vq", "codebook_size": 40, "code_width": 3},
@@ -43,7 +32,7 @@ MODELS = "vae/diffusion_pytorch_model", "unet/diffusion_pytorch_model", "text_en
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(run, "preset_for", lambda dataset: KL)
+    monkeypatch.setattr(run, "preset_for", lambda dataset: TINY)
     monkeypatch.setattr(run, "draw_sheet", lambda *arguments: None)
     monkeypatch.setattr(run, "SAMPLES", 1)
     monkeypatch.setattr(stage, "SHEETS", 1)
@@ -110,7 +99,7 @@ def require_same(output, expected):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_pieces_give_the_weights_of_one_go(kind, tmp_path, stop_at):
-    preset = dataclasses.replace(KL, **KINDS[kind])
+    preset = dataclasses.replace(TINY, **KINDS[kind])
     train(tmp_path / "whole", preset)
     stops = [("autoencoder", 1), ("autoencoder", 3), ("autoencoder", 6), ("diffusion", 2), ("diffusion", 5)]
     stop_at(stops)
@@ -122,7 +111,7 @@ def test_any_pieces_give_the_weights_of_one_go(kind, tmp_path, stop_at):
 
 def test_a_damaged_save_costs_time_alone(tmp_path, stop_at, capsys):
     """The one before it is gone on with, and metrics.jsonl goes back to that."""
-    train(tmp_path / "whole", KL)
+    train(tmp_path / "whole", TINY)
     stops = [("autoencoder", 2), ("autoencoder", 5), ("diffusion", 1), ("diffusion", 4)]
     left, torn = stop_at(stops), []
 
@@ -136,7 +125,7 @@ def test_a_damaged_save_costs_time_alone(tmp_path, stop_at, capsys):
                 metrics.write('{"stage": "auto')  # half a line, too
 
     capsys.readouterr()
-    assert train_in_pieces(tmp_path / "pieces", KL, tear) == 5
+    assert train_in_pieces(tmp_path / "pieces", TINY, tear) == 5
     assert torn == ["checkpoint-autoencoder-000005", "checkpoint-diffusion-000004"]
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("minild:")]
     for line, name, before in zip(told, torn, ("autoencoder-000002", "diffusion-000001"), strict=True):
@@ -146,7 +135,7 @@ def test_a_damaged_save_costs_time_alone(tmp_path, stop_at, capsys):
 
 
 def test_a_training_of_the_older_layout_is_gone_on_with(tmp_path, stop_at):
-    train(tmp_path / "whole", KL)
+    train(tmp_path / "whole", TINY)
     stop_at([("diffusion", 3)])
     output = tmp_path / "pieces"
 
@@ -158,7 +147,7 @@ def test_a_training_of_the_older_layout_is_gone_on_with(tmp_path, stop_at):
         for folder in (output / "training").glob("checkpoint-*"):
             checkpoints.rmtree(folder)
 
-    assert train_in_pieces(output, KL, as_before) == 2
+    assert train_in_pieces(output, TINY, as_before) == 2
     require_same(output, tmp_path / "whole")
     assert {path.name for path in (output / "training").glob("*-*6")} == {"checkpoint-diffusion-000006"}
 
@@ -188,7 +177,7 @@ def test_the_command_saves_and_leaves_with_the_signals_status(name, status, tmp_
 def test_sigterm_is_told_from_ctrl_c_in_python(tmp_path, stop_at):
     stop_at([("autoencoder", 2)], signal.SIGTERM)
     with pytest.raises(Terminated):
-        train(tmp_path, KL)
+        train(tmp_path, TINY)
     assert checkpoints.newest(tmp_path).state["taken"]["autoencoder"] == 2
 
 
@@ -201,7 +190,7 @@ def test_at_least_one_save_is_kept(tmp_path):
 def test_a_folder_that_vanishes_or_cannot_be_written_is_one_line(tmp_path, stop_at, monkeypatch):
     stop_at([("autoencoder", 2)])
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "out", KL)
+        train(tmp_path / "out", TINY)
     mkdir = checkpoints.Path.mkdir
 
     def read_only(path, *arguments, **settings):
@@ -213,9 +202,9 @@ def test_a_folder_that_vanishes_or_cannot_be_written_is_one_line(tmp_path, stop_
         patch.setattr(checkpoints.Path, "mkdir", read_only)
         saved = r"saved in .*out are the steps 2 of autoencoder and 0 of diffusion: add --resume to go on"
         with pytest.raises(UserError, match=rf"^cannot write to .*out: Read-only file system; {saved}$"):
-            train(tmp_path / "out", KL, resume=True)
+            train(tmp_path / "out", TINY, resume=True)
     assert checkpoints.newest(tmp_path / "out").state["taken"]["autoencoder"] == 2
     monkeypatch.setattr(run, "draw_sheet", lambda path, *arguments: checkpoints.rmtree(path.parent.parent))
     gone = r"No such file or directory; nothing was saved: give the same command again"
     with pytest.raises(UserError, match=rf"^cannot write to .*out: {gone}$"):
-        train(tmp_path / "out", KL, resume=True)
+        train(tmp_path / "out", TINY, resume=True)

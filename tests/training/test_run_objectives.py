@@ -12,19 +12,9 @@ from minild.errors import UserError
 from minild.pipelines import load
 from minild.pipelines.info import describe
 from minild.training import run, stage
-from minild.training.presets import OBJECTIVES, PRESETS, StagePreset
+from minild.training.presets import OBJECTIVES, StagePreset
+from training.tiny_preset import TINY
 
-SMALL = StagePreset(learning_rate=1e-3, batch_size=8)
-PRESET = dataclasses.replace(
-    PRESETS["shapes"],
-    autoencoder=SMALL,
-    diffusion=SMALL,
-    channels=(8, 8, 8),
-    unet_channels=(8, 8),
-    text_width=16,
-    text_layers=1,
-    pictures=32,
-)
 TOLD = {
     "epsilon": "betas from 0.00085 to 0.012; sampler ddim",
     "v_prediction": "0.012, the U-Net tells v_prediction; sampler ddim",
@@ -38,7 +28,7 @@ PROMPT = "a red circle above a blue square on a white background"
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(run, "preset_for", lambda dataset: PRESET)
+    monkeypatch.setattr(run, "preset_for", lambda dataset: TINY)
     monkeypatch.setattr(run, "SAMPLES", 2)
     monkeypatch.setattr(stage, "SHEETS", 1)
 
@@ -80,7 +70,7 @@ def test_a_resume_goes_on_with_the_objective_it_was_begun_with(objective, tmp_pa
 def test_a_preset_may_say_the_objective_and_what_goes_with_it(tmp_path):
     """The schedule's further fields, times by the logit-normal, and offset noise."""
     preset = dataclasses.replace(
-        PRESET, objective="flow", schedule={"shift": 3.0}, times="logit_normal", offset_noise=0.1, min_snr=5.0
+        TINY, objective="flow", schedule={"shift": 3.0}, times="logit_normal", offset_noise=0.1, min_snr=5.0
     )
     training.train("shapes", tmp_path, steps=2, preset=preset)
     pipeline = load(tmp_path)
@@ -90,7 +80,7 @@ def test_a_preset_may_say_the_objective_and_what_goes_with_it(tmp_path):
 
 def test_zero_terminal_snr_trains_and_draws_from_noise_alone(tmp_path):
     """ᾱ_T is 0, drawing begins there, and offset noise goes with it; with every sampler that knows of it."""
-    preset = dataclasses.replace(PRESET, objective="zero-snr", offset_noise=0.1)
+    preset = dataclasses.replace(TINY, objective="zero-snr", offset_noise=0.1)
     training.train("shapes", tmp_path, steps=2, preset=preset)
     pipeline = load(tmp_path)
     assert pipeline.schedule.alphas_cumprod[-1] == 0
@@ -103,7 +93,7 @@ def test_zero_terminal_snr_trains_and_draws_from_noise_alone(tmp_path):
 def test_a_learnt_variance_is_trained_and_used_by_ddpm_alone(tmp_path):
     """Others drop the half of the channels that tell it; and it goes with v and zero terminal SNR."""
     zero_snr = OBJECTIVES["zero-snr"]
-    preset = dataclasses.replace(PRESET, objective="learned-variance", schedule=zero_snr)
+    preset = dataclasses.replace(TINY, objective="learned-variance", schedule=zero_snr)
     training.train("shapes", tmp_path / "out", steps=10, preset=preset)
     lines = (tmp_path / "out" / "training" / "metrics.jsonl").read_text().splitlines()
     metrics = [json.loads(line) for line in lines]
@@ -121,20 +111,20 @@ def test_a_learnt_variance_is_trained_and_used_by_ddpm_alone(tmp_path):
 
 
 def test_another_learnt_variance_is_not_trained(tmp_path):
-    preset = dataclasses.replace(PRESET, schedule={"variance_type": "learned"})
+    preset = dataclasses.replace(TINY, schedule={"variance_type": "learned"})
     with pytest.raises(UserError, match="variance_type = 'learned' is not trained: use 'learned_range'"):
         training.train("shapes", tmp_path, steps=1, preset=preset)
 
 
 def test_a_fixed_variance_needs_no_channels(tmp_path):
-    preset = dataclasses.replace(PRESET, schedule={"variance_type": "fixed_small"})
+    preset = dataclasses.replace(TINY, schedule={"variance_type": "fixed_small"})
     training.train("shapes", tmp_path, steps=1, preset=preset)
     assert load(tmp_path).unet.config["out_channels"] == 4
 
 
 def test_unknown_names_in_a_preset_are_refused_when_it_is_made():
     with pytest.raises(UserError, match="unknown times 'cosine': use one of uniform, logit_normal"):
-        dataclasses.replace(PRESET, times="cosine")
+        dataclasses.replace(TINY, times="cosine")
     with pytest.raises(UserError, match="unknown optimizer 'sgd': use one of adamw, muon"):
         StagePreset(learning_rate=1e-3, batch_size=8, optimizer="sgd")
 

@@ -1,6 +1,5 @@
 """A training whose numbers are none stops before it saves them; a discriminator that has collapsed is told of."""
 
-import dataclasses
 import json
 import math
 
@@ -16,9 +15,9 @@ from minild.training.autoencoder import AutoencoderObjective
 from minild.training.budget import Budget
 from minild.training.journal import Journal, plot_losses
 from minild.training.latent_diffusion import DiffusionObjective
-from minild.training.presets import PRESETS, StagePreset
 from minild.training.replicas import Replicas
 from minild.training.watch import EVERY, PATIENCE, CollapseWatch, Diverged, Watch
+from training.tiny_preset import TINY
 
 FINE = {"loss": 0.5, "l1": 0.3, "kl": 0.2, "gradient_norm": 4.0}
 
@@ -68,24 +67,13 @@ def test_a_gpu_is_waited_for_every_tenth_step_and_before_a_save(device):
         watch.check()
 
 
-SMALL = StagePreset(learning_rate=1e-3, batch_size=4)
-PRESET = dataclasses.replace(
-    PRESETS["shapes"],
-    autoencoder=SMALL,
-    diffusion=SMALL,
-    channels=(8, 8, 8),
-    unet_channels=(8, 8),
-    text_width=16,
-    text_layers=1,
-    pictures=16,
-)
 STEPS = 6
 OBJECTIVES = {"autoencoder": AutoencoderObjective, "diffusion": DiffusionObjective}
 
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setattr(run, "preset_for", lambda dataset: PRESET)
+    monkeypatch.setattr(run, "preset_for", lambda dataset: TINY)
     monkeypatch.setattr(run, "SAMPLES", 1)
     monkeypatch.setattr(stage, "SHEETS", 1)
     monkeypatch.setattr(stage, "SAVE_EVERY", -1.0)  # at every step
