@@ -25,7 +25,7 @@ def model(rng):
 def test_gradients(rng):
     model = VQModel.from_config(VQ)
     model.quantize = QuantizerHeld(model.quantize)
-    check_module(model, {"x": rng.standard_normal((2, 6, 4, 3))}, samples=5)
+    check_module(model, {"x": rng.standard_normal((2, 6, 4, 3))}, samples=5, seed=2)  # this draws three codes in use
     indices, *_ = model.quantize.held
     assert len(np.unique(indices)) > 1
 
