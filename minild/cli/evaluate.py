@@ -16,7 +16,11 @@ def add(commands):
     command.add_argument("--dataset", type=options.name, metavar="NAME", help=dataset)
     command.add_argument("--count", type=options.at_least(1, int), help="how many pictures to draw and judge")
     options.add_seed(command)
-    options.add_steps(command, "steps of DDIM, of DDPM where the variance is learnt, of Euler's method for a flow")
+    own = "dpmpp-2m, ddpm where the variance is learnt, flow-euler for a flow"
+    sampler = f"{options.SAMPLER_NAMES} (default: {own})"
+    command.add_argument("--sampler", type=options.name, metavar="NAME", help=sampler)
+    steps = "steps of the sampler (default: 30 of dpmpp-2m, 50 of others)"
+    command.add_argument("--steps", type=options.at_least(1, int), help=steps)
     options.add_guidance(command)
     command.add_argument("--json", type=options.path, metavar="FILE", help="write the figures to this file, too")
     options.add_device(command)
@@ -33,7 +37,6 @@ def run(arguments):
     from minild.data.pictures import tell_skipped
     from minild.pipelines import output
     from minild.pipelines.inputs import picture_size
-    from minild.pipelines.scheduler_config import default_sampler
 
     if arguments.json:
         output.require_writable(arguments.json)
@@ -54,7 +57,7 @@ def run(arguments):
             arguments.steps,
             arguments.guidance,
             progress=True,
-            sampler=default_sampler(pipeline.schedule),
+            sampler=arguments.sampler,
         )
     if arguments.json:
         with output.whole_file(arguments.json) as file:

@@ -23,7 +23,11 @@ from minild.evaluation.perceptual import features, load_perceptual, lpips
 from minild.models import VQModel
 from minild.pipelines.conditions import FIELDS
 from minild.pipelines.inputs import draw_from, inputs
+from minild.pipelines.planning import in_batches
+from minild.pipelines.scheduler_config import DEFAULT_SAMPLER, default_sampler
 
+SAMPLER, STEPS = "dpmpp-2m", 30  # what pictures are drawn by: like 50 steps of DDIM (data/pretrained/README.md)
+OTHER_STEPS = 50  # of other samplers
 RETRIEVALS = 300  # pictures drawn where count is not given
 NEAREST = 5
 
@@ -36,7 +40,8 @@ LINES = {
     "frechet": ("Fréchet distance of the rebuilt, same network", "{:.2f}"),
     "codes": ("codes of the codebook used", "{:.1%}"),
     "perplexity": ("perplexity of the codes", "{:.1f}"),
-    "steps": ("steps of the sampler", "{}"),
+    "sampler": ("sampler", "{}"),
+    "steps": ("steps of it", "{}"),
     "guidance_scale": ("guidance scale", "{:g}"),
     "seed": ("seed", "{}"),
     "drawn": ("pictures drawn", "{:,}"),
@@ -53,6 +58,8 @@ LINES = {
     "chance": ("nearest would be, by chance", "{:.2%}"),
     "all": ("all of it as asked for", "{:.1%}"),
     "withheld": ("all of it, pairs withheld in training", "{:.1%}"),
+    "outline": ("outline IoU with the best-fitting shapes", "{:.3f}"),
+    "ssim_fit": ("SSIM to the best-fitting true drawing", "{:.3f}"),
 }
 
 
@@ -67,7 +74,9 @@ class Drawn(NamedTuple):
     counts: dict
 
 
-def evaluate(pipeline, train, test, count=None, seed=0, steps=50, guidance_scale=None, progress=True, sampler="ddim"):
+def evaluate(
+    pipeline, train, test, count=None, seed=0, steps=None, guidance_scale=None, progress=True, sampler=None
+):
     """Measure a pipeline on a data set's two splits -> {name: figure}, mostly of those in LINES; shares in [0, 1].
 
     What leads a model beside words, a class or a picture, is taken from the data set's pictures, masks at random.
@@ -76,7 +85,8 @@ def evaluate(pipeline, train, test, count=None, seed=0, steps=50, guidance_scale
     and the Fréchet distance between them and the rebuilt, the last two by the network of load_perceptual. With a
     codebook, the share of its codes that the test pictures use, and their perplexity.
     Faithfulness, of words and a set with a `judge` (see _faithfulness): the share of the pictures drawn for the test
-    captions that follow them, attribute by attribute.
+    captions that follow them, attribute by attribute; and what the judge measures of them, such as their outlines, and
+    their SSIM to the true drawings of the same captions that are nearest to them.
     Retrieval, of words and other sets: pictures are drawn for the captions of random train pictures; how often the
     nearest of all the set's distinct pictures, and one of the five nearest (where there are more than five), has the
     caption asked.
@@ -88,20 +98,29 @@ def evaluate(pipeline, train, test, count=None, seed=0, steps=50, guidance_scale
     "intervals" holds {name: [low, high, count]}: the 95 % interval (Wilson's) of each share that is of `count` pictures
     judged one by one. Precision and recall have none: their pictures are judged by each other.
 
+    A picture is drawn from the noise of its own seed, but with others (planning.in_batches): among more or fewer of
+    them its last bits are others.
+
     count           pictures to draw, and at most that many to rebuild; None for 300 (with a judge and to rebuild: all)
     seed            of the random choice, and of the first picture drawn
     guidance_scale  1 or less is none; None for the one recorded with the model, 7.5 where there is none
-    sampler         a rectified flow is drawn by "flow-euler" only, and a learnt variance used by "ddpm" only
+    steps           of the sampler; None for STEPS of SAMPLER, and for OTHER_STEPS of others
+    sampler         None for SAMPLER; but a rectified flow is drawn by "flow-euler" only, and a learnt variance used by
+                    "ddpm" only
     """
+    own = default_sampler(pipeline.schedule)
+    sampler = sampler or (SAMPLER if own == DEFAULT_SAMPLER else own)
+    steps = steps or (STEPS if sampler == SAMPLER else OTHER_STEPS)
     pictures, captions = gather(test, count)
     model = load_perceptual() if min(pictures.shape[1:3]) >= WINDOW else None
     real = features(pictures, model) if model else None
     if guidance_scale is None:
         guidance_scale = pipeline.guidance_scale
-    settings = {"steps": steps, "guidance_scale": guidance_scale, "seed": seed}
+    settings = {"sampler": sampler, "steps": steps, "guidance_scale": guidance_scale, "seed": seed}
 
+    @in_batches()
     def draw(dataset, rows, captions):
-        how = settings | {"sampler": sampler, "size": pictures.shape[1:3], "progress": progress}
+        how = settings | {"size": pictures.shape[1:3], "progress": progress}
         if pipeline.kinds == ("text",):
             return pipeline.text_to_image(captions, **how)
         asked = inputs(pipeline, dataset, rows, _pictures(dataset, rows), np.random.default_rng(seed))
@@ -172,18 +191,28 @@ def _faithfulness(draw, test, count, progress):
 
     judge.report(pictures, captions, withheld) -> {name: share}; judge.SIZE is the height and width it reads, to which
     larger pictures are averaged. A share is of all the pictures; "withheld" of those with test.withheld(i); others as
-    judge.counts(captions, withheld) -> {name: number of pictures} says, where there is one.
+    judge.counts(captions, withheld) -> {name: number of pictures} says, where there is one. What judge.MEANS names, if
+    it has that, are no shares but means. judge.nearest(picture, caption), where there is one, gives the true drawing of
+    a caption that is nearest to a picture.
     """
+    judge = test.judge
     captions, withheld = [test.caption(i) for i in range(count)], [test.withheld(i) for i in range(count)]
     drawn = draw(test, range(count), captions)
-    k = test.size // test.judge.SIZE
-    read = drawn.reshape(count, test.judge.SIZE, k, test.judge.SIZE, k, 3).mean(axis=(2, 4))
-    judged = tqdm(read, desc="judge", unit="picture", delay=1, disable=not progress)
-    shares = test.judge.report(judged, captions, withheld)
-    counts = dict.fromkeys(shares, count) | {"withheld": sum(withheld)}
-    if hasattr(test.judge, "counts"):
-        counts |= test.judge.counts(captions, withheld)
-    return Drawn(drawn, test, range(count), captions, shares, {name: counts[name] for name in shares if counts[name]})
+    k = test.size // judge.SIZE
+    read = drawn.reshape(count, judge.SIZE, k, judge.SIZE, k, 3).mean(axis=(2, 4))
+
+    def shown(step):
+        return tqdm(read, desc=step, unit="picture", delay=1, disable=not progress)
+
+    figures = judge.report(shown("judge"), captions, withheld)
+    counts = dict.fromkeys(figures, count) | {"withheld": sum(withheld)} | dict.fromkeys(getattr(judge, "MEANS", ()), 0)
+    if hasattr(judge, "counts"):
+        counts |= judge.counts(captions, withheld)
+    counts = {name: counts[name] for name in figures if counts[name]}
+    if hasattr(judge, "nearest"):
+        true = np.stack([judge.nearest(picture, caption) for picture, caption in zip(shown("fit"), captions)])
+        figures["ssim_fit"] = _mean(ssim, read, true)
+    return Drawn(drawn, test, range(count), captions, figures, counts)
 
 
 def _retrieval(draw, train, test, count, seed):

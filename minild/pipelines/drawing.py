@@ -135,7 +135,8 @@ def sample_latents(pipe, request, progress=False):
 def _finish(pipe, request, progress, mixing, finish, at_once=None):
     """finish(latents) of all that is drawn, a host array for some of the pictures, joined."""
     h, w, _ = request.shape
-    count, at_once = len(request.prompts), at_once or planning.pictures_at_once(pipe.device, h, w)
+    count = len(request.prompts)
+    at_once = at_once or planning.pictures_at_once(pipe.device, h, w, count)
     guidance = encode(pipe, request)
     generators = [image_generators(seed, 1)[0] for seed in request.seeds]
 

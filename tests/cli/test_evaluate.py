@@ -22,10 +22,11 @@ def test_evaluate_measures_on_the_dataset_of_the_record(run, module, model, tmp_
     (pipeline, train, test, *chosen), settings = evaluations[0]
     assert pipeline.record == tiny_pipeline.RECORD
     assert (train, test) == (("shapes", "train", 8), ("shapes", "test", 8))
-    assert chosen == [5, 2, 50, None] and settings == {"progress": True, "sampler": "ddim"}
+    assert chosen == [5, 2, None, None] and settings == {"progress": True, "sampler": None}
     assert json.loads((tmp_path / "f.json").read_text()) == figures
-    run("evaluate", "MODEL", "--dataset", "emoji", "--steps", 20, "--guidance", 2.5)
+    run("evaluate", "MODEL", "--dataset", "emoji", "--steps", 20, "--guidance", 2.5, "--sampler", "ddpm")
     assert evaluations[2][0][1] == ("emoji", "train", 8) and evaluations[2][0][3:] == (None, 0, 20, 2.5)
+    assert evaluations[2][1]["sampler"] == "ddpm"
     assert "cannot write no/f.json" in refused(run("evaluate", "MODEL", "--json", "no/f.json"))
     tiny_pipeline.make().save_pretrained(tmp_path / "untold")
     assert "does not say what it was trained on" in refused(run("evaluate", "untold"))

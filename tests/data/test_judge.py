@@ -1,18 +1,19 @@
 """The judge of caption faithfulness, judged."""
 
+import dataclasses
 import itertools
 
 import numpy as np
 import pytest
 
 from minild.data import judge as judging
-from minild.data.judge import compare, judge, read, report
-from minild.data.shapes import BASE, SHAPES, SIZES, Scene, Shapes, captions, parse, render
+from minild.data.judge import compare, judge, look, nearest, read, report
+from minild.data.shapes import BASE, SHAPES, SIZES, SUB, Scene, Shapes, _places, captions, parse, render
 
 
 @pytest.fixture(scope="module")
 def drawn():
-    data = Shapes("test", length=320)
+    data = Shapes("test", length=120)
     return data, [data[i] for i in range(len(data))]
 
 
@@ -20,6 +21,7 @@ def test_true_renderings_are_followed(drawn):
     data, items = drawn
     shares = report(*zip(*items), withheld=[data.withheld(i) for i in range(len(data))])
     assert min(shares.values()) >= 0.99, shares
+    assert shares.keys() == {*judging.ATTRIBUTES, "withheld", *judging.MEANS}
 
 
 def test_both_captions_are_accepted(drawn):
@@ -68,10 +70,7 @@ def test_gain_is_what_rendering_saves():
     fit = judging._Fit(picture, {s: judging._correlate(picture, s) for s in SIZES}, "grey")
     gain = 0
     for (shape, colour), size, (top, left) in zip(scene.objects, scene.sizes, scene.places):
-        d = fit.contrast[list(judging.COLOURS).index(colour)]
-        _, residual, norm = next(part for part in fit.parts if part[0] == size)
-        s = SHAPES.index(shape)
-        gain += 2 * d @ residual[:, s, top, left] - d @ d * norm[s, top, left]
+        gain += fit.gains[size][list(judging.COLOURS).index(colour), SHAPES.index(shape), top, left]
     error = ((picture - render(scene) / 255) ** 2).sum()
     assert fit.error - gain == pytest.approx(error, rel=2e-3)  # render rounds to 8 bits
 
@@ -88,7 +87,52 @@ def test_the_search_is_exact():
         for a, b in itertools.permutations(range(32), 2)
         for relation in ("above", "left of")
     )
-    assert read(picture) == best[1]
+    assert judging._nearest(picture).key == best[1]
+
+
+def test_the_nearest_true_drawing_of_a_caption(drawn):
+    """Of a true drawing it is that; of any other picture, no true drawing of the caption is nearer."""
+    data, items = drawn
+    for i in range(20):
+        np.testing.assert_array_equal(nearest(*items[i]), items[i][0])
+    rng = np.random.default_rng(3)
+    for i in range(3):
+        picture = np.clip(items[i][0] / 255 + 0.2 * rng.standard_normal((BASE, BASE, 3)), 0, 1)
+        asked = data.scene(i + 20)
+        least = ((picture - nearest(picture, captions(asked)[1]) / 255) ** 2).sum()
+        for _ in range(300):
+            sizes = tuple(rng.choice(SIZES, 2).tolist())
+            other = dataclasses.replace(asked, sizes=sizes, places=_places(asked.relation, sizes, rng.random(5)))
+            assert ((picture - render(other) / 255) ** 2).sum() > least - 1e-2  # render rounds to 8 bits
+
+
+def test_it_keeps_to_the_places_that_scenes_have(drawn):
+    """Of a drawing moved into a corner it is one beside it, within the margins, and in line."""
+    _, items = drawn
+    corner = np.roll(items[0][0], (-20, -20), axis=(0, 1))
+    fit = judging._Fit(unit := judging._unit(corner), judging._correlations(unit), "grey")
+    for relation in ("above", "left of"):
+        scene = fit.scene(3, 12, relation)
+        ends = [[start + SUB * size for start in place] for place, size in zip(scene.places, scene.sizes)]
+        assert min(map(min, scene.places)) >= SUB and max(map(max, ends)) <= SUB * (BASE - 1)
+        along = ("above", "left of").index(relation)
+        assert scene.places[1][along] - ends[0][along] >= SUB
+        middles = [place[1 - along] + SUB * size // 2 for place, size in zip(scene.places, scene.sizes)]
+        assert abs(middles[0] - middles[1]) <= 16
+
+
+def test_what_is_no_shape_has_no_name():
+    """A star whose points are gone is read as red, where it is, and as nothing; and the outlines' mean tells of it."""
+    scene = Scene((("star", "red"), ("square", "blue")), "above", "white")
+    picture = render(scene)
+    assert look(picture).outline == (1, 1)
+    y, x = np.indices((BASE, BASE))
+    picture[(np.hypot(y - 9, x - 16) > 4) & (y < 16)] = 255
+    found = look(picture)
+    assert found.key == ((None, "red"), ("square", "blue"), "above", "white") and found.outline[0] < 0.8
+    verdict = judge(picture, captions(scene)[0])
+    assert [name for name, ok in verdict.items() if not ok] == ["shapes", "all"]
+    assert report([picture], captions(scene)[:1])["outline"] == pytest.approx(np.mean(found.outline))
 
 
 def test_a_wrong_shape_is_named():

@@ -8,11 +8,13 @@ import pytest
 from minild.data.emoji import Emoji
 from minild.data.pictures import gather
 from minild.data.shapes import Shapes
+from minild.diffusion import NoiseSchedule
 from minild.errors import UserError
 from minild.evaluation import evaluate, format_report, psnr
 from minild.pipelines.conditions import reduced
 
-ALWAYS = {"rebuilt", "psnr", "ssim", "lpips", "frechet", "steps", "guidance_scale", "seed", "drawn", "intervals"}
+ALWAYS = {"rebuilt", "psnr", "ssim", "lpips", "frechet", "drawn", "intervals"}
+ALWAYS |= {"sampler", "steps", "guidance_scale", "seed"}
 SETS = {"frechet_drawn", "precision", "recall"}
 JUDGED = {"all", "background", "clip_score", "clip_score_real"}
 
@@ -20,7 +22,7 @@ JUDGED = {"all", "background", "clip_score", "clip_score_real"}
 class Led:
     """A pipeline led by `kinds`: it draws draw(images or labels, prompts), and notes what it was asked."""
 
-    guidance_scale = 2.0
+    guidance_scale, schedule = 2.0, NoiseSchedule()
 
     def __init__(self, kinds, draw):
         self.kinds, self.draw, self.asked = kinds, draw, []
@@ -44,7 +46,7 @@ def shapes(kinds, draw, count=8):
     pipe = Led(kinds, draw)
     figures = evaluate(pipe, Shapes("train"), Shapes("test"), count, seed=3, steps=7, progress=False)
     [asked] = pipe.asked
-    assert figures["drawn"] == count and asked["steps"] == 7 and asked["seed"] == 3 and asked["sampler"] == "ddim"
+    assert figures["drawn"] == count and asked["steps"] == 7 and asked["seed"] == 3 and asked["sampler"] == "dpmpp-2m"
     assert asked["guidance_scale"] == 2
     format_report(figures)
     return figures, asked

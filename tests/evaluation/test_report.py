@@ -13,6 +13,7 @@ from minild import data, evaluation
 from minild.data.emoji import Emoji
 from minild.data.pictures import gather
 from minild.data.shapes import Shapes
+from minild.diffusion import FLOW_CLASS, FlowSchedule, NoiseSchedule
 from minild.errors import UserError
 from minild.evaluation import (
     codebook_use,
@@ -30,13 +31,15 @@ from minild.evaluation import (
     ssim,
     wilson_interval,
 )
+from minild.evaluation.report import STEPS
 from minild.models import VQModel
+from minild.pipelines.planning import pictures_at_once
 
 
 class FakePipeline:
     """Draws draw(caption); its autoencoder gives back what it got, plus `shift`."""
 
-    kinds = ("text",)
+    kinds, schedule = ("text",), NoiseSchedule()
 
     def __init__(self, draw, shift=0.1, record=None):
         self.draw, self.guidance_scale = draw, (record or {}).get("guidance_scale", 7.5)
@@ -168,8 +171,8 @@ def test_emoji_drawn_as_they_are_are_all_found():
     assert figures["chance"] == pytest.approx(1 / len(emoji))
     [(prompts, settings)] = pipeline.calls
     assert len(set(prompts)) == 40 and set(prompts) < set(emoji.names) and prompts != emoji.names[:40]
-    expected = {"steps": 50, "guidance_scale": 3.0, "seed": 5, "sampler": "ddim", "size": (16, 16), "progress": False}
-    assert settings == expected
+    expected = {"steps": STEPS, "guidance_scale": 3.0, "seed": 5, "sampler": "dpmpp-2m", "size": (16, 16)}
+    assert settings == expected | {"progress": False}
     other = evaluate(pipeline, emoji, emoji, count=40, seed=6, guidance_scale=2, steps=9, progress=False)
     assert (other["seed"], other["guidance_scale"], other["steps"]) == (6, 2, 9)
     assert pipeline.calls[1][0] != prompts and pipeline.calls[1][1]["guidance_scale"] == 2
@@ -255,6 +258,49 @@ def test_shapes_are_judged(size):
     [(prompts, settings)] = pipeline.calls
     assert prompts == [test.caption(i) for i in range(12)]
     assert settings["seed"] == 3 and settings["size"] == (size, size)
+    assert figures["outline"] > 0.98 and figures["ssim_fit"] > 0.99
+    assert not {"outline", "ssim_fit"} & figures["intervals"].keys()
+    for line in ("outline IoU with the best-fitting shapes", "SSIM to the best-fitting true drawing"):
+        assert f"{line}  " in format_report(figures)
+
+
+def test_spoilt_shapes_are_told():
+    """Rounded by a blur, they fall short of the shapes they should be, and of the true drawings nearest to them."""
+    test = Shapes("test")
+    blurred = {test.caption(i): _blurred(test[i][0]) for i in range(12)}
+    figures = evaluate(FakePipeline(blurred.get), Shapes("train"), test, count=12, progress=False)
+    assert figures["all"] < 0.5 < 0.8 < min(figures["colours"], figures["relation"])
+    assert figures["outline"] < 0.93 and 0.5 < figures["ssim_fit"] < 0.95
+
+
+def _blurred(picture):
+    return sum(np.roll(picture.astype(float), (i, j), (0, 1)) for i in range(-2, 3) for j in range(-2, 3)) / 25
+
+
+def test_what_is_drawn_by_where_nothing_is_asked_for():
+    """30 steps of dpmpp-2m; 50 of another sampler; of a flow, and of a learnt variance, what alone can draw them."""
+    train = test = Shapes("test")
+
+    def settings(schedule=None, **asked):
+        pipeline = FakePipeline(lambda caption: test[0][0])
+        pipeline.schedule = schedule or pipeline.schedule
+        figures = evaluate(pipeline, train, test, count=1, progress=False, **asked)
+        [(_, given)] = pipeline.calls
+        assert all(figures[name] == given[name] for name in ("sampler", "steps", "seed", "guidance_scale"))
+        return given["sampler"], given["steps"]
+
+    assert settings() == ("dpmpp-2m", STEPS)
+    assert settings(steps=7) == ("dpmpp-2m", 7)
+    assert settings(sampler="ddim") == ("ddim", 50)
+    assert settings(NoiseSchedule({"variance_type": "learned_range"})) == ("ddpm", 50)
+    assert settings(FlowSchedule(given={"_class_name": FLOW_CLASS})) == ("flow-euler", 50)
+
+
+def test_pictures_are_drawn_in_batches():
+    test, most = Shapes("test"), []
+    pipeline = FakePipeline(lambda caption: most.append(pictures_at_once("cpu", 8, 8)) or test[0][0])
+    evaluate(pipeline, Shapes("train"), test, count=2, progress=False)
+    assert most == [32, 32] and pictures_at_once("cpu", 8, 8) == 1
 
 
 def test_every_share_has_its_interval_of_the_pictures_it_is_of(animals):
