@@ -106,19 +106,21 @@ def test_the_nearest_true_drawing_of_a_caption(drawn):
             assert ((picture - render(other) / 255) ** 2).sum() > least - 1e-2  # render rounds to 8 bits
 
 
-def test_it_keeps_to_the_places_that_scenes_have(drawn):
-    """Of a drawing moved into a corner it is one beside it, within the margins, and in line."""
-    _, items = drawn
-    corner = np.roll(items[0][0], (-20, -20), axis=(0, 1))
-    fit = judging._Fit(unit := judging._unit(corner), judging._correlations(unit), "grey")
-    for relation in ("above", "left of"):
-        scene = fit.scene(3, 12, relation)
-        ends = [[start + SUB * size for start in place] for place, size in zip(scene.places, scene.sizes)]
-        assert min(map(min, scene.places)) >= SUB and max(map(max, ends)) <= SUB * (BASE - 1)
-        along = ("above", "left of").index(relation)
-        assert scene.places[1][along] - ends[0][along] >= SUB
-        middles = [place[1 - along] + SUB * size // 2 for place, size in zip(scene.places, scene.sizes)]
-        assert abs(middles[0] - middles[1]) <= 16
+def test_the_scene_of_a_pair_has_its_gain_and_a_place_that_scenes_have():
+    """Within the margins, a gap apart, and in line: of noise, whose best places are anywhere."""
+    rng = np.random.default_rng(4)
+    picture = rng.random((BASE, BASE, 3)).astype(np.float32)
+    fit = judging._Fit(picture, judging._correlations(picture), "grey")
+    for first, second in rng.permutation(32).reshape(-1, 2):
+        for along, relation in enumerate(("above", "left of")):
+            scene = fit.scene(first, second, relation)
+            error = ((picture - render(scene) / 255) ** 2).sum()
+            assert error == pytest.approx(fit.error - fit.pair(first, second, relation), rel=2e-3)
+            ends = [[start + SUB * size for start in place] for place, size in zip(scene.places, scene.sizes)]
+            assert min(map(min, scene.places)) >= SUB and max(map(max, ends)) <= SUB * (BASE - 1)
+            assert scene.places[1][along] - ends[0][along] >= SUB
+            middles = [place[1 - along] + SUB * size // 2 for place, size in zip(scene.places, scene.sizes)]
+            assert abs(middles[0] - middles[1]) <= 4 * SUB
 
 
 def test_what_is_no_shape_has_no_name():
