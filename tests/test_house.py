@@ -16,6 +16,7 @@ ROOMS = {
     "backend": ["errors"],
     "random": [],
     "durable": [],
+    "locks": [],
     "ops": ["backend"],
     "engine": ["ops", "backend", "errors"],
     "nn": ["engine", "ops", "backend"],
@@ -32,12 +33,12 @@ ROOMS = {
     "data": ["errors"],
     "pipelines": [
         "models", "diffusion", "nn", "tokenizer", "tokenizer_files", "data", "checkpoints", "pretrained", "weights",
-        "durable", "engine", "backend", "random", "errors",
+        "durable", "locks", "engine", "backend", "random", "errors",
     ],
     "evaluation": ["pipelines", "models", "ops", "data", "tokenizer", "pretrained", "backend", "errors"],
     "training": [
         "pipelines", "evaluation", "models", "diffusion", "nn", "tokenizer", "data", "checkpoints", "pretrained",
-        "durable", "engine", "ops", "backend", "random", "errors",
+        "durable", "locks", "engine", "ops", "backend", "random", "errors",
     ],
     "course": [
         "gradcheck", "gradient_hints", "pipelines", "models", "diffusion", "nn", "engine", "ops", "data", "backend",

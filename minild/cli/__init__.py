@@ -28,12 +28,12 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(argv=None):
-    """Run the command -> its exit status: 0 done, 2 a user's mistake, 130 interrupted, 141 nobody reads stdout, 143
-    asked to end (SIGTERM).
+    """Run the command -> its exit status: 0 done, 1 done but for some lines of a list, 2 a user's mistake, 130
+    interrupted, 141 nobody reads stdout, 143 asked to end (SIGTERM).
     """
     try:
         arguments = _parser().parse_args(_usable(sys.argv[1:] if argv is None else argv))
-        arguments.run(arguments)
+        return arguments.run(arguments) or 0
     except UserError as error:
         return _refuse(error)
     except MemoryError as error:
@@ -46,7 +46,6 @@ def main(argv=None):
         return 143
     except KeyboardInterrupt:
         return 130
-    return 0
 
 
 def _usable(argv):

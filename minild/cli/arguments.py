@@ -60,6 +60,14 @@ def seeds(text):
     return numbers if len(numbers) > 1 else numbers[0]
 
 
+def share(text):
+    """An argparse type: (K, N) of "K/N", K from 0 to N - 1."""
+    rank, _, size = text.partition("/")
+    if not (rank.isdecimal() and size.isdecimal() and int(rank) < int(size)):
+        raise argparse.ArgumentTypeError(f"expected K/N such as 0/4, K from 0 to N - 1, got {text!r}")
+    return int(rank), int(size)
+
+
 def lora(text):
     """An argparse type: (path, scale) of "FILE", or "FILE:0.8"."""
     file, colon, number = text.rpartition(":")

@@ -3,6 +3,7 @@
 import time
 
 from minild.cli import arguments as options
+from minild.cli import prompt_list
 from minild.cli.control import control_of, require_control, told_of_control
 from minild.cli.pictures import asked_seeds, how_drawn, open_pipeline, several, tell_dropped, writable_paths, write
 from minild.cli.terminal import note, without_warnings
@@ -15,7 +16,8 @@ def add(commands):
         "the prompts, --count of each."
     )
     command = options.add_command(commands, "txt2img", run, "draw pictures from words", details)
-    command.add_argument("prompts", nargs="+", metavar="PROMPT", help="what to draw")
+    command.add_argument("prompts", nargs="*", metavar="PROMPT", help="what to draw")
+    prompt_list.add_options(command)
     options.add_model(command)
     output = ".png, or .npy for all pictures as float32 (N, H, W, 3) in [0, 1] (default: the first prompt, as .png)"
     command.add_argument("--output", type=options.path, metavar="FILE", help=output)
@@ -50,6 +52,8 @@ def run(arguments):
     from minild.pipelines import attention_sheet, output
     from minild.pipelines.request import sides_of
 
+    if prompt_list.is_asked(arguments):
+        return prompt_list.run(arguments)
     _require_text(arguments)
     require_control(arguments)
     prompts, seeds, latents = _pictures(arguments)
@@ -104,6 +108,8 @@ def run(arguments):
 def _require_text(arguments):
     from minild.pipelines.request import require_texts
 
+    if not arguments.prompts:
+        raise UserError("the following arguments are required: PROMPT, or --prompts (see minild txt2img --help)")
     for prompt in arguments.prompts:
         if not prompt.strip():
             raise UserError("a prompt is empty: say what to draw")

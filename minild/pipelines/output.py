@@ -1,6 +1,7 @@
 """Writing pictures: never half a file, and refused before the work rather than after it."""
 
 import contextlib
+import io
 import os
 import re
 from pathlib import Path
@@ -81,13 +82,19 @@ def to_bytes(picture):
     return np.rint(picture * 255).astype(np.uint8)
 
 
-def write_png(path, picture, text):
-    """Write a picture (H, W, 3) in [0, 1], with the dict `text` as PNG text chunks and no date."""
-    chunks = PngImagePlugin.PngInfo()
+def png_bytes(picture, text):
+    """A picture (H, W, 3) in [0, 1] as the bytes of a PNG, with the dict `text` as its text chunks and no date."""
+    chunks, file = PngImagePlugin.PngInfo(), io.BytesIO()
     for key, value in text.items():
         chunks.add_text(key, str(value))
+    Image.fromarray(to_bytes(picture)).save(file, "png", pnginfo=chunks)
+    return file.getvalue()
+
+
+def write_png(path, picture, text):
+    """Write a picture (H, W, 3) in [0, 1] as png_bytes makes it."""
     with whole_file(path) as file:
-        Image.fromarray(to_bytes(picture)).save(file, "png", pnginfo=chunks)
+        file.write(png_bytes(picture, text))
 
 
 def write_npy(path, pictures):

@@ -17,6 +17,7 @@ from minild.pipelines.image_to_image import image_to_image
 from minild.pipelines.inpainting import inpaint, outpaint
 from minild.pipelines.interpolation import interpolate
 from minild.pipelines.learnt_tokens import load_embeddings
+from minild.pipelines.list_drawing import draw_list
 from minild.pipelines.loras import Loras
 from minild.pipelines.low_resolution import augmented
 from minild.pipelines.request import requested, require_guidance
@@ -245,6 +246,7 @@ class Pipeline:
         request = requested(self, prompts, negative_prompt, *settings, given=condition, nothing=nothing)
         return draw_pictures(self, augmented(self, request, noise_level), progress)
 
+    draw_list = draw_list
     image_to_image = image_to_image
     inpaint = inpaint
     outpaint = outpaint

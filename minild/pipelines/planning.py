@@ -14,6 +14,7 @@ SMALL_POSITIONS = 1024  # latent positions of a picture that one core draws well
 SMALL_MAP = 16384  # numbers in a feature map up to which one pass over two pictures beats two passes on two cores
 GPU_POSITIONS = 16384  # latent positions computed at once on a GPU: four pictures of Stable Diffusion's 64 x 64
 BATCH_POSITIONS = 2048  # and by a core of the CPU `in_batches`: 32 pictures of 8 x 8, whose maps stay in its cache
+PER_CORE = 4  # small pictures that a list hands to each core at once; what an interruption loses grows with it
 
 _in_batches = contextvars.ContextVar("small pictures are drawn in batches on the CPU, too", default=False)
 
@@ -46,12 +47,21 @@ def pictures_at_once(device, h, w, count=None):
     return -(-count // (cores * -(-count // (cores * most))))
 
 
+def batch(device, h, w):
+    """How many pictures of h x w latent positions of a long list are drawn by one call: as many as are no slower alone.
+    """
+    return PER_CORE * core_count() if _is_small(device, h, w) else pictures_at_once(device, h, w)
+
+
+def _is_small(device, h, w):
+    return device == "cpu" and h * w <= SMALL_POSITIONS
+
+
 def workers(device, h, w):
     """A context with a map() over pictures: small ones are drawn side by side on the host's cores, BLAS on one thread
     in each; large ones one after the other, with all cores to themselves.
     """
-    small = device == "cpu" and h * w <= SMALL_POSITIONS
-    return side_by_side() if small else contextlib.nullcontext(map)
+    return side_by_side() if _is_small(device, h, w) else contextlib.nullcontext(map)
 
 
 def passes(unet, h, w, count, guidance_scale):
