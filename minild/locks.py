@@ -4,6 +4,15 @@ import contextlib
 import errno
 import os
 
+try:
+    import fcntl  # of POSIX
+except ImportError:
+    fcntl = None
+try:
+    import msvcrt  # of Windows
+except ImportError:
+    msvcrt = None
+
 TAKEN = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 UNKNOWN = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # to a file system that has no locks
 
@@ -25,8 +34,9 @@ if hasattr(os, "register_at_fork"):
 def lock(path):
     """with lock(path) as alone: whether no other process has the lock of that file; this one then has it to the end.
 
-    The file is made, and stays: to remove one that another process may be opening would part the two. OSError where
-    it cannot be made.
+    The file is made, and stays: to remove one that another process may be opening would part the two. OSError where it
+    cannot be made. Where Python has no locks, as in WebAssembly, there is no other process; there, and on a file
+    system without locks, all are alone: a file that only its owner removes would lock everybody out after a kill.
     """
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     _held.add(handle)
@@ -38,16 +48,12 @@ def lock(path):
 
 
 def _lock(handle):
-    """Whether nobody else has it. What can be imported depends on the system."""
+    """Whether nobody else has it."""
     try:
-        if os.name == "nt":
-            import msvcrt
-
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
+        if fcntl:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        elif msvcrt:
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
     except OSError as error:
         if error.errno in TAKEN:
             return False

@@ -336,7 +336,8 @@ def test_a_picture_too_large_is_reduced_where_its_format_can_be(tmp_path, small_
         with pytest.raises(ValueError, match="too large: 256 x 128 pixels, and 4,096 is the most"):
             read_picture(tmp_path / name, 4)
     large.save(tmp_path / "a.webp")
-    with pytest.raises(Image.DecompressionBombError, match="32768 pixels"):  # its plugin looks for itself
+    either = "32768 pixels|too large: 256 x 128"  # Pillow's plugin looks for itself, but for that of old versions
+    with pytest.raises((Image.DecompressionBombError, ValueError), match=either):
         read_picture(tmp_path / "a.webp", 4)
     with pytest.raises(ValueError, match="too large: 256 x 128"):
         read_picture(tmp_path / "a.jpg", 64)  # no fraction of it is small enough, and still large enough
