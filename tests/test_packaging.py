@@ -24,6 +24,18 @@ def test_every_package_is_listed():
     assert listed == found | {"minild._data"}
 
 
+def test_the_lowest_versions_are_those_that_are_tried():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    bounds = {
+        kind: dict(re.findall(r'"([\w-]+)>=([\d.]+)"', re.search(rf"^{kind} = \[(.*?)\]", text, re.M)[1]))
+        for kind in ("dependencies", "bf16", "test")
+    }
+    del bounds["test"]["ruff"]  # reads the code, and does not run it
+    lines = (ROOT / "tests" / "lowest.txt").read_text(encoding="utf-8").splitlines()
+    tried = dict(line.split("==") for line in lines if not line.startswith("#"))
+    assert tried == bounds["dependencies"] | bounds["bf16"] | bounds["test"] and len(tried) == 9
+
+
 @pytest.mark.slow  # pip fetches the build tools
 def test_a_wheel_holds_the_package_and_the_data(tmp_path):
     source = tmp_path / "source"  # a copy: setuptools takes up what an earlier build left in build/
