@@ -94,6 +94,25 @@ def test_a_file_is_one_thing():
         assert path.stem not in ("utils", "helpers", "common", "misc"), path
 
 
+def _opens_text(call):
+    """Whether a call reads or writes text: open(...) and Path.open(...) unless the mode says binary, read_text, ..."""
+    name = call.func.id if isinstance(call.func, ast.Name) else getattr(call.func, "attr", "")
+    of_others = isinstance(call.func, ast.Attribute) and ast.unparse(call.func.value) in ("os", "Image", "webbrowser")
+    modes = [value.value for value in call.args if isinstance(value, ast.Constant) and isinstance(value.value, str)]
+    binary = any("b" in mode and len(mode) <= 3 for mode in modes)
+    return name in ("read_text", "write_text") or (name == "open" and not binary and not of_others)
+
+
+def test_text_is_in_an_encoding_that_is_named_and_files_are_moved_as_on_every_system():
+    """Windows has other defaults, and its rename does not go over a file that is there."""
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                if _opens_text(node):
+                    assert "encoding" in [word.arg for word in node.keywords], f"{path}:{node.lineno}"
+                assert ast.unparse(node.func) not in ("os.rename", "os.path.join"), f"{path}:{node.lineno}"
+
+
 OPS = sorted((PACKAGE / "ops").glob("*.py"))
 
 

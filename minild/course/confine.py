@@ -198,7 +198,7 @@ def limit(seconds, megabytes):
 def _memory_in_use():
     """Bytes of address space; where the system does not tell, what an interpreter with NumPy takes at most."""
     try:
-        with open("/proc/self/statm") as file:
+        with open("/proc/self/statm", encoding="ascii") as file:
             return int(file.read().split()[0]) * resource.getpagesize()
     except OSError:
         return 1 << 30

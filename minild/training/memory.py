@@ -158,6 +158,6 @@ def _address_space(path="/proc/self/statm"):
 def _text(path):
     """What a file says; "" where there is none to read."""
     try:
-        return Path(path).read_text()
+        return Path(path).read_text(encoding="utf-8")
     except (OSError, ValueError):
         return ""
