@@ -20,15 +20,18 @@ OTHERS = {
     "textual-inversion": "a new word for a pipeline, from a few pictures (txt2img --embedding)",
     "dreambooth": "a whole pipeline that knows a new thing, from a few pictures (txt2img --model)",
     "controlnet": "what leads a pipeline by the outlines of pictures (txt2img --controlnet)",
+    "decoder": "a pipeline whose decoder draws sharper, for its encoder's latents as they are (txt2img --model)",
 }
 CHOSEN = ("regularisation", "objective", "condition", "first_stage")  # of what is trained as a whole
 TO_FILE = ("lora", "textual-inversion")
-TUNED = (*TO_FILE, "dreambooth", "controlnet")  # a pipeline that is there, on --data
+GUIDED = (*TO_FILE, "dreambooth", "controlnet")  # of pictures and captions
+TUNED = (*GUIDED, "decoder")  # a pipeline that is there, on --data
 TAKEN_BY = {  # options that not all of them have
     "model": ("classifier", *TUNED),
     "dataset": ("clip", "classifier", *TUNED),
     "size": (PIPELINE, "perceptual", "clip", *TUNED),
-    **dict.fromkeys(("prompt", "batch_size", "learning_rate", "recompute"), TUNED),
+    **dict.fromkeys(("batch_size", "learning_rate"), TUNED),
+    **dict.fromkeys(("prompt", "recompute"), GUIDED),
     **dict.fromkeys(("rank", "alpha"), ("lora",)),
     "text_encoder": ("lora", "dreambooth"),
     **dict.fromkeys(("class_prompt", "class_pictures", "prior_weight"), ("dreambooth",)),
@@ -105,11 +108,11 @@ def _add_tuning(command):
     command.add_argument("--class-pictures", type=options.at_least(1, int), metavar="N", help=pictures)
     weight = "how much those count (default: 1)"
     command.add_argument("--prior-weight", type=options.at_least(0, float), metavar="WEIGHT", help=weight)
-    batch = "pictures a step (default: 16, of a dreambooth 8; 1 of more than 128 pixels)"
+    batch = "pictures a step (default: 16, of a dreambooth and a decoder 8; 1 of more than 128 pixels)"
     command.add_argument("--batch-size", type=options.at_least(1, int), metavar="N", help=batch)
     rate = (
-        "at its peak (default: 0.001 for a lora and a controlnet, 0.0002 for a dreambooth, 0.005 for a word; of "
-        "pictures of more than 128 pixels 0.0001, 0.00001, 0.000005 and 0.005)"
+        "at its peak (default: 0.001 for a lora and a controlnet, 0.0015 for a decoder, 0.0002 for a dreambooth, 0.005 "
+        "for a word; of pictures of more than 128 pixels 0.0001, 0.00001, 0.0015, 0.000005 and 0.005)"
     )
     command.add_argument("--learning-rate", type=options.at_least(0, float), metavar="RATE", help=rate)
     recompute = "less memory for more time: compute each block once more in its backward"
@@ -161,9 +164,11 @@ def _tune(training, arguments, length):
     """Train one of TUNED, by the options that were given."""
     names = [option for option, kinds in TAKEN_BY.items() if arguments.what in kinds]
     chosen = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
-    model, pictures, recomputing = chosen.pop("model"), chosen.pop("dataset"), chosen.pop("recompute")
+    model, pictures = chosen.pop("model"), chosen.pop("dataset")
+    if "recompute" in chosen:
+        chosen["recomputing"] = chosen.pop("recompute")
     learn = getattr(training, f"train_{arguments.what.replace('-', '_')}")
-    learn(model, pictures, arguments.output, recomputing=recomputing, **chosen, **length)
+    learn(model, pictures, arguments.output, **chosen, **length)
 
 
 def refuse_strangers(arguments):

@@ -7,6 +7,7 @@ from minild.training.classifier import train_classifier
 from minild.training.clip import ContrastiveObjective, train_clip
 from minild.training.codebook import CodebookTracker, VQObjective
 from minild.training.controlnet import train_controlnet
+from minild.training.decoder import train_decoder
 from minild.training.diverged import replay
 from minild.training.dreambooth import train_dreambooth
 from minild.training.latent_diffusion import Denoiser, DiffusionObjective
@@ -24,6 +25,6 @@ __all__ = [
     "PRESETS", "AdamW", "AdversarialObjective", "AdversarialPair", "AutoencoderObjective", "Budget",
     "CodebookTracker", "ContrastiveObjective", "Denoiser", "DiffusionObjective", "ExponentialMovingAverage", "Muon",
     "Preset", "Replicas", "StagePreset", "VQObjective", "clip_by_global_norm", "learning_rate_at", "replay",
-    "train", "train_classifier", "train_clip", "train_controlnet", "train_dreambooth", "train_lora",
-    "train_perceptual", "train_textual_inversion", "training_steps",
+    "train", "train_classifier", "train_clip", "train_controlnet", "train_decoder", "train_dreambooth",
+    "train_lora", "train_perceptual", "train_textual_inversion", "training_steps",
 ]  # fmt: skip

@@ -6,11 +6,15 @@ Or where it is taken from. One autoencoder serves any number of diffusion models
 import dataclasses
 from pathlib import Path
 
+import numpy as np
+
 from minild import pretrained
 from minild.data.location import data_path
 from minild.errors import UserError
+from minild.evaluation import rebuild
 from minild.models import LPIPS, AutoencoderKL, PatchDiscriminator, VQModel
 from minild.pipelines.folder import find_folder, usable
+from minild.pipelines.sheet import draw_sheet
 from minild.training.adversarial import AdversarialObjective, AdversarialPair
 from minild.training.autoencoder import AutoencoderObjective
 from minild.training.codebook import CodebookTracker, VQObjective
@@ -82,3 +86,10 @@ def build_first_stage(autoencoder, pictures, latent_shape, preset, seed):
         return autoencoder, objective
     pair = AdversarialPair(autoencoder, discriminator)
     return pair, AdversarialObjective(objective, preset.adversarial_weight, preset.adversarial_start)
+
+
+def draw_rebuilt(path, autoencoder, pictures, captions):
+    """A sheet of pictures (N, H, W, 3) uint8, and of what an autoencoder makes of each, under it."""
+    rebuilt = rebuild(autoencoder, pictures)
+    labels = [*captions, *["rebuilt"] * len(pictures)]
+    draw_sheet(path, np.concatenate([pictures / 255, rebuilt]), labels, columns=len(pictures))

@@ -87,12 +87,14 @@ def estimate(preset, size, count, replicas=None):
     return {"pictures": pictures + max(pictures, 4 * latents), "weights": max(weights), "a batch": max(batch)}
 
 
-def tuning_estimate(tuned, unet, side, items, recomputing, replicas=None):
+def tuning_estimate(tuned, model, side, items, recomputing, replicas=None):
     """{"weights", "a batch": bytes} that a fine-tuning takes beside the pipeline, which is there: as `estimate` has
-    them, the weights those of `tuned` alone. side: of the latents.
+    them, the weights those of `tuned` alone, the batch's what the layers of `model` are given.
+
+    side: of a U-Net's latents, of a decoder's pictures.
     """
     processes = min(replicas or core_count(), items)
-    given = numbers_given(unet, len(unet.config["block_out_channels"]), side) * (RECOMPUTED if recomputing else 1)
+    given = numbers_given(model, len(model.config["block_out_channels"]), side) * (RECOMPUTED if recomputing else 1)
     weights = NUMBER * _size(tuned) * (COPIES + processes)
     return {"weights": weights, "a batch": NUMBER * TAKEN * given * items + PROCESS * processes}
 

@@ -18,7 +18,6 @@ from minild.diffusion import schedule_of
 from minild.engine.cores import core_count
 from minild.engine.memory import keep_freed_memory
 from minild.errors import UserError
-from minild.evaluation import rebuild
 from minild.models import UNet2DConditionModel
 from minild.pipelines import Pipeline
 from minild.pipelines.conditions import SMALLEST, condition_kinds
@@ -32,6 +31,7 @@ from minild.training.budget import Budget
 from minild.training.first_stage import (
     AUTOENCODERS,
     build_first_stage,
+    draw_rebuilt,
     fitted,
     open_autoencoder,
     require_large_enough,
@@ -273,9 +273,7 @@ class Run:
         learner.ema.adopt()
 
     def _draw_rebuilt(self, path):
-        originals = self.samples[:8]
-        labels = [*self.sample_captions[: len(originals)], *["rebuilt"] * len(originals)]
-        draw_sheet(path, np.concatenate([originals / 255, rebuild(self.vae, originals)]), labels)
+        draw_rebuilt(path, self.vae, self.samples[:8], self.sample_captions[:8])
 
     def _draw_samples(self, path):
         settings = {"steps": 20, "guidance_scale": self.preset.guidance_scale, "seed": 1}

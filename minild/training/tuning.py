@@ -86,12 +86,13 @@ class Lesson(NamedTuple):
     size: int
 
 
-def open_lesson(model, dataset, output, prompt=None, size=None, device="cpu"):
+def open_lesson(model, dataset, output, prompt=None, size=None, device="cpu", led_by_words=True):
     """The pipeline `model` (a name or a folder) and the pictures it is to learn, or UserError before any work.
 
     dataset   a folder of pictures, or a data set's name; prompt: the caption of pictures that have none
     output    the .safetensors file, or the folder, to be written
     size      of the pictures, in pixels; None: that which the pipeline draws
+    led_by_words  whether words alone must be what leads the pipeline
     """
     if dataset is None:
         raise UserError("no pictures: give a folder of them (--data)")
@@ -104,7 +105,7 @@ def open_lesson(model, dataset, output, prompt=None, size=None, device="cpu"):
         require_writable_folder(Path(output).parent if Path(output).suffix == SUFFIX else output)
     keep_freed_memory()
     pipe = load(model, device=device)
-    if pipe.kinds != ("text",):
+    if led_by_words and pipe.kinds != ("text",):
         raise UserError(f"fine-tuning is for a model that words alone lead; what leads this is {'+'.join(pipe.kinds)}")
     sides, f = set(pipe.default_size or ()), pipe.vae.downsampling
     if size is None and len(sides) != 1:
@@ -161,31 +162,40 @@ def tune(name, lesson, tuned, write, output, objective=None, draw=None, minutes=
     that of the lesson; draw(path) draws a sample sheet, None for one of the lesson's captions. metrics.jsonl and the
     sheets go to training_folder(output).
     """
-    folder, pipe = training_folder(output), lesson.pipe
-    size = (16 if lesson.size <= SMALL else 1) if batch_size is None else batch_size
+    pipe, size = lesson.pipe, (16 if lesson.size <= SMALL else 1) if batch_size is None else batch_size
     preset = StagePreset(learning_rate=learning_rate, batch_size=size, weight_decay=weight_decay)
     if pipe.unet.device == "cpu":
         recomputing = isinstance(pipe.unet.down_blocks[0].resnets[0], Recomputed)
         needed = tuning_estimate(tuned, pipe.unet, lesson.size // pipe.vae.downsampling, size, recomputing)
         require_memory(needed, TUNING)
-    objective = objective or objective_of(lesson)
     budget = Budget(60 * (MINUTES if minutes is None else minutes) if steps is None else None, steps)
-    learner = Learner(tuned, objective, preset, budget, (seed, 1))
     captions = list(dict.fromkeys(texts[0] for texts in lesson.captions))[: 8 if lesson.size <= SMALL else 1]
 
     def draw_captions(path):
         draw_sheet(path, pipe.text_to_image(captions, steps=20, seed=1, size=(lesson.size,) * 2), captions)
 
+    learner = Learner(tuned, objective or objective_of(lesson), preset, budget, (seed, 1))
+    return learn(name, learner, output, draw or draw_captions, write)
+
+
+def learn(name, learner, output, draw, write):
+    """Take a Learner's steps, to the end of its budget -> how many they were.
+
+    draw(path) draws a sample sheet and write() writes what is trained; both see the moving average.
+    """
+    folder, objective, budget = training_folder(output), learner.objective, learner.budget
+    size = learner.preset.batch_size
+
     def draw_averaged(path):
         with learner.ema.averaged():
-            (draw or draw_captions)(path)
+            draw(path)
 
     def save():
         with learner.ema.averaged():
             write()
 
     try:
-        with only_training(output, folder), Replicas(tuned, objective, min(core_count(), size)) as replicas:
+        with only_training(output, folder), Replicas(learner.model, objective, min(core_count(), size)) as replicas:
             (folder / "metrics.jsonl").unlink(missing_ok=True)  # of a training that was killed: this one begins anew
             run_stage(name, learner.steps(replicas.gradient), size, budget, folder, draw_averaged, save)
     except Diverged as error:

@@ -1,0 +1,124 @@
+"""A better decoder for the latents that there are: the encoder stays as it is, and with it every diffusion model of its
+latents.
+
+How sharp a picture is drawn, and how much of its fine detail is right, is the decoder's work alone. So it may go on
+learning when all else is done, and with other losses: the public autoencoders of Stable Diffusion were improved so.
+"""
+
+import dataclasses
+
+from minild.backend import device_of, to_device
+from minild.data.pictures import to_signed
+from minild.models import VQModel
+from minild.models.autoencoder import Autoencoder
+from minild.models.autoencoder_kl import reparameterize
+from minild.nn.module import Module
+from minild.training.adversarial import AdversarialObjective, AdversarialPair
+from minild.training.autoencoder import AutoencoderObjective, RebuildingCache
+from minild.training.budget import Budget
+from minild.training.first_stage import draw_rebuilt, judges, require_large_enough
+from minild.training.learner import Learner
+from minild.training.memory import TUNING, require_memory, tuning_estimate
+from minild.training.presets import SCENES
+from minild.training.tuning import SMALL, learn, open_lesson, require_new_folder
+
+MINUTES = 20
+PRESET = dataclasses.replace(SCENES, adversarial_start=0.5)  # what it is trained with; the picture is there already
+CAPTION = "a picture"  # of those that have none
+SHOWN = 8  # pictures on a sheet
+
+
+class DecodingHalf(Module):
+    """What an autoencoder makes of a latent: post_quant_conv and decoder, the same modules."""
+
+    def __init__(self, autoencoder):
+        self.post_quant_conv, self.decoder = autoencoder.post_quant_conv, autoencoder.decoder
+        self.config = autoencoder.config
+
+    @property
+    def device(self):
+        """The name of the device that holds its weights."""
+        return device_of(self.decoder.parameters()[0].data)
+
+    def forward(self, z):
+        """z (N, h, w, c), of a VQModel quantised -> x̂ (N, H, W, 3), cache."""
+        h, post_quant = self.post_quant_conv.forward(z)
+        y, decoder = self.decoder.forward(h)
+        return y, (post_quant, decoder)
+
+    def backward(self, dy, cache):
+        """dy like x̂ -> dz like z."""
+        post_quant, decoder = cache
+        return self.post_quant_conv.backward(self.decoder.backward(dy, decoder), post_quant)
+
+    last_weight_gradient = Autoencoder.last_weight_gradient  # of the cache, it takes the decoder's alone
+
+
+class DecodingObjective(AutoencoderObjective):
+    """The loss of a RebuildingObjective, of latents that `autoencoder`, which does not learn, makes of the pictures."""
+
+    def __init__(self, autoencoder, pictures, latent_shape, **settings):
+        super().__init__(pictures, latent_shape, kl_weight=0.0, **settings)
+        self.autoencoder = autoencoder
+
+    def forward(self, half, batch):
+        """-> {name: loss} on the device, cache."""
+        x, noise = to_device(to_signed(batch[0]), half.device), to_device(batch[1], half.device)
+        y, cache = half.forward(self._latents(x, noise))
+        losses, comparison = self.compare(y, x)
+        return losses, RebuildingCache(half, cache, y, x, comparison)
+
+    def _latents(self, x, noise):
+        encoded = self.autoencoder.encode(x)
+        if isinstance(self.autoencoder, VQModel):
+            return self.autoencoder.quantize(encoded)[0]
+        return reparameterize(encoded, noise)[0]
+
+    def backward_from(self, dy, dloss, cache):
+        """The rest of backward, from dy = dx̂ on."""
+        cache.model.backward(dy, cache.autoencoder)
+
+
+def train_decoder(model, dataset, output, minutes=None, steps=None, seed=0, device="cpu", size=None, batch_size=None,
+                  learning_rate=None, preset=PRESET):  # fmt: skip
+    """Train the decoder of the pipeline `model` on with the preset's losses, and write the whole pipeline to the folder
+    `output` -> how many steps it took.
+
+    dataset        a data set's name, or a folder of pictures; captions are not used
+    minutes, steps  how long; with neither, MINUTES
+    size           of the pictures, in pixels; None: that which the pipeline draws
+    batch_size     None: the preset's, and 1 where the pictures are larger than 128 pixels
+    learning_rate  at its peak; None: the preset's
+    preset         a presets.Preset: of its first stage, the optimiser and the weights of the losses
+
+    UserError for whatever is missing or does not fit.
+    """
+    require_new_folder(output)
+    lesson = open_lesson(model, dataset, output, CAPTION, size, device, led_by_words=False)
+    pipe, stage, size = lesson.pipe, preset.autoencoder, lesson.size
+    require_large_enough(size, preset)
+    stage = dataclasses.replace(
+        stage,
+        batch_size=batch_size or (stage.batch_size if size <= SMALL else 1),
+        learning_rate=stage.learning_rate if learning_rate is None else learning_rate,
+    )
+    half, vae, side = DecodingHalf(pipe.vae), pipe.vae, size // pipe.vae.downsampling
+    if device == "cpu":
+        require_memory(tuning_estimate(half, half, size, stage.batch_size, recomputing=False), TUNING)
+    perceptual, discriminator = judges(preset, seed, device)
+    settings = {"perceptual": perceptual, "perceptual_weight": preset.perceptual_weight} if perceptual else {}
+    trained, shape = half, (side, side, vae.latent_width(vae.config))
+    objective = DecodingObjective(vae, lesson.pictures, shape, **settings)
+    if discriminator:
+        trained = AdversarialPair(half, discriminator)
+        objective = AdversarialObjective(objective, preset.adversarial_weight, preset.adversarial_start)
+    budget = Budget(60 * (MINUTES if minutes is None else minutes) if steps is None else None, steps)
+    pipe.record = pipe.record | {"learnt": [*pipe.record.get("learnt", []), f"to decode {dataset}"]}
+
+    def draw(path):
+        draw_rebuilt(path, vae, lesson.pictures[:SHOWN], [texts[0] for texts in lesson.captions[:SHOWN]])
+
+    def write():
+        pipe.save_pretrained(output)
+
+    return learn("decoder", Learner(trained, objective, stage, budget, (seed, 0)), output, draw, write)
