@@ -14,11 +14,13 @@ from safetensors.numpy import save_file
 from minild.backend import to_device, to_host
 from minild.durable import whole_file
 from minild.errors import UserError
+from minild.reading import MAX_JSON, is_file_name, parse_json, read_text
 from minild.weights import PICKLES, Weights, open_safetensors, refuse_pickle
 
 TO_INTERCHANGE = {"conv": (3, 2, 0, 1), "linear": (1, 0)}
 FROM_INTERCHANGE = {"conv": (2, 3, 1, 0), "linear": (1, 0)}
 PRECISIONS = ("fp32", "bf16", "fp16")  # variants that hold the same weights, from the most bits on
+MAX_SHARDS = 1000
 SHARD = re.compile(r"-\d{5}-of-\d{5}")  # in the name of a file that holds a part of the weights
 
 
@@ -90,12 +92,13 @@ def _and_more(items, shown):
     return f"; and {len(items) - shown} more" if len(items) > shown else ""
 
 
-def read_json(path):
-    """The JSON object in a file. UserError, naming the file, where it is missing or is not one."""
+def read_json(path, most=MAX_JSON):
+    """The JSON object in a file of at most `most` bytes. UserError, naming the file, where it is missing or is not one.
+    """
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError:
-        raise UserError(f"cannot read {path}") from None
+        value = parse_json(read_text(path, most))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from None
     if not isinstance(value, dict):
@@ -175,9 +178,12 @@ def weight_files(folder, name):
 def _open_shards(index):
     """The Weights that an index distributes over files beside it: {"weight_map": {key: file name}}."""
     places = read_json(index).get("weight_map")
-    if not isinstance(places, dict) or not all(isinstance(p, str) and p == Path(p).name for p in places.values()):
+    if not isinstance(places, dict) or not all(map(is_file_name, places.values())):
         raise UserError(f"{index} holds no weight_map of file names")
-    shards = {name: open_safetensors(index.parent / name).tensors for name in sorted(set(places.values()))}
+    names = sorted(set(places.values()))
+    if len(names) > MAX_SHARDS:
+        raise UserError(f"{index} names {len(names):,} files, and {MAX_SHARDS:,} is the most")
+    shards = {name: open_safetensors(index.parent / name).tensors for name in names}
     for key, name in places.items():
         if key not in shards[name]:
             raise UserError(f"{index} looks for {key} in {name}, which does not hold it")

@@ -7,17 +7,18 @@ training learnt the merges. The last symbol of a word carries `</w>`, so "shape"
 import json
 import re
 import unicodedata
-from collections import Counter, defaultdict
-from itertools import pairwise
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
+from minild.byte_pairs import BYTES, END, SYMBOLS, learn_merges, merged, word_symbols
 from minild.errors import UserError
 from minild.pretrained import write_json
+from minild.reading import usable
 from minild.tokenizer_files import AddedToken, read_tokenizer, remove_stale
 
-BOS, EOS, END = "<|startoftext|>", "<|endoftext|>", "</w>"
+BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 SPECIAL = {"bos_token": BOS, "eos_token": EOS, "pad_token": EOS, "unk_token": EOS}
 LENGTH = 77  # CLIP's own, for a folder that states no limit
 SPACES = re.compile(r"[^\S\x1c-\x1f]+")  # white space to Unicode, which does not count U+001C to U+001F as such
@@ -26,21 +27,6 @@ LETTERS_IN_SHAPES = (  # in circles and squares
     ("\u24b6", "\u24e9"), ("\U0001f130", "\U0001f149"), ("\U0001f150", "\U0001f169"), ("\U0001f170", "\U0001f189"),
 )  # fmt: skip
 NAME = re.compile(r"(<\|)(startoftext|endoftext)(\|>)")  # of a special token, where it is none: in capitals, say
-
-
-def byte_symbols():
-    """{byte: a printable character that stands for it}, in CLIP's order.
-
-    The printable bytes of Latin-1 stand for themselves; the other 68 take the characters from U+0100 on, so that no
-    symbol is white space and merges.txt can be split at blanks.
-    """
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
-
-
-SYMBOLS = byte_symbols()
-BYTES = {symbol: byte for byte, symbol in SYMBOLS.items()}
 
 
 def clean(text):
@@ -88,53 +74,6 @@ def split_words(text):
             words.append(text[start:end])
         start = end
     return words
-
-
-def word_symbols(word):
-    """A word -> the tuple of its bytes' symbols, the last with </w>."""
-    symbols = [SYMBOLS[byte] for byte in word.encode("utf-8", errors="replace")]
-    return (*symbols[:-1], symbols[-1] + END)
-
-
-def merge_pair(symbols, pair):
-    """The symbols with each occurrence of the pair made one symbol, from left to right."""
-    merged, i = [], 0
-    while i < len(symbols):
-        here = symbols[i : i + 2] == pair
-        merged.append("".join(pair) if here else symbols[i])
-        i += 2 if here else 1
-    return tuple(merged)
-
-
-def learn_merges(counts, limit):
-    """The at most `limit` merges of a corpus {word: occurrences}, in the order learnt: a list of pairs of symbols.
-
-    Each step merges the most frequent pair of neighbours, of equals the first in string order, and the steps end early
-    when every word is one symbol (Sennrich et al. 2016, algorithm 1). Counts are kept up to date by recounting only the
-    words that hold the merged pair.
-    """
-    words = [(word_symbols(word), count) for word, count in counts.items()]
-    frequency, where = Counter(), defaultdict(set)
-
-    def tally(i, sign):
-        symbols, count = words[i]
-        for pair in pairwise(symbols):
-            frequency[pair] += sign * count
-            where[pair].add(i)
-            if not frequency[pair]:
-                del frequency[pair]
-
-    for i in range(len(words)):
-        tally(i, 1)
-    merges = []
-    while frequency and len(merges) < limit:
-        best = min(frequency, key=lambda pair: (-frequency[pair], pair))
-        merges.append(best)
-        for i in sorted(where[best]):
-            tally(i, -1)
-            words[i] = (merge_pair(words[i][0], best), words[i][1])
-            tally(i, 1)
-    return merges
 
 
 class CLIPTokenizer:
@@ -191,7 +130,8 @@ class CLIPTokenizer:
 
         UserError names the file that is missing or broken, or what is not supported.
         """
-        files = read_tokenizer(Path(folder))
+        with usable(folder):
+            files = read_tokenizer(Path(folder))
         max_length = LENGTH if files.max_length is None else files.max_length
         try:
             tokenizer = cls(files.vocabulary, files.merges, max_length, files.special, files.added)
@@ -279,7 +219,7 @@ class CLIPTokenizer:
         for token in dict.fromkeys(self.tokens(text)):
             if token in self.added:
                 several = [token]
-                while f"{token}_{len(several)}" in self.added:
+                while len(several) < self.max_length and f"{token}_{len(several)}" in self.added:
                     several.append(f"{token}_{len(several)}")
                 text = text.replace(token, " ".join(several))
         return text
@@ -306,11 +246,7 @@ class CLIPTokenizer:
     def _word_tokens(self, word):
         """The word's symbols, after merging the pair of lowest rank, the first of its kind, until none has a rank."""
         if word not in self.known:
-            symbols = word_symbols(word)
-            while ranked := [(self.rank[pair], i) for i, pair in enumerate(pairwise(symbols)) if pair in self.rank]:
-                _, i = min(ranked)
-                symbols = (*symbols[:i], symbols[i] + symbols[i + 1], *symbols[i + 2 :])
-            self.known[word] = symbols
+            self.known[word] = merged(word_symbols(word), self.rank)
         return self.known[word]
 
 

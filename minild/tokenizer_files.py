@@ -14,12 +14,16 @@ from typing import NamedTuple
 
 from minild.errors import UserError
 from minild.pretrained import read_json
+from minild.reading import read_text
 
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 NEEDED = ("bos_token", "eos_token", "pad_token", "unk_token")
 EXTRA = ("extra_special_tokens", "additional_special_tokens")
 LENGTHS = ("model_max_length", "max_len")
 UNLIMITED = 10**9  # transformers writes "no limit" as a number that is larger
+MAX_FILE = 1 << 25  # bytes: CLIP's tokenizer.json takes 2 MB
+MAX_TOKENS, MAX_MERGES, MAX_ADDED = 1_000_000, 1_000_000, 10_000  # CLIP has 49,408, of which 48,894 are merged
+MAX_ID, MAX_LENGTH = 10_000_000, 1_000_000
 
 
 class AddedToken(NamedTuple):
@@ -61,10 +65,12 @@ def read_tokenizer(folder):
     if whole.exists():
         vocabulary, merges = _read_model(whole, document)
     else:
-        vocabulary, merges = read_json(source), read_merges(folder / "merges.txt")
+        vocabulary, merges = read_json(source, MAX_FILE), read_merges(folder / "merges.txt")
     ids = list(vocabulary.values())
     if not ids or not all(map(_is_id, ids)) or len(set(ids)) < len(ids):
         raise UserError(f"{source} does not give every token an id of its own")
+    _require_few(source, "tokens", ids, MAX_TOKENS)
+    _require_few(source, "merges", merges, MAX_MERGES)
     if "added_tokens_decoder" in config:
         stated = _read_decoder(config_file, config["added_tokens_decoder"])
     else:
@@ -82,15 +88,16 @@ def read_tokenizer(folder):
         token = _token(config_file, "a special token", value)
         if token.content not in ids:
             added[token.content] = token
+    _require_few(source, "added tokens", added, MAX_ADDED)
     return TokenizerFiles(source, vocabulary, merges, _max_length(config_file, config), special, [*added.values()], ids)
 
 
 def read_merges(path):
     """merges.txt -> [(left, right), ...]; its first line may state a version."""
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except OSError:
-        raise UserError(f"cannot read {path}") from None
+        lines = read_text(path, MAX_FILE).split("\n")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     except ValueError as error:
         raise UserError(f"{path} is not UTF-8 text: {error}") from None
     if lines[0].startswith("#version"):
@@ -104,11 +111,16 @@ def read_merges(path):
 
 def _fields(path):
     """The fields of a JSON file; none where there is no such file."""
-    return read_json(path) if path.exists() else {}
+    return read_json(path, MAX_FILE) if path.exists() else {}
+
+
+def _require_few(path, what, several, most):
+    if len(several) > most:
+        raise UserError(f"{path}: there are {len(several):,} {what}, and {most:,} is the most")
 
 
 def _is_id(value):
-    return type(value) is int and value >= 0
+    return type(value) is int and 0 <= value <= MAX_ID
 
 
 def _read_model(path, document):
@@ -143,7 +155,7 @@ def _token(path, place, value, special=True):
 def _read_decoder(path, decoder):
     """added_tokens_decoder, {"49408": {"content": "<cat-toy>", ...}} -> {id: AddedToken}."""
     place = "added_tokens_decoder"
-    if not isinstance(decoder, dict) or not all(key.isdecimal() for key in decoder):
+    if not isinstance(decoder, dict) or not all(key.isdecimal() and len(key) < 9 for key in decoder):
         raise UserError(f"{path}: {place} must map ids to tokens")
     stated = {}
     for key, value in decoder.items():
@@ -240,4 +252,6 @@ def _max_length(path, config):
         return None
     if isinstance(length, bool) or not isinstance(length, int | float) or not length >= 2:
         raise UserError(f"{path}: model_max_length = {length!r} is not a length of 2 or more")
+    if MAX_LENGTH < length <= UNLIMITED:
+        raise UserError(f"{path}: model_max_length = {length!r} is too long, {MAX_LENGTH:,} is the most")
     return None if length > UNLIMITED else int(length)

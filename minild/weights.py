@@ -6,7 +6,6 @@ library, for the library's NumPy side knows no bfloat16 and keeps the whole file
 take its memory twice.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,9 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minild.errors import UserError
+from minild.reading import parse_json, require_regular
 
 MAX_HEADER = 10_000_000  # bytes; Stable Diffusion's take 0.2 MB
 MAX_DIMENSIONS = 8
+MAX_TENSORS = 100_000  # Stable Diffusion has 1,100 in one file
+MAX_NAME = 1000  # characters of a tensor's name
 DTYPES = {
     "F64": "<f8",
     "F32": "<f4",
@@ -97,21 +99,21 @@ def open_safetensors(path):
     header, size = _header(path)
     try:
         return Weights(_tensors(path, header, size))
-    except (ValueError, RecursionError) as error:  # a JSON too deep is a RecursionError
+    except ValueError as error:
         raise UserError(f"{path} is not a whole safetensors file: {error}") from None
 
 
 def safetensors_metadata(path):
     """{key: text} that a file that can be opened says of itself; {} where that is nothing."""
-    stated = json.loads(_header(Path(path))[0]).get("__metadata__")
-    return stated if isinstance(stated, dict) else {}
+    stated = parse_json(_header(Path(path))[0]).get("__metadata__")
+    return {key: text for key, text in stated.items() if isinstance(text, str)} if isinstance(stated, dict) else {}
 
 
 def _header(path):
     """The bytes of a file's header, and the file's size. UserError where there is none."""
     refuse_pickle(path)
     try:
-        size = path.stat().st_size
+        size = require_regular(path).st_size
         with open(path, "rb") as file:
             start = file.read(8)
             length = int.from_bytes(start, "little")
@@ -135,10 +137,12 @@ def _tensors(path, header, size):
 
     One of a dtype that cannot be read is among them, for it may be one that nobody needs.
     """
-    entries = json.loads(header.decode("utf-8"))
+    entries = parse_json(header.decode("utf-8"), each_once=True)
     if not isinstance(entries, dict):
         raise ValueError("its header is not a JSON object")
     entries.pop("__metadata__", None)
+    if len(entries) > MAX_TENSORS:
+        raise ValueError(f"it states {len(entries):,} tensors, and {MAX_TENSORS:,} is the most")
     data, spans, tensors = 8 + len(header), [], {}
     for key, entry in entries.items():
         kind, shape, begin, end = _fields(key, entry, size)
@@ -166,6 +170,8 @@ def _fields(key, entry, size):
         raise ValueError(f"{key!r} lacks a dtype, a shape or data_offsets") from None
     if not isinstance(kind, str):
         raise ValueError(f"{key!r} has the dtype {kind!r}, which is no name")
+    if len(key) > MAX_NAME:
+        raise ValueError(f"a tensor's name has {len(key):,} characters")
     most = 8 * size  # bits; offsets are held to bytes where the tensors are seen to fill the file
     if len(shape) > MAX_DIMENSIONS or any(type(n) is not int or not 0 <= n <= most for n in numbers) or end < begin:
         raise ValueError(f"{key!r} has a shape or data_offsets that cannot be")

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from minild.byte_pairs import byte_symbols, learn_merges
 from minild.errors import UserError
-from minild.tokenizer import CLIPTokenizer, byte_symbols, clean, learn_merges, split_words
+from minild.tokenizer import CLIPTokenizer, clean, split_words
 from minild.tokenizer_files import AddedToken
 
 CAPTIONS = ["a red circle above a blue square", "A red square, left of 2 stars", "a crow's nest: 🐦 café"]

@@ -6,12 +6,13 @@ import sys
 import warnings
 
 from minild.errors import UserError
+from minild.shown import shown
 
 
 def note(message):
     """One line on stderr."""
     with contextlib.suppress(OSError):  # a stderr that takes nothing has no other place to say so
-        print("minild:", " ".join(str(message).splitlines()), file=sys.stderr)
+        print("minild:", shown(message), file=sys.stderr)
 
 
 def answer(*lines):

@@ -4,6 +4,8 @@ import sys
 
 import numpy as np
 
+from minild.shown import shown
+
 SHOWN = 10  # skipped pictures named one by one
 
 
@@ -27,9 +29,9 @@ def gather(dataset, limit=None):
 def tell_skipped(dataset):
     """Say on stderr what a folder gives notice of and, once it is read, which of its pictures were left out."""
     for line in getattr(dataset, "notices", []):
-        print(f"minild: {line}", file=sys.stderr)
+        print(shown(f"minild: {line}"), file=sys.stderr)
     skipped = getattr(dataset, "skipped", [])
     for path, reason in skipped[:SHOWN]:
-        print(f"minild: skipped {path}: {reason}", file=sys.stderr)
+        print(shown(f"minild: skipped {path}: {reason}"), file=sys.stderr)
     if skipped:
-        print(f"minild: {len(skipped)} skipped, {len(dataset)} kept, in {dataset.name}", file=sys.stderr)
+        print(shown(f"minild: {len(skipped)} skipped, {len(dataset)} kept, in {dataset.name}"), file=sys.stderr)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from minild.backend import get_array_module
+from minild.errors import UserError
 from minild.models.model import Model, require_divisor
 from minild.nn.embeddings import SinusoidalEmbedding
 from minild.nn.layers import Conv2d, GroupNorm, Linear
@@ -26,12 +27,19 @@ class LatentClassifier(Model):
         "flip_sin_to_cos": True,
         "freq_shift": 0,
     }
+    free = frozenset({"classes"})
     only: dict = {}
+    most_classes = 100_000
 
     @classmethod
     def complete_config(cls, config):
         """See Model.complete_config; the groups divide every width."""
         complete = super().complete_config(config)
+        classes = complete["classes"]
+        if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+            raise UserError(f"{cls.__name__}: classes = {classes!r} is not supported, use a list of names")
+        if len(classes) > cls.most_classes:
+            raise UserError(f"{cls.__name__}: {len(classes):,} classes are too many, {cls.most_classes:,} is the most")
         require_divisor(cls.__name__, "norm_num_groups", complete["norm_num_groups"], complete["block_out_channels"])
         return complete
 

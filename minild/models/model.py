@@ -8,9 +8,14 @@ from minild import pretrained
 from minild.backend import compute_dtype, device_of
 from minild.errors import UserError
 from minild.nn.module import Module
+from minild.reading import usable
 
-NUMBERS = (int, float, list, tuple)  # some fields take one for each level
 NAMES_SHOWN = 3
+# What a config may ask for: far more than any model that fits a computer, and little enough to be told apart from one.
+LARGEST = 1 << 24  # of a number
+LEVELS = 16  # entries of a list, such as the widths of a U-Net
+LAYERS = 128  # that a model, or a level of it, has
+COUNTS_OF_LAYERS = ("layers_per_block", "num_hidden_layers", "depths")
 
 
 class Model(Module):
@@ -48,9 +53,8 @@ class Model(Module):
         complete = dict(cls.defaults)
         for field, value in config.items():
             if field in cls.defaults:
-                counts = type(cls.defaults[field]) in (int, float) and field not in cls.free
-                if counts and (isinstance(value, bool) or not isinstance(value, NUMBERS)):
-                    raise UserError(f"{cls.__name__}: {field} = {value!r} is not supported, use one number")
+                if field not in cls.free:
+                    cls._require_bounded(field, value)
                 complete[field] = value
             elif field in cls.only:
                 supported = cls.only[field]
@@ -59,6 +63,22 @@ class Model(Module):
             elif not cls._knows(field):
                 raise UserError(f"{cls.__name__} config: unknown field {field!r}")
         return complete
+
+    @classmethod
+    def _require_bounded(cls, field, value):
+        """UserError unless a field's value is of the kind of its default, and of a size that a model may have."""
+        usual, several = cls.defaults[field], isinstance(value, (list, tuple))
+        items = value if several else [value]
+        if type(usual) in (int, float) and not all(map(_is_number, items)):
+            raise UserError(f"{cls.__name__}: {field} = {value!r} is not supported, use one number")
+        if isinstance(usual, list) and not (several and all(isinstance(item, type(usual[0])) for item in items)):
+            kind = "numbers" if type(usual[0]) is int else "names"
+            raise UserError(f"{cls.__name__}: {field} = {value!r} is not supported, use a list of {kind}")
+        most = LAYERS if field in COUNTS_OF_LAYERS else LARGEST
+        large = [item for item in items if isinstance(item, int) and not -most <= item <= most]
+        if large or len(items) > LEVELS:
+            told = f"{large[0]!a} is too much, {most:,}" if large else f"{len(items):,} entries are too many, {LEVELS}"
+            raise UserError(f"{cls.__name__}: {field}: {told} is the most")
 
     @classmethod
     def _knows(cls, field):
@@ -78,13 +98,19 @@ class Model(Module):
         """
         folder = Path(folder)
         config, weights, passed_over = cls.open_pretrained(folder, variant)
-        model = cls.from_weights(config, weights, folder, dtype, device)
+        with usable(folder):
+            model = cls.from_weights(config, weights, folder, dtype, device)
         model.passed_over = passed_over
         return model
 
     @classmethod
     def open_pretrained(cls, folder, variant=None):
         """-> (complete config, Weights, phrases on what was passed over) of a folder; no weight is read yet."""
+        with usable(folder):
+            return cls._open_pretrained(folder, variant)
+
+    @classmethod
+    def _open_pretrained(cls, folder, variant):
         given = cls._own_config(pretrained.read_json(folder / "config.json"))
         kind = given.get("_class_name", cls.__name__)
         if kind != cls.__name__:
@@ -122,7 +148,8 @@ class Model(Module):
         """
         model = cls(cls.complete_config(config))
         for array in [*model.parameters(), *model.buffers()]:
-            array.data = np.empty(array.shape, dtype)  # nothing was drawn yet that a cast should keep
+            # nothing was drawn yet that a cast should keep; and no memory is taken before the weights are seen to fit
+            array.data = np.broadcast_to(np.zeros((), dtype), array.shape)
         try:
             pretrained.load_state_dict(model, weights.renamed(cls._our_key), device)
         except ValueError as error:
@@ -172,6 +199,10 @@ class Model(Module):
     def gradient_dict(self):
         """{key: host array in the interchange layout} of every gradient."""
         return pretrained.gradient_dict(self)
+
+
+def _is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def require_block_types(title, config, field, supported):

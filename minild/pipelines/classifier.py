@@ -16,7 +16,8 @@ from minild.errors import UserError
 from minild.models import LatentClassifier
 from minild.pipelines.conditions import usable_labels
 from minild.pipelines.drawing import ClassifierLead
-from minild.pipelines.folder import RECORD, read_record, usable
+from minild.pipelines.folder import RECORD, read_record
+from minild.reading import usable
 
 ENCODES = ("encoder.", "quant_conv.")  # how the names of the weights begin that make latents of pictures
 APART = 100  # timesteps, of those whose noise is compared

@@ -3,7 +3,6 @@
 Read, too, is one file with all of Stable Diffusion, as first published.
 """
 
-import contextlib
 from pathlib import Path
 
 from minild import checkpoints, pretrained
@@ -24,6 +23,7 @@ from minild.pipelines.low_resolution import (
 )
 from minild.pipelines.scheduler_config import open_scheduler, write_scheduler
 from minild.pipelines.single_file import MODELS, read_single_file
+from minild.reading import usable
 from minild.tokenizer import CLIPTokenizer
 from minild.tokenizer_files import remove_stale
 
@@ -199,15 +199,6 @@ def require_no_variant(path, variant):
     """UserError for a variant of a single file."""
     if variant is not None:
         raise UserError(f"{path} is a single file, which has no variants: leave out the variant {variant!r}")
-
-
-@contextlib.contextmanager
-def usable(path):
-    """What is read from `path` within, and makes no sense (a width that is a word, say), is the user's to mend."""
-    try:
-        yield
-    except (ArithmeticError, AttributeError, LookupError, MemoryError, OSError, TypeError, ValueError) as error:
-        raise UserError(f"{path} cannot be used: {type(error).__name__}: {error}") from None
 
 
 def learns_variance(schedule):

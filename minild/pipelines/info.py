@@ -17,15 +17,17 @@ from minild.pipelines.folder import (
     read_index,
     read_record,
     require_no_variant,
-    usable,
 )
 from minild.pipelines.info_alone import describe_addition, describe_network, is_addition, is_network
 from minild.pipelines.low_resolution import read_augmentation
 from minild.pipelines.scheduler_config import DEFAULT_SAMPLER, Scheduler, open_scheduler, usable_samplers
 from minild.pipelines.single_file import CONFIGS, open_single_file
+from minild.reading import usable
+from minild.shown import shown
 from minild.tokenizer import CLIPTokenizer
 from minild.weights import DTYPES
 
+LONGEST = 10_000  # characters of a line: that of the classes may be long
 DTYPE_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
@@ -47,6 +49,10 @@ def describe(name=None, variant=None):
     `variant` is that of the weights, as load takes it. Of a training that was stopped before it wrote a pipeline: how
     far it came, and how to go on. Told of, too, is what goes with a pipeline (info_alone.py).
     """
+    return [shown(line, LONGEST) for line in _describe(name, variant)]
+
+
+def _describe(name, variant):
     path = Path(name or "")
     if name is not None and path.is_file():
         require_no_variant(path, variant)

@@ -15,8 +15,9 @@ from minild.models import (
     VQModel,
 )
 from minild.models.lora import ROLE, read_lora
-from minild.pipelines.folder import read_record, usable
+from minild.pipelines.folder import read_record
 from minild.pipelines.learnt_tokens import FILE, read_embeddings
+from minild.reading import usable
 from minild.weights import open_safetensors
 
 CONFIG = "config.json"

@@ -3,8 +3,11 @@
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from minild.shown import shown
+
 TILE, LINES = 96, 4  # pixels of a picture's side on a sheet, and lines of text under it
 GAP = 8  # pixels between pictures
+LONGEST = 500  # characters of a label that are looked at: more than the lines under a picture hold
 
 
 def font_size(width):
@@ -39,7 +42,7 @@ def draw_sheet(path, pictures, labels, columns=8, tile=(TILE, TILE)):
 def _wrap(text, font, width):
     """The text in lines no wider than that, cut after LINES of them; a wider word is cut, too."""
     wrapped = [""]
-    for word in text.split():
+    for word in shown(text[:LONGEST]).split():
         longer = f"{wrapped[-1]} {word}".strip()
         if font.getlength(longer) <= width:
             wrapped[-1] = longer

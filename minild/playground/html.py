@@ -8,6 +8,7 @@ from PIL import Image
 
 from minild.pipelines.attention_sheet import overlaid
 from minild.pipelines.output import to_bytes
+from minild.shown import shown
 
 NAMES = {"text_to_image": "Text to image", "image_to_image": "Image to image", "inpaint": "Inpainting"}
 SMALL = 256  # pixels: below, each is shown as a square
@@ -34,7 +35,7 @@ def _image(picture, alt):
     Image.fromarray(to_bytes(picture)).save(file, "png", compress_level=1)
     small = "small" if max(picture.shape[:2]) < SMALL else "large"
     data = base64.b64encode(file.getvalue()).decode("ascii")
-    return f'<img class="{small}" alt="{html.escape(alt)}" src="data:image/png;base64,{data}">'
+    return f'<img class="{small}" alt="{_text(alt)}" src="data:image/png;base64,{data}">'
 
 
 def nothing_yet():
@@ -50,7 +51,7 @@ def picture(shown, asked):
 def maps(shown):
     """Each word's map under the picture; "" while there are none."""
     figures = [
-        f"<figure>{_image(overlaid(shown.picture, map_), word)}<figcaption>{html.escape(word)}</figcaption></figure>"
+        f"<figure>{_image(overlaid(shown.picture, map_), word)}<figcaption>{_text(word)}</figcaption></figure>"
         for word, map_ in shown.words
     ]
     if not figures:
@@ -81,9 +82,13 @@ def stopped(shown):
 
 def problem(error):
     """A user's mistake, in one line."""
-    text = " ".join(str(error).splitlines())
-    return f'<div class="status problem" role="alert">{html.escape(text[:1].upper() + text[1:])}</div>'
+    text = str(error)
+    return f'<div class="status problem" role="alert">{_text(text[:1].upper() + text[1:])}</div>'
 
 
 def _line(text):
-    return f'<div class="status">{html.escape(text)}</div>'
+    return f'<div class="status">{_text(text)}</div>'
+
+
+def _text(text):
+    return html.escape(shown(text))

@@ -13,8 +13,9 @@ from minild.data.location import data_path
 from minild.errors import UserError
 from minild.evaluation import rebuild
 from minild.models import LPIPS, AutoencoderKL, PatchDiscriminator, VQModel
-from minild.pipelines.folder import find_folder, usable
+from minild.pipelines.folder import find_folder
 from minild.pipelines.sheet import draw_sheet
+from minild.reading import usable
 from minild.training.adversarial import AdversarialObjective, AdversarialPair
 from minild.training.autoencoder import AutoencoderObjective
 from minild.training.codebook import CodebookTracker, VQObjective

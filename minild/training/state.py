@@ -7,6 +7,7 @@ from numbers import Integral, Real
 from minild import checkpoints
 from minild.checkpoints import STAGES
 from minild.errors import UserError
+from minild.shown import shown
 from minild.training.presets import CHOICES
 
 
@@ -58,7 +59,7 @@ def resume_from(output, dataset, minutes, steps, named, preset):
     if checkpoint is None:
         raise UserError(f"{output} holds no training to resume: leave --resume out to begin one")
     for fault in checkpoint.passed_over:
-        print(f"minild: {fault}: going on from {checkpoint.folder.name}, saved before it", file=sys.stderr)
+        print(shown(f"minild: {fault}: going on from {checkpoint.folder.name}, saved before it"), file=sys.stderr)
     state, path = checkpoint.state, checkpoint.folder / checkpoints.STATE
     if state.get("dataset") != dataset:
         raise UserError(f"{output} is a training on {state.get('dataset')}, not on {dataset}")

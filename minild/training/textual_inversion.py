@@ -3,10 +3,10 @@
 import numpy as np
 
 from minild.backend import to_host
+from minild.byte_pairs import END
 from minild.errors import UserError
 from minild.nn.embeddings import LearntVectors
 from minild.pipelines.learnt_tokens import add_token, token_vectors, write_embeddings
-from minild.tokenizer import END
 from minild.training.latent_diffusion import Denoiser
 from minild.training.tuning import Tuned, open_lesson, recompute, require_file, tune
 
