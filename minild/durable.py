@@ -5,6 +5,7 @@ rename. Several files that belong together have no such step: see files_together
 """
 
 import contextlib
+import errno
 import os
 from pathlib import Path
 from shutil import rmtree
@@ -48,7 +49,7 @@ def files_together(folder, last):
     nothing, each file in place of the one of that name; the one called `last` after all others.
 
     One rename decides. Moving the files then takes a moment; whatever a kill leaves of that, finish_move does, which is
-    to be called before the files are read.
+    to be called before the files are read. OSError where it cannot be written, and where that would go through a link.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -60,6 +61,7 @@ def files_together(folder, last):
         yield aside
         for path in [*aside.rglob("*"), aside]:
             flush(path)
+        _files_to_move(aside, folder)
         move(aside, folder / MOVING)
     finally:
         rmtree(aside, ignore_errors=True)
@@ -67,12 +69,15 @@ def files_together(folder, last):
 
 
 def finish_move(folder, last):
-    """Move what files_together decided to write, where that was cut off. Two processes may do so at once."""
+    """Move what files_together decided to write, where that was cut off. Two processes may do so at once.
+
+    OSError where that would go through a link: the folder may be a stranger's, and lead out of itself.
+    """
     moving = Path(folder) / MOVING
     if not moving.is_dir():
         return
-    files = [path for path in moving.rglob("*") if path.is_file()]
-    places = {path: Path(folder) / path.relative_to(moving) for path in files}
+    places = _files_to_move(moving, Path(folder))
+    files = [*places]
     for path in sorted(files, key=lambda path: (path.name == last, path)):
         places[path].parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):  # the other process was first
@@ -82,3 +87,14 @@ def finish_move(folder, last):
     for path in sorted([moving, *moving.rglob("*")], reverse=True):  # what lies in a folder goes before it
         with contextlib.suppress(OSError):  # there is more in it again, from another save
             path.rmdir()
+
+
+def _files_to_move(moving, folder):
+    """{file below `moving`: its place in `folder`}. OSError for a link, which might lead anywhere."""
+    found = [moving, *moving.rglob("*")]
+    places = {path: folder / path.relative_to(moving) for path in found if path != moving}
+    folders = [folder / path.relative_to(moving) for path in found if path != moving and path.is_dir()]
+    for path in [*found, *folders]:
+        if path.is_symlink():
+            raise OSError(errno.ELOOP, "a link is in the way of what is to be written", str(path))
+    return {path: place for path, place in places.items() if path.is_file()}

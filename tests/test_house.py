@@ -47,7 +47,7 @@ ROOMS = {
         "gradcheck", "gradient_hints", "pipelines", "models", "diffusion", "nn", "engine", "ops", "data", "backend",
         "random", "errors", "__init__",
     ],
-    "playground": ["pipelines", "data", "shown", "errors"],
+    "playground": ["pipelines", "data", "reading", "shown", "errors"],
     "cli": [
         "course", "training", "evaluation", "playground", "pipelines", "data", "engine", "reading", "shown", "errors",
         "__init__",

@@ -42,9 +42,7 @@ def run(arguments):
         output.require_writable(arguments.json)
     own = read_own_ops(arguments.own_ops)
     pipeline = open_pipeline(arguments)
-    dataset = arguments.dataset or pipeline.record.get("dataset")
-    if dataset is None:
-        raise UserError(f"{arguments.model} does not say what it was trained on: give --dataset")
+    dataset = arguments.dataset or _recorded(pipeline, arguments.model)
     train, test = (data.load(dataset, split=split, size=picture_size(pipeline)) for split in ("train", "test"))
     tell_skipped(train)
     with without_warnings(), using_own_ops(arguments.own_ops, own):
@@ -65,3 +63,18 @@ def run(arguments):
     answer(evaluation.format_report(figures))
     if own:
         note(f"{with_own_ops(arguments.own_ops, own)} in place of minild's own")
+
+
+def _recorded(pipeline, model):
+    """The data set that the pipeline's record names. UserError for none, and for one on another computer.
+
+    The record may be a stranger's: a folder that it names is told of.
+    """
+    dataset = pipeline.record.get("dataset")
+    if dataset is None:
+        raise UserError(f"{model} does not say what it was trained on: give --dataset")
+    if not isinstance(dataset, str) or dataset.startswith(("//", "\\\\")) or "\0" in dataset:
+        raise UserError(f"{model} says that it was trained on {dataset!r}, which is no data set: give --dataset")
+    if dataset not in ("shapes", "emoji", "scenes"):
+        note(f"measured on the pictures in {dataset}, the folder that {model} names")
+    return dataset

@@ -3,6 +3,7 @@
 from minild.cli.additions import learn, told_of_additions
 from minild.cli.terminal import answer, note, plural
 from minild.errors import UserError
+from minild.reading import read_bytes, require_regular
 
 MOST_PICTURES = 10_000  # of one command
 LOSSY = ("JPEG", "JPEG2000", "MPO")  # formats of grey pictures in which a number may become another
@@ -151,11 +152,12 @@ def read_map(path):
 
     UserError for what cannot be read, or is larger than what can be drawn.
     """
-    import warnings
+    import io
 
     import numpy as np
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
+    from minild.data.decode import LARGEST_FILE, open_image
     from minild.pipelines.image_to_image import LARGEST_SIDE
 
     def require_size(height, width):
@@ -165,15 +167,12 @@ def read_map(path):
 
     try:
         if path.suffix.lower() == ".npy":
-            map_ = np.load(path, allow_pickle=False)
+            map_ = read_array(path)
             if map_.ndim != 2:
                 raise UserError(f"cannot read {path}: expected a map of shape (H, W), got {map_.shape}")
             require_size(*map_.shape)
-            return map_
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # what is too large is told below
-            image = Image.open(path)
-        with image:
+            return np.array(map_)
+        with open_image(io.BytesIO(read_bytes(path, LARGEST_FILE))) as image:
             require_size(image.height, image.width)
             if image.mode not in ("P", "L", "1"):
                 told = f"the picture is {image.mode}, where a map has one number in each pixel"
@@ -187,6 +186,18 @@ def read_map(path):
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     except Exception:  # whatever a decoder raises
         raise UserError(f"cannot read {path}: neither a picture that Pillow can open nor an array") from None
+
+
+def read_array(path):
+    """The array of a .npy, mapped: its memory is the file's. OSError, or what np.load raises, for what is none."""
+    import numpy as np
+
+    require_regular(path)
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise ValueError("several arrays, where one is expected")
+    return array
 
 
 def write_beside(path, named, tile=None):

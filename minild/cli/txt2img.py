@@ -5,7 +5,16 @@ import time
 from minild.cli import arguments as options
 from minild.cli import prompt_list
 from minild.cli.control import control_of, require_control, told_of_control
-from minild.cli.pictures import asked_seeds, how_drawn, open_pipeline, several, tell_dropped, writable_paths, write
+from minild.cli.pictures import (
+    asked_seeds,
+    how_drawn,
+    open_pipeline,
+    read_array,
+    several,
+    tell_dropped,
+    writable_paths,
+    write,
+)
 from minild.cli.terminal import note, without_warnings
 from minild.errors import UserError
 
@@ -158,12 +167,11 @@ def _read_latents(path):
     import numpy as np
 
     try:
-        latents = np.load(path, allow_pickle=False)
+        latents = read_array(path)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     except (EOFError, SyntaxError, ValueError, tokenize.TokenError):  # all of them ways to say that the header is bad
         raise UserError(f"{path} is no .npy file of numbers") from None
-    if not isinstance(latents, np.ndarray) or latents.ndim != 4 or not len(latents):
-        shape = getattr(latents, "shape", "several arrays")
-        raise UserError(f"{path}: expected latents of shape (N, h, w, c), got {shape}")
-    return latents
+    if latents.ndim != 4 or not len(latents):
+        raise UserError(f"{path}: expected latents of shape (N, h, w, c), got {latents.shape}")
+    return np.array(latents)

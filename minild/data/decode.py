@@ -1,4 +1,4 @@
-"""One picture file, of any format that Pillow opens, as the pixels that a model is trained on, or begins with."""
+"""One picture file, of any format that Pillow decodes itself, as the pixels that a model is trained on or begins with."""
 
 import io
 import struct
@@ -7,10 +7,16 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from minild.data.bare import ORIENTATION, orientation_alone, pixels_alone
+from minild.reading import read_bytes
 
+LARGEST_FILE = 1 << 29  # bytes
 LARGEST = 178_956_970  # pixels: more, and Pillow too refuses to decode them
+LARGEST_SLOW = 4_000_000  # pixels of a format whose decoder is written in Python: a second or two of work
 LARGEST_SQUARE = 80_000_000  # pixels: of more, Pillow cuts nothing out without a warning
 
+# Pillow hands these to other programs (Ghostscript) or to the system's libraries, or has no bound for what they unpack.
+NEVER = ("EPS", "WMF", "FITS", "BUFR", "GRIB", "HDF5")
+SLOW = ("BLP", "DDS", "FTEX", "MSP", "QOI", "SGI", "XPM")
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -27,7 +33,8 @@ KEY_SCALES = {"L;2": 85, "L;4": 17, "RGB;16B": 1 / 256}
 
 def extensions():
     """The endings, in lower case, of the files that Pillow can open."""
-    return {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN} | {".mpo"}
+    kinds = set(Image.OPEN) - set(NEVER)
+    return {ending for ending, kind in Image.registered_extensions().items() if kind in kinds} | {".mpo"}
 
 
 def read_picture(path, size):
@@ -38,31 +45,31 @@ def read_picture(path, size):
 
     Turned as its orientation says; what is transparent is white; 16 bits are scaled to 8. What lies beside the pixels,
     such as EXIF, text and colour profiles, may be broken or huge. A picture of more than LARGEST pixels is decoded at a
-    fraction of its size if it is a JPEG or a JPEG 2000, and is an error if not.
+    fraction of its size if it is a JPEG or a JPEG 2000, and is an error if not; so is a file of more than LARGEST_FILE
+    bytes, and any that is no regular file.
 
     OSError, ValueError, or whatever else its decoder raises, for a picture that cannot be read.
     """
-    with open(path, "rb") as file:
+    data = read_bytes(path, LARGEST_FILE)
+    try:
+        return _read(io.BytesIO(data), size)
+    except Exception as error:
+        bare = pixels_alone(data)
+        if bare is None:
+            raise
         try:
-            return _read(file, size)
-        except Exception as error:
-            file.seek(0)
-            bare = pixels_alone(file.read())
-            if bare is None:
-                raise
-            try:
-                return _read(io.BytesIO(bare), size)
-            except Exception:
-                raise error from None
+            return _read(io.BytesIO(bare), size)
+        except Exception:
+            raise error from None
 
 
 def _read(file, size):
-    image = _open(file)
+    image = open_image(file)
     whole = image.height, image.width
     height, width = _target(size, *whole)  # before it is turned, which changes neither's magnitude
     least = 4 * max(height, width)
     image.draft(None, (least, least))  # a large JPEG decodes faster at a half, quarter or eighth
-    if image.width * image.height > LARGEST:
+    if image.width * image.height > (LARGEST_SLOW if image.format in SLOW else LARGEST):
         _load_at_a_fraction(image, least)
     scale = KEY_SCALES.get(image.tile[0][3]) if image.format == "PNG" else None
     image.load()
@@ -98,11 +105,13 @@ def _middle(picture, height, width):
     return left, top, left + across, top + down
 
 
-def _open(file):
-    """Image.open, without its bound on the size: that would refuse a JPEG before it is asked for a fraction."""
+def open_image(file):
+    """Image.open, but for NEVER, and without its bound on the size: that would refuse a JPEG before it is asked for a
+    fraction. Nothing is decoded yet: whoever does that looks at the size first.
+    """
     prefix = file.read(16)
     Image.init()
-    for kind in Image.ID:
+    for kind in (kind for kind in Image.ID if kind not in NEVER):
         factory, accepts = Image.OPEN[kind]
         try:
             accepted = accepts is None or accepts(prefix)
@@ -117,7 +126,8 @@ def _open(file):
 def _load_at_a_fraction(image, least):
     """Decode a JPEG 2000 with so many halvings that no side is shorter than `least` pixels for it."""
     width, height = image.size
-    told = f"it is too large: {width} x {height} pixels, and {LARGEST:,} is the most"
+    most = LARGEST_SLOW if image.format in SLOW else LARGEST
+    told = f"it is too large: {width} x {height} pixels, and {most:,} is the most"
     halvings = max(1, min(width, height) // least).bit_length() - 1
     if image.format != "JPEG2000" or width * height >> 2 * halvings > LARGEST:
         raise ValueError(told)

@@ -31,6 +31,9 @@ PACKED = {".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zip"}
 
 UNREAD = f"captions are read from {', '.join(metadata.NAMES[:-1])} or {metadata.NAMES[-1]} alone"
 
+DEEPEST, MOST_LINKS = 50, 3  # folders within each other, and of those the ones that are links
+MOST_FILES = 1_000_000
+
 FOREIGN = "outside the folders of the splits"
 
 
@@ -54,16 +57,22 @@ class Part(NamedTuple):
 
 
 def survey(folder):
-    """Everything below a folder, links to folders followed -> Contents."""
+    """Everything below a folder, links to folders followed -> Contents. UserError for more than MOST_FILES files.
+
+    Followed are MOST_LINKS links within each other, and no more than DEEPEST folders: with links, a few folders can
+    spell more paths than there is time for.
+    """
     endings, contents = extensions(), Contents([], [], [])
-    _survey(folder, PurePath(), (os.path.realpath(folder),), endings, contents)
+    _survey(folder, PurePath(), (os.path.realpath(folder),), 0, endings, contents)
     names = {name for path in contents.pictures for name in (path.stem, path.name)}
     passed_over = [(path, reason or _unwanted(path, path.stem in names)) for path, reason in contents.passed_over]
     return contents._replace(passed_over=passed_over)
 
 
-def _survey(folder, here, trail, endings, contents):
-    """trail: the real paths of this folder and of those it is in; a link back to one of them ends there."""
+def _survey(folder, here, trail, links, endings, contents):
+    """trail: the real paths of this folder and of those it is in, of which so many are links; a link back to one of
+    them ends there.
+    """
     with os.scandir(folder / here) as entries:
         entries = sorted(entries, key=lambda entry: entry.name)
     for entry in entries:
@@ -77,14 +86,18 @@ def _survey(folder, here, trail, endings, contents):
                 contents.passed_over.append((path, "a name that begins with two underscores"))
             elif real in trail:
                 contents.passed_over.append((path, "a link to a folder that it is in"))
+            elif len(trail) > DEEPEST or links + entry.is_symlink() > MOST_LINKS:
+                contents.passed_over.append((path, "too many folders or links within each other"))
             else:
-                _survey(folder, path, (*trail, real), endings, contents)
+                _survey(folder, path, (*trail, real), links + entry.is_symlink(), endings, contents)
         elif path.suffix.lower() in endings:
             contents.pictures.append(path)
         elif entry.name in metadata.NAMES:
             contents.metadata.append(path)
         else:
             contents.passed_over.append((path, None))
+        if sum(map(len, contents)) > MOST_FILES:
+            raise UserError(f"{folder} holds more than {MOST_FILES:,} files")
 
 
 def _unwanted(path, named_like_picture):

@@ -5,13 +5,14 @@ columns are passed over.
 """
 
 import csv
-import json
+import itertools
 import posixpath
 import re
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from minild.errors import UserError
+from minild.reading import parse_json, require_regular
 
 NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 FILE_COLUMNS = ("file_name", "image_file_name")
@@ -20,6 +21,13 @@ MISSING = {
     "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
     "NULL", "NaN", "None", "n/a", "nan", "null",
 }  # fmt: skip
+
+
+LONGEST_LINE = 1 << 20  # characters of a file's line
+LONGEST_CAPTION = 5000  # characters: what a model reads of one is far less
+MOST_ROWS = 1_000_000
+ROWS_AT_ONCE = 1000  # of a parquet
+MOST_UNPACKED = 1 << 32  # bytes of a parquet's columns
 
 
 class Entry(NamedTuple):
@@ -34,12 +42,22 @@ def read_metadata(folder, name):
     name: a PurePath. UserError names the file and the row that is broken, and a parquet file where pyarrow is missing.
     """
     path = folder / name
-    rows = {".jsonl": _json_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}[name.suffix](path)
-    return [_entry(path, fields, row, f"{row} of {name.as_posix()}") for row, fields in rows]
+    rows, entries = {".jsonl": _json_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}[name.suffix], []
+    try:
+        require_regular(path)
+        for row, fields in rows(path):
+            if len(entries) == MOST_ROWS:
+                raise UserError(f"{path} has more than {MOST_ROWS:,} rows")
+            entries.append(_entry(path, fields, row, f"{row} of {name.as_posix()}"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    return entries
 
 
 def clean(text, place):
-    """A caption without white space around it. UserError where nothing is left, or what is left is no Unicode."""
+    """A caption without white space around it. UserError where nothing is left, or what is left is no Unicode or has
+    more than LONGEST_CAPTION characters.
+    """
     text = text.strip()
     if not text:
         raise UserError(f"{place}: the caption is empty: say what the picture shows")
@@ -47,13 +65,26 @@ def clean(text, place):
         text.encode()
     except UnicodeEncodeError:
         raise UserError(f"{place}: the caption is not valid text: {text!r}") from None
+    if len(text) > LONGEST_CAPTION:
+        raise UserError(f"{place}: the caption has {len(text):,} characters, and {LONGEST_CAPTION:,} is the most")
     return text
+
+
+def _lines(file, path):
+    """The lines of an open file. UserError for one that is longer than LONGEST_LINE."""
+    for number in itertools.count(1):
+        line = file.readline(LONGEST_LINE + 1)
+        if not line:
+            return
+        if len(line) > LONGEST_LINE:
+            raise UserError(f"{path}, line {number} has more than {LONGEST_LINE:,} characters")
+        yield line
 
 
 def _json_rows(path):
     try:
-        with open(path, encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, 1):
+        with open(path, encoding="utf-8-sig") as file:
+            for number, line in enumerate(_lines(file, path), 1):
                 if line.strip():
                     yield f"line {number}", _json_fields(line, f"{path}, line {number}")
     except UnicodeDecodeError:
@@ -62,25 +93,18 @@ def _json_rows(path):
 
 def _json_fields(line, place):
     try:
-        fields = json.loads(line, object_pairs_hook=_each_once)
-    except (ValueError, RecursionError) as error:
+        fields = parse_json(line, each_once=True)
+    except ValueError as error:
         raise UserError(f"{place} is not JSON: {error}") from None
     if not isinstance(fields, dict):
         raise UserError(f'{place}: expected {{"file_name": ..., "text": ...}}, got {line.strip()[:60]}')
     return fields
 
 
-def _each_once(pairs):
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        raise ValueError("a key appears twice in it")
-    return fields
-
-
 def _csv_rows(path):
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            lines = csv.reader(file, strict=True)
+            lines = csv.reader(_lines(file, path), strict=True)
             header = next(lines, [])
             _require_columns(header, f"{path}, line 1")
             for line in filter(None, lines):
@@ -108,10 +132,16 @@ def _parquet_rows(path):
         with ParquetFile(path) as table:
             _require_columns(table.schema_arrow.names, path)
             columns = [name for name in table.schema_arrow.names if name in (*FILE_COLUMNS, "text")]
-            rows = table.read(columns).to_pylist()
-    except ArrowException as error:
+            groups = [table.metadata.row_group(i) for i in range(table.metadata.num_row_groups)]
+            if sum(group.total_byte_size for group in groups) > MOST_UNPACKED:
+                raise UserError(f"{path} unpacks to more than {MOST_UNPACKED:,} bytes")
+            number = 0
+            for batch in table.iter_batches(ROWS_AT_ONCE, columns=columns):
+                for fields in batch.to_pylist():
+                    number += 1
+                    yield f"row {number}", fields
+    except (ArrowException, OSError, ValueError) as error:
         raise UserError(f"{path} is not parquet: {' '.join(str(error).split())}") from None
-    return [(f"row {number}", fields) for number, fields in enumerate(rows, 1)]
 
 
 def _require_columns(names, place):

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from minild.diffusion.schedule import NoiseSchedule, require_steps, require_supported
+from minild.diffusion.schedule import NoiseSchedule, require_steps, require_supported, require_train_steps
 from minild.errors import UserError
 
 FLOW_CLASS = "FlowMatchEulerDiscreteScheduler"  # the reference's, of a folder whose model is a rectified flow
@@ -34,6 +34,7 @@ class FlowSchedule:
         known = self.defaults | {k: v for k, v in config.items() if k in self.defaults}
         self.config = known | {"prediction_type": FLOW_PREDICTION}
         self.train_steps, self.shift = known["num_train_timesteps"], known["shift"]
+        require_train_steps(self.train_steps)
         if isinstance(self.shift, bool) or not isinstance(self.shift, (int, float)) or not 0 < self.shift < math.inf:
             raise UserError(f"scheduler: shift must be a number above 0, got {self.shift!r}")
 

@@ -63,6 +63,7 @@ def linspace_timesteps(steps, train_steps, offset=None):
 # Table 2 of arXiv 2305.08891; only "leading" knows an offset.
 SPACINGS = {"leading": leading_timesteps, "trailing": trailing_timesteps, "linspace": linspace_timesteps}
 
+MOST_TRAIN_STEPS = 1_000_000
 ALL = "every sampler"  # that has no entry of its own
 DPM = (
     "dpmpp-2m",
@@ -132,6 +133,12 @@ def require_supported(config, where, sampler=ALL):
             raise UserError(f"{where}: {field} = {config[field]!r} is not supported, use {known}")
 
 
+def require_train_steps(steps):
+    """UserError unless num_train_timesteps is a whole number, 1 <= steps <= MOST_TRAIN_STEPS."""
+    if type(steps) is not int or not 1 <= steps <= MOST_TRAIN_STEPS:
+        raise UserError(f"scheduler: num_train_timesteps: expected 1 to {MOST_TRAIN_STEPS:,}, got {steps!r}")
+
+
 def require_steps(steps, most):
     """UserError unless steps is a whole number, 1 <= steps <= most."""
     if not isinstance(steps, Integral) or not 1 <= steps <= most:
@@ -177,6 +184,7 @@ class NoiseSchedule:
         known = self.defaults | self.options
         self.config = known | {k: v for k, v in config.items() if k in known}
         self.train_steps = self.config["num_train_timesteps"]
+        require_train_steps(self.train_steps)
         betas = self._betas()
         if not ((betas > 0) & (betas <= 1)).all():
             raise UserError(f"scheduler: betas lie above 0 and not above 1, got {betas.min():g} to {betas.max():g}")

@@ -20,6 +20,7 @@ from minild.errors import UserError
 from minild.nn.layers import Conv2d, Linear
 from minild.nn.lora import LowRank, Updated
 from minild.pretrained import from_interchange, to_interchange, write_weights
+from minild.reading import parse_json, usable
 from minild.weights import open_safetensors, safetensors_metadata
 
 PARTS = ("unet", "text_encoder")
@@ -106,8 +107,12 @@ def read_lora(path):
 
     UserError for a file that is no safetensors, or holds anything but low-rank updates.
     """
-    weights, found, alphas = open_safetensors(path), {}, {}
-    stated = _stated(path)
+    with usable(path), np.errstate(over="ignore", invalid="ignore"):
+        return _updates(path, open_safetensors(path), _stated(path))
+
+
+def _updates(path, weights, stated):
+    found, alphas = {}, {}
     for key in weights:
         role = ROLE.search(key)
         start = next((start for start in STARTS if key.startswith(start)), None)
@@ -132,7 +137,7 @@ def read_lora(path):
             if not (np.isfinite(down).all() and np.isfinite(up).all()):
                 raise UserError(f"{path}: {layer} holds values that are no numbers")
             alpha = alphas.get((part, layer), stated(part, layer, len(down)))
-            if not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
+            if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
                 raise UserError(f"{path}: {layer} has the alpha {alpha!r}, which is no number")
             updates.setdefault(part, {})[layer] = Update(down, up, alpha)
     if not updates:
@@ -143,9 +148,11 @@ def read_lora(path):
 def _stated(path):
     """alpha(part, layer, rank), by what the reference's metadata of a file says; the rank where it says nothing."""
     try:
-        fields = json.loads(safetensors_metadata(path).get(METADATA, "{}"))
-    except (TypeError, ValueError):
+        fields = parse_json(safetensors_metadata(path).get(METADATA, "{}"))
+    except ValueError:
         raise UserError(f"{path}: its {METADATA} is no JSON") from None
+    if not isinstance(fields, dict):
+        raise UserError(f"{path}: its {METADATA} is no JSON object")
 
     def alpha(part, layer, rank):
         own, value = fields.get(f"{part}.alpha_pattern") or {}, fields.get(f"{part}.lora_alpha", rank)

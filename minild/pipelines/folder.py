@@ -3,6 +3,7 @@
 Read, too, is one file with all of Stable Diffusion, as first published.
 """
 
+import math
 from pathlib import Path
 
 from minild import checkpoints, pretrained
@@ -77,6 +78,11 @@ def _mend(folder):
 def read_index(folder):
     """model_index.json of a whole pipeline folder. UserError names a part that is missing or not supported."""
     index = pretrained.read_json(folder / INDEX)
+    with usable(folder / INDEX):
+        return _whole_index(folder, index)
+
+
+def _whole_index(folder, index):
     absent = absent_parts(condition_of(read_record(folder), index))
     parts = {part: entry[1] for part, entry in index.items() if isinstance(entry, list) and len(entry) == 2}
     for part, (_, expected) in PARTS.items():
@@ -127,15 +133,20 @@ def complete_record(record, index):
         return record
     named = {"classes": [labels[str(i)] for i in range(len(labels))]} if labels else {}
     complete = {"condition": condition, **named, **record}
-    classes = complete.get("classes", [])
-    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-        raise UserError(f"{RECORD}: classes: expected a list of names, got {classes!r}")
+    if not all(isinstance(name, str) for name in complete.get("classes", [])):
+        raise UserError(f"{INDEX}: id2label: expected names, got {labels!r}")
     return complete
 
 
 def read_record(folder):
-    """What minild.json says of the training; {} where there is none."""
-    return pretrained.read_json(folder / RECORD) if (folder / RECORD).is_file() else {}
+    """What minild.json says of the training; {} where there is none. UserError for what a pipeline cannot use."""
+    record = pretrained.read_json(folder / RECORD) if (folder / RECORD).is_file() else {}
+    guidance, classes = record.get("guidance_scale", 1), record.get("classes", [])
+    if isinstance(guidance, bool) or not isinstance(guidance, (int, float)) or not abs(guidance) < math.inf:
+        raise UserError(f"{folder / RECORD}: guidance_scale: expected a number, got {guidance!r}")
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise UserError(f"{folder / RECORD}: classes: expected a list of names, got {classes!r}")
+    return record
 
 
 def read_pipeline(folder, dtype, device, variant):
@@ -151,7 +162,8 @@ def read_pipeline(folder, dtype, device, variant):
     else:
         folder = find_folder(folder)
         parts = _read_folder(folder, dtype, device, variant)
-    faults = misfits(parts)
+    with usable(folder):
+        faults = misfits(parts)
     if faults:
         raise UserError(f"{folder}: its parts do not fit: {'; '.join(faults)}")
     return parts

@@ -14,6 +14,7 @@ from minild.pretrained import write_weights
 from minild.weights import open_safetensors
 
 FILE = "learned_embeds.safetensors"  # the reference's name, looked for in a folder
+MAX_VECTORS = 1000  # of one token: a prompt has room for 75
 A1111 = "emb_params"  # the one key of files of another program, which leave the token to the file's name
 
 
@@ -40,10 +41,13 @@ def read_embeddings(path):
     if len(state) != 1:
         raise UserError(f"{path} holds {len(state)} tensors, where a learnt token is one")
     ((own, array),) = state.items()
-    vectors = np.array(array, np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        vectors = np.array(array, np.float32)
     vectors = vectors[None] if vectors.ndim == 1 else vectors
     if vectors.ndim != 2 or not vectors.size:
         raise UserError(f"{path} holds {vectors.shape}, where a learnt token has vectors")
+    if len(vectors) > MAX_VECTORS:
+        raise UserError(f"{path} holds {len(vectors):,} vectors, and {MAX_VECTORS:,} is the most of one token")
     if not np.isfinite(vectors).all():
         raise UserError(f"{path} holds values that are no numbers")
     return Path(path).stem if own == A1111 else own, vectors

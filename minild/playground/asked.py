@@ -1,16 +1,18 @@
 """What a page asks for: its prompt and settings, a picture to begin with, and the mask painted over it."""
 
+import io
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageChops
 
-from minild.data.decode import fitted, read_picture
+from minild.data.decode import LARGEST, LARGEST_FILE, fitted, open_image, read_picture
 from minild.errors import UserError
 from minild.pipelines.image_to_image import fitted_size
 from minild.pipelines.inpainting import WAYS
 from minild.pipelines.prompts import require_prompt
 from minild.pipelines.scheduler_config import usable_samplers
+from minild.reading import read_bytes
 
 SHOWN = 512  # pixels: smaller pictures are scaled up for the page by a whole factor, to about that
 
@@ -111,7 +113,9 @@ def begun_with(pipe, background, layers):
 def _opaque(path):
     """How opaque a layer is, an image of mode L. UserError for what cannot be read."""
     try:
-        with Image.open(path) as layer:
+        with open_image(io.BytesIO(read_bytes(path, LARGEST_FILE))) as layer:
+            if layer.width * layer.height > LARGEST:
+                raise ValueError(f"it is too large: {layer.width} x {layer.height} pixels, and {LARGEST:,} is the most")
             return layer.convert("RGBA").getchannel("A")
     except Exception as error:
         raise UserError(f"cannot read the mask: {error}") from None

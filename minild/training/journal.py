@@ -10,7 +10,10 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from minild.durable import whole_file
+from minild.reading import parse_json
 from minild.training.watch import EVERY, CollapseWatch, Diverged
+
+LONGEST_LINE = 1 << 16  # characters of metrics.jsonl: half of a longer one is no JSON, and goes
 
 
 class Journal:
@@ -82,18 +85,23 @@ def cut_back(path, taken):
     """
     if not path.is_file():
         return
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    kept = [line for line in lines if _is_within(line, taken)]
-    if kept != lines:
+    lines, kept = 0, []
+    with open(path, encoding="utf-8", errors="replace") as file:
+        while line := file.readline(LONGEST_LINE):
+            lines += 1
+            kept += [line] if _is_within(line, taken) else []
+    if len(kept) != lines:
         with whole_file(path) as beside:
             beside.write_text("".join(kept), encoding="utf-8")
 
 
 def _is_within(line, taken):
     try:
-        entry = json.loads(line)
-        return line.endswith("\n") and entry["step"] <= taken[entry["stage"]]
-    except (KeyError, TypeError, ValueError):
+        entry = parse_json(line)
+        loss, step = entry.get("loss", 0), entry["step"]
+        float(loss), loss + 0  # neither a text nor a number that no float holds
+        return line.endswith("\n") and type(step) is int and 0 <= step <= taken[entry["stage"]]
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
         return False
 
 
