@@ -8,16 +8,21 @@ UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # control characters, what turns the di
 
 
 def shown(text, most=LONGEST):
-    """The text in one line of about `most` characters, the middle left out of a longer one.
+    """The text in one line of at most `most` characters, the middle left out of a longer one.
 
     White space is a blank. What a terminal or a browser would obey rather than show, such as an escape character or a
     change of the direction of writing, appears as its number: \\x1b, \\u202e.
     """
-    text = str(text)
-    if len(text) > most:
-        left_out = f" ... ({len(text):,} characters) ... "
-        text = text[: most * 2 // 3] + left_out + text[len(text) - most // 3 :]
-    return text if text.isascii() and text.isprintable() else "".join(map(_seen, text))
+    text = _cut(str(text), most)
+    return text if text.isascii() and text.isprintable() else _cut("".join(map(_seen, text)), most)
+
+
+def _cut(text, most):
+    if len(text) <= most:
+        return text
+    told = f" ... ({len(text):,} characters) ... "
+    end = most // 3
+    return text[: most - len(told) - end] + told + text[len(text) - end :]
 
 
 def _seen(character):

@@ -1,4 +1,4 @@
-"""One picture file, of any format that Pillow decodes itself, as the pixels that a model is trained on or begins with."""
+"""One picture file, of any format that Pillow decodes itself, as the pixels that a model learns or begins with."""
 
 import io
 import struct

@@ -1,5 +1,7 @@
 """Sheets: pictures in rows, each with its label under it."""
 
+from bisect import bisect_right
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -53,6 +55,5 @@ def _wrap(text, font, width):
 
 
 def _cut(line, font, width):
-    while font.getlength(line) > width:
-        line = line[:-1]
-    return line
+    """The longest beginning of a line that is no wider than that."""
+    return line[: bisect_right(range(1, len(line) + 1), width, key=lambda count: font.getlength(line[:count]))]

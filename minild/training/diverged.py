@@ -1,18 +1,24 @@
 """The step at which a training diverged, taken again up to where its numbers come about."""
 
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from minild import checkpoints, pretrained
 from minild.checkpoints import STAGES
 from minild.engine.cores import core_count
 from minild.engine.memory import keep_freed_memory
 from minild.errors import UserError
+from minild.reading import usable
 from minild.training.learner import DIVERGED
 from minild.training.presets import preset_for
 from minild.training.replicas import Replicas
 from minild.training.run import Run
 from minild.training.state import resume_from
+
+MOST_TOGETHER = 1 << 20  # pictures of a batch
 
 
 class Replayed(NamedTuple):
@@ -32,10 +38,7 @@ def replay(output, device="cpu", preset=None):
     then, bit for bit, on as many cores. The learning rates of one by minutes follow the clock, so that its weights are
     near; the batch is the same. UserError where `output` holds no training that diverged, or it was gone on with since.
     """
-    folder = Path(output) / checkpoints.FOLDER
-    if not (folder / DIVERGED).is_file():
-        raise UserError(f"{output} holds no training that diverged")
-    told, saved = pretrained.read_json(folder / DIVERGED), checkpoints.newest(output)
+    told, saved = read_told(output), checkpoints.newest(output)
     if saved is None or saved.state["stage"] != told["stage"] or saved.state["taken"][told["stage"]] >= told["step"]:
         raise UserError(f"{output} holds no save from before step {told['step']} of {told['stage']}, which diverged")
     keep_freed_memory()
@@ -55,3 +58,21 @@ def replay(output, device="cpu", preset=None):
     learner.rng.bit_generator.state = told["generator"]
     batch = learner.objective.batch(learner.rng, told["batch_size"], told["progress"])
     return Replayed(learner.model, learner.objective, batch, told, same)
+
+
+def read_told(output):
+    """What diverged.json of a training says. UserError where there is none, or it cannot be one."""
+    path = Path(output) / checkpoints.FOLDER / DIVERGED
+    if not path.is_file():
+        raise UserError(f"{output} holds no training that diverged")
+    told = pretrained.read_json(path)
+    whole = {"step": (1, sys.maxsize), "batch_size": (1, MOST_TOGETHER)}
+    for field, (least, most) in whole.items():
+        if type(told.get(field)) is not int or not least <= told[field] <= most:
+            raise UserError(f"{path}: {field!r} cannot be {told.get(field)!r}")
+    progress = told.get("progress")
+    if told.get("stage") not in STAGES or type(progress) not in (int, float) or not 0 <= progress <= 1:
+        raise UserError(f"{path} does not say in which stage the training diverged, or how far it was")
+    with usable(path):
+        np.random.default_rng().bit_generator.state = told["generator"]
+    return told

@@ -13,7 +13,7 @@ from minild.durable import whole_file
 from minild.reading import parse_json
 from minild.training.watch import EVERY, CollapseWatch, Diverged
 
-LONGEST_LINE = 1 << 16  # characters of metrics.jsonl: half of a longer one is no JSON, and goes
+LONGEST_LINE = 1 << 16  # bytes of metrics.jsonl: half of a longer one is no JSON, and goes
 
 
 class Journal:
@@ -86,21 +86,21 @@ def cut_back(path, taken):
     if not path.is_file():
         return
     lines, kept = 0, []
-    with open(path, encoding="utf-8", errors="replace") as file:
+    with open(path, "rb") as file:
         while line := file.readline(LONGEST_LINE):
             lines += 1
             kept += [line] if _is_within(line, taken) else []
     if len(kept) != lines:
         with whole_file(path) as beside:
-            beside.write_text("".join(kept), encoding="utf-8")
+            beside.write_bytes(b"".join(kept))
 
 
 def _is_within(line, taken):
     try:
-        entry = parse_json(line)
+        entry = parse_json(line.decode("utf-8"))
         loss, step = entry.get("loss", 0), entry["step"]
         float(loss), loss + 0  # neither a text nor a number that no float holds
-        return line.endswith("\n") and type(step) is int and 0 <= step <= taken[entry["stage"]]
+        return line.endswith(b"\n") and type(step) is int and 0 <= step <= taken[entry["stage"]]
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
         return False
 
@@ -108,7 +108,7 @@ def _is_within(line, taken):
 def plot_losses(metrics_path, path):
     """Draw the loss of each stage over its steps, on a logarithmic axis, from metrics.jsonl to a PNG."""
     curves = {}
-    for line in metrics_path.read_text(encoding="utf-8").splitlines():
+    for line in metrics_path.read_bytes().splitlines():  # of bytes: a text may hold other ends of lines
         entry = json.loads(line)
         loss = entry.get("loss", 0)  # a warning has none, and no axis holds the loss of a training that diverged
         if math.isfinite(loss) and loss > 0:
