@@ -189,15 +189,16 @@ def read_map(path):
 
 
 def read_array(path):
-    """The array of a .npy, mapped: its memory is the file's. OSError, or what np.load raises, for what is none."""
-    import numpy as np
+    """The array of a .npy, mapped: its memory is the file's. OSError for no such file, ValueError for no array."""
+    import tokenize
+
+    from numpy.lib.format import open_memmap
 
     require_regular(path)
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise ValueError("several arrays, where one is expected")
-    return array
+    try:
+        return open_memmap(path, mode="r")
+    except (EOFError, OverflowError, SyntaxError, TypeError, tokenize.TokenError) as error:  # all say: a bad header
+        raise ValueError(str(error)) from None
 
 
 def write_beside(path, named, tile=None):

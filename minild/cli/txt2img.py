@@ -162,15 +162,13 @@ def _settings(arguments, pipeline, guidance):
 
 
 def _read_latents(path):
-    import tokenize
-
     import numpy as np
 
     try:
         latents = read_array(path)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
-    except (EOFError, SyntaxError, ValueError, tokenize.TokenError):  # all of them ways to say that the header is bad
+    except ValueError:
         raise UserError(f"{path} is no .npy file of numbers") from None
     if latents.ndim != 4 or not len(latents):
         raise UserError(f"{path}: expected latents of shape (N, h, w, c), got {latents.shape}")

@@ -33,6 +33,6 @@ def tasks_of(chapter):
 
 def tasks_in(source):
     """The tasks of every chapter of which the source, bytes that need not be Python, defines a function."""
-    defined = set(re.findall(r"^\s*def\s+(\w+)", source.decode("utf-8", "replace"), re.M))
+    defined = set(re.findall(r"^[ \t\f]*def[ \t\f]+(\w+)", source.decode("utf-8", "replace"), re.M))
     chapters = {task.chapter for task in TASKS if task.function_name in defined}
     return [task for task in TASKS if task.chapter in chapters]

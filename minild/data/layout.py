@@ -59,19 +59,19 @@ class Part(NamedTuple):
 def survey(folder):
     """Everything below a folder, links to folders followed -> Contents. UserError for more than MOST_FILES files.
 
-    Followed are MOST_LINKS links within each other, and no more than DEEPEST folders: with links, a few folders can
-    spell more paths than there is time for.
+    Followed are MOST_LINKS links within each other, and DEEPEST folders; of links within a linked folder only those to
+    a folder that no link led to before. With links, a few folders can spell more paths than there is time for.
     """
     endings, contents = extensions(), Contents([], [], [])
-    _survey(folder, PurePath(), (os.path.realpath(folder),), 0, endings, contents)
+    _survey(folder, PurePath(), (os.path.realpath(folder),), 0, set(), endings, contents)
     names = {name for path in contents.pictures for name in (path.stem, path.name)}
     passed_over = [(path, reason or _unwanted(path, path.stem in names)) for path, reason in contents.passed_over]
     return contents._replace(passed_over=passed_over)
 
 
-def _survey(folder, here, trail, links, endings, contents):
+def _survey(folder, here, trail, links, entered, endings, contents):
     """trail: the real paths of this folder and of those it is in, of which so many are links; a link back to one of
-    them ends there.
+    them ends there. entered: the real paths that links led to.
     """
     with os.scandir(folder / here) as entries:
         entries = sorted(entries, key=lambda entry: entry.name)
@@ -88,8 +88,11 @@ def _survey(folder, here, trail, links, endings, contents):
                 contents.passed_over.append((path, "a link to a folder that it is in"))
             elif len(trail) > DEEPEST or links + entry.is_symlink() > MOST_LINKS:
                 contents.passed_over.append((path, "too many folders or links within each other"))
+            elif links and entry.is_symlink() and real in entered:
+                contents.passed_over.append((path, "a link within a link, to a folder that was entered before"))
             else:
-                _survey(folder, path, (*trail, real), links + entry.is_symlink(), endings, contents)
+                entered |= {real} if entry.is_symlink() else set()
+                _survey(folder, path, (*trail, real), links + entry.is_symlink(), entered, endings, contents)
         elif path.suffix.lower() in endings:
             contents.pictures.append(path)
         elif entry.name in metadata.NAMES:

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from .child import main as child
-from .child import run
+from .child import main_of_all, run
 from .readers import READERS
 from .run import fuzz, line, room
 
@@ -22,6 +22,8 @@ from .run import fuzz, line, room
 def main():
     if sys.argv[1:2] == ["--child"]:
         return child(READERS, sys.argv[2:])
+    if sys.argv[1:2] == ["--few"]:
+        return main_of_all(READERS, sys.argv[2:])
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__.partition("\n")[0])
     parser.add_argument("reader", choices=[*READERS, "all"], help="which reader")
     parser.add_argument("--inputs", type=int, default=10_000, metavar="N", help="how many inputs in all (10,000)")

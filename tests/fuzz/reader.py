@@ -18,11 +18,12 @@ class Reader:
 
     memory  MB beyond what the process takes once it has read valid files: its stated bound
     fresh   whether every input gets a folder of its own
+    slow    whether an input takes tens of milliseconds
     """
 
     name: str
     memory = 64
-    fresh = False
+    fresh = slow = False
 
     def files(self, folder):
         """Called once, to write valid files to the folder."""

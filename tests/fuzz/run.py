@@ -40,7 +40,7 @@ def fuzz(reader, inputs, seed=0, keep=None):
             "slowest": max(figures["slowest"], new["slowest"]),
             "slowest_at": new["slowest_at"] if slower else figures["slowest_at"],
             "peak": max(figures["peak"], new["peak"]),
-            "seconds": figures["seconds"] + taken,
+            "seconds": figures["seconds"] + new["seconds"],
         }
         if kept:
             kept.parent.mkdir(parents=True, exist_ok=True)
@@ -105,5 +105,5 @@ def line(name, figures):
     return (
         f"{name}: {figures['done']:,} inputs, {figures['refused']:,} refused, {figures['accepted']:,} accepted, "
         f"{len(figures['crashes']):,} crashes; slowest {1000 * figures['slowest']:.0f} ms (input "
-        f"{figures['slowest_at']}), at most {figures['peak']:.1f} MB; {speed:,.0f} inputs/s"
+        f"{figures['slowest_at']}), at most {figures['peak']:.1f} MB; {speed:,.0f} inputs in a second of processor time"
     )

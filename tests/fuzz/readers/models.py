@@ -33,7 +33,7 @@ from ..reader import Link, Pipe, Reader
 class Config(Reader):
     """config.json of every kind of model, beside weights."""
 
-    name, memory = "config", 100
+    name, memory, slow = "config", 100, True
 
     def files(self, folder):
         from models import tiny
@@ -83,7 +83,7 @@ class _OfPipeline(Reader):
 class Index(_OfPipeline):
     """model_index.json and minild.json, read without any weights."""
 
-    name, memory = "index", 64
+    name, memory, slow = "index", 64, True
 
     def make(self, rng):
         name = rng.choice(("model_index.json", "minild.json"))
@@ -111,7 +111,7 @@ class Index(_OfPipeline):
 class Pipeline(_OfPipeline):
     """A whole pipeline, of which any file is hostile."""
 
-    name, memory = "pipeline", 100
+    name, memory, slow = "pipeline", 100, True
 
     def files(self, folder):
         super().files(folder)

@@ -96,13 +96,13 @@ class Picture(Reader):
         return {"a.png": changed_bytes(rng, rng.choice(self.seeds), self.seeds)}
 
     def read(self, folder):
-        read_image(folder / "a.png", 16)
+        read_image(folder / "a.png", (16, 16))
 
 
 class Map(Reader):
     """A semantic map, and a layer of a mask: pictures whose values count."""
 
-    name, memory = "map", 160
+    name, memory, last = "map", 160, "npy"
 
     def files(self, folder):
         Picture.files(self, folder)
@@ -110,23 +110,19 @@ class Map(Reader):
         (folder / "a.npy").write_bytes(self.npy[0])
 
     def make(self, rng):
-        if rng.random() < 0.4:
+        self.last = "npy" if rng.random() < 0.3 else "png"
+        if self.last == "npy":
             return {"a.npy": hostile_npy(rng, self.npy)}
         data = png(rng) if rng.random() < 0.3 else changed_bytes(rng, rng.choice(self.seeds), self.seeds)
         return {"a.png": data}
 
     def read(self, folder):
-        from minild.errors import UserError
-
-        refusals = 0
-        for read in (lambda: read_map(folder / "a.npy"), lambda: read_map(folder / "a.png"),
-                     lambda: _opaque(folder / "a.png")):  # fmt: skip
-            try:
-                read()
-            except UserError as error:
-                refusals, last = refusals + 1, error
-        if refusals == 3:
-            raise last
+        if self.last == "npy":
+            return read_map(folder / "a.npy")
+        try:
+            read_map(folder / "a.png")
+        finally:
+            _opaque(folder / "a.png")
 
 
 def _npy(array):
@@ -173,7 +169,7 @@ class Array(Reader):
 class Folder(Reader):
     """A whole folder of pictures: names, links, metadata."""
 
-    name, memory, fresh = "folder", 128, True
+    name, memory, fresh, slow = "folder", 128, True, True
     picture = seeds()[0]
 
     def files(self, folder):

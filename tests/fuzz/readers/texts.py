@@ -28,7 +28,7 @@ TEXT = ["a red circle above a blue square", "a crow's nest: 2 stars 🐦 <cat> C
 
 
 class Tokenizer(Reader):
-    name, memory = "tokenizer", 128
+    name, memory, slow = "tokenizer", 128, True
 
     def files(self, folder):
         tokenizer = CLIPTokenizer.train(TEXT[:2], 560).with_tokens(["<cat>"])
@@ -97,7 +97,7 @@ class Tokenizer(Reader):
 class Captions(Reader):
     """Any text, through a tokenizer that knows added tokens."""
 
-    name, memory = "captions", 64
+    name, memory, slow = "captions", 64, True
 
     def files(self, folder):
         added = [AddedToken("<cat>"), AddedToken("Dog", normalized=True), AddedToken("a b", single_word=True),
@@ -107,7 +107,7 @@ class Captions(Reader):
         (folder / "a.txt").write_bytes(b"a")
 
     def make(self, rng):
-        text = any_text(rng, 1500 if rng.random() < 0.05 else 100) + rng.choice(("", "<cat>", "<cat>" * 30, " DOG a b"))
+        text = any_text(rng, 1500 if rng.random() < 0.05 else 100) + rng.choice(("", "<cat>", "<cat>" * 5, " DOG a b"))
         return {"a.txt": text.encode("utf-8", "surrogatepass")}
 
     def read(self, folder):
@@ -187,6 +187,8 @@ class Csv(Reader):
         data = file.getvalue().encode("utf-8", "surrogatepass")
         if rng.random() < 0.01:
             return {"metadata.csv": rng.choice((Pipe(), Link("/dev/zero"), b"," * (1 << 21), b'"' + b"\n" * (1 << 20)))}
+        if rng.random() < 0.3:
+            data = b"file_name,text\na.png,a cat\nb.png,\"a, b\"\n" + any_text(rng).encode("utf-8", "ignore")
         return {"metadata.csv": changed_bytes(rng, data) if rng.random() < 0.6 else data}
 
     def read(self, folder):

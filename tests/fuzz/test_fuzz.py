@@ -1,0 +1,92 @@
+"""Hostile inputs for every reader: a few always, thousands where the slow tests run; and whether the watch sees faults."""
+
+import json
+import os
+import random
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .child import number_rng
+from .mutate import any_text, changed_bytes, hostile_json
+from .readers import READERS
+from .run import fuzz, line
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes, links and limits of POSIX")
+ROOT = Path(__file__).parents[2]
+FEW, MANY = 25, 3000
+
+
+def python(*arguments):
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+def test_a_few_inputs_of_every_reader(tmp_path):
+    done = python("tests.fuzz", "--few", FEW, tmp_path)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert figures.keys() == READERS.keys()
+    assert {name: found["crashes"] for name, found in figures.items() if found["crashes"]} == {}
+    assert sum(found["refused"] for found in figures.values()) > 100 < sum(
+        found["accepted"] for found in figures.values()
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", READERS)
+def test_many_inputs(name):
+    figures = fuzz(READERS[name], MANY // 10 if READERS[name].slow else MANY, seed=1)
+    print(line(name, figures))
+    assert figures["crashes"] == []
+
+
+@pytest.mark.parametrize(("fault", "told"), [
+    ("raises", "KeyError: "),
+    ("endless", "more than 2 s"),
+    ("greedy", "MB more, 30 is the bound"),
+    ("writes-outside", "Forbidden: "),
+    ("writes-through-a-link", "Forbidden: "),
+    ("reads-beside", "Forbidden: "),
+    ("swallows", "forbidden: os.rename"),
+    ("starts-a-program", "subprocess.Popen"),
+    ("rambles", "a message that is no line"),
+])  # fmt: skip
+def test_the_watch_sees_it(tmp_path, fault, told):
+    (tmp_path / "progress").write_bytes(struct.pack("<q", -1))
+    warm = python("tests.fuzz.faulty", fault, 0, 0, 1, tmp_path, tmp_path / "progress")
+    assert warm.returncode == 0, warm.stderr
+    [[number, crash]] = json.loads(warm.stdout)["crashes"]
+    assert number == 0 and told in crash
+    assert not (tmp_path / "b").exists() or "writes" in fault  # of the inputs before, which nobody watches
+
+
+def test_an_input_is_decided_by_its_number():
+    def made(number):
+        rng = number_rng(READERS["json"], 3, number)
+        return hostile_json(rng, {"a": [1, {"b": "c"}]}), changed_bytes(rng, b"abcdef" * 9), any_text(rng)
+
+    assert [made(i) for i in range(50)] == [made(i) for i in range(50)]
+    assert len({made(i) for i in range(50)}) > 45
+
+
+def test_what_is_changed_is_a_copy():
+    value = {"a": [1, {"b": "c"}], "d": {"e": [None]}}
+    before = json.dumps(value)
+    for i in range(300):
+        hostile_json(random.Random(i), value)
+    assert json.dumps(value) == before
+
+
+def test_a_count_is_kept_and_gone_on_from(tmp_path):
+    first = fuzz(READERS["wire"], 30, seed=2, keep=tmp_path)
+    again = fuzz(READERS["wire"], 30, seed=2, keep=tmp_path)
+    assert first == again and first["done"] == 30
+    more = fuzz(READERS["wire"], 40, seed=2, keep=tmp_path)
+    assert more["done"] == 40 == more["refused"] + more["accepted"]
+    assert line("wire", more).startswith("wire: 40 inputs, ")
