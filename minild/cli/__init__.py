@@ -9,7 +9,20 @@ import argparse
 import sys
 
 from minild import __version__
-from minild.cli import class2img, course, edit, evaluate, img2img, info, interpolate, led, playground, train, txt2img
+from minild.cli import (
+    class2img,
+    course,
+    doctor,
+    edit,
+    evaluate,
+    img2img,
+    info,
+    interpolate,
+    led,
+    playground,
+    train,
+    txt2img,
+)  # fmt: skip
 from minild.cli.terminal import answer, note
 from minild.errors import Terminated, UserError
 
@@ -66,7 +79,7 @@ def _parser():
     parser.add_argument("--version", action="version", version=f"minild {__version__}")
     commands = parser.add_subparsers(metavar="command", dest="command", required=True)
     in_order = (  # of the help
-        train, txt2img, img2img, edit, led, class2img, interpolate, playground, evaluate, info, course,
+        train, doctor, txt2img, img2img, edit, led, class2img, interpolate, playground, evaluate, info, course,
     )  # fmt: skip
     for subcommand in in_order:
         subcommand.add(commands)
