@@ -159,18 +159,21 @@ def read_pipeline(folder, dtype, device, variant):
         require_no_variant(folder, variant)
         with usable(folder):
             parts = read_single_file(folder, dtype, device)
-    else:
-        folder = find_folder(folder)
-        parts = _read_folder(folder, dtype, device, variant)
-    with usable(folder):
+        return _fitting(folder, parts)
+    return read_folder(find_folder(folder), dtype, device, variant)
+
+
+def _fitting(path, parts):
+    """The parts. UserError where they do not fit."""
+    with usable(path):
         faults = misfits(parts)
     if faults:
-        raise UserError(f"{folder}: its parts do not fit: {'; '.join(faults)}")
+        raise UserError(f"{path}: its parts do not fit: {'; '.join(faults)}")
     return parts
 
 
-def _read_folder(folder, dtype, device, variant):
-    """read_pipeline of a folder; nothing says yet that the parts fit."""
+def read_folder(folder, dtype="float32", device="cpu", variant=None):
+    """read_pipeline of a folder as it is: one whose writing was cut off is not mended."""
     index = read_index(folder)
     variants = part_variants(folder, variant)
     with usable(folder / INDEX):
@@ -192,7 +195,7 @@ def _read_folder(folder, dtype, device, variant):
             parts["perceptual"] = LPIPS.from_pretrained(folder / PERCEPTUAL)
     with usable(folder / PART):
         parts["augmentation"] = read_augmentation(folder, index)
-    return parts | scheduler._asdict()
+    return _fitting(folder, parts | scheduler._asdict())
 
 
 def part_variants(folder, variant):

@@ -11,15 +11,16 @@ training's own pictures (doctor_weights.py).
 import math
 from typing import NamedTuple
 
+from minild.checkpoints import STAGES
 from minild.pipelines.conditions import condition_kinds
 from minild.training.conditioning import EARLY
 from minild.training.doctor_curves import Course, ailments
 from minild.training.doctor_finding import WELL, Finding, number
-from minild.training.doctor_record import how_far, read_record
+from minild.training.doctor_known import why_unknown
+from minild.training.doctor_record import how_far, read_training
 from minild.training.doctor_weights import look_at
-from minild.training.state import STAGES
 
-__all__ = ["Finding", "diagnose", "examine", "how_far", "read_record"]
+__all__ = ["Finding", "diagnose", "examine", "how_far", "read_training"]
 
 
 class Reached(NamedTuple):
@@ -43,6 +44,7 @@ UNIT = (0.8, 1.25)  # the standard deviation of latents as stage two sees them
 IGNORED, LISTENS_BY = 1.02, 500  # captions of others that cost less hardly count; steps before which they need not
 BEHIND = 1.5  # times the loss of the weights: a moving average that is far behind them
 CALM = 1.2  # the standard deviation, at most, of drawn latents that nothing ails
+MEMORISED = 1.5  # times the loss on pictures of the training: that on others
 FEW = 4  # a training of less than one in so many of the usual steps is short: a sixth of them, 600, gave shapes' models
 # 89 % of the colours, but 14 % of all that the captions say
 ON_SHEETS = (  # what sample sheets show from which share of stage two on (README, "What to expect")
@@ -57,9 +59,9 @@ def examine(folder, progress=False):
     """What is seen in a training's folder, running, stopped or ended -> a list of Finding, most important first.
 
     There is always one: WELL where nothing is wrong. Nothing in the folder is changed. progress: show a bar on stderr
-    once it takes longer than a second. UserError where the folder holds no training.
+    once it takes longer than a second. UserError where the folder holds no training of a pipeline.
     """
-    return diagnose(read_record(folder), progress)
+    return diagnose(read_training(folder), progress)
 
 
 def diagnose(record, progress=False):
@@ -68,12 +70,13 @@ def diagnose(record, progress=False):
     one, two = (ailments(Course(record, stage)) for stage in STAGES)
     found = [*one, *two]
     if look:  # of what the curves have told already, the weights show no more than the consequences
-        signs = [_badly_scaled, *([] if one else [_blurred]), *([] if two else [_captions_ignored, _average_behind])]
+        signs = [_badly_scaled] if one else [_badly_scaled, _blurred]
+        signs += [] if two else [_captions_ignored, _memorised, _average_behind]
         found += [finding for finding in (sign(record, look) for sign in [*signs, _too_much_guidance]) if finding]
     found += [] if one or two else _too_early(record)
     if missing and record.state["stage"] == STAGES[1]:
         found.append(Finding("not measured", f"the weights were not looked at: {missing}", "mend that, and look again"))
-    return found or [_well(record, look)]
+    return [*(found or [_well(record, look)]), *_no_curve(record)]
 
 
 def _badly_scaled(record, look):
@@ -128,6 +131,16 @@ def _captions_ignored(record, look):
     return Finding(f"{what} ignored", seen, advice)
 
 
+def _memorised(record, look):
+    if look.unseen is None or look.unseen < MEMORISED * look.losses.mean:
+        return None
+    seen = (
+        f"the U-Net's loss is {number(look.losses.mean)} on pictures of its training and {number(look.unseen)} on "
+        "pictures of the test, which it has not seen: it knows its own by heart, and draws them again"
+    )
+    return Finding("pictures memorised", seen, "give it more pictures, and more different ones, or stop sooner")
+
+
 def _leads(record):
     """What leads the model, in words."""
     return {"text": "captions", "class": "classes"}.get(condition_kinds(record.preset.condition)[0], "conditions")
@@ -159,23 +172,46 @@ def _average_behind(record, look):
 
 def _too_early(record):
     """A Finding, in a list, on a training that has not come far enough to say more of it, or ended too soon."""
-    wait = "wait" if record.runs else f"go on: {record.resume()}"
-    of = f" of {record.planned:,}" if record.planned else ""
+    course, of = Course(record, record.stage), f" of {record.planned:,}" if record.planned else ""
+    more = f"go on to more: {record.resume(record.usual_steps)}"
+    other = f"; {course.other_rate}" if course.other_rate else ""
+    if record.ended and not record.step:
+        return [Finding("too few steps", "stage two had no time for a step", more)]
     if record.stage == STAGES[0] or not record.step:
-        seen = "stage two, in which noise becomes pictures, has not begun"
-        return [Finding("too early to tell", seen, f"{wait}; until then autoencoder-*.png in training/ shows the most")]
+        seen = f"stage two, in which noise becomes pictures, has not begun{other}"
+        return [Finding("too early to tell", seen, _wait(record))]
     if record.progress >= EARLY:
         if record.planned >= record.usual_steps / FEW:
             return []
         seen = f"stage two {'ended' if record.ended else 'ends'} after {record.planned:,} steps, where "
-        seen += f"{record.usual_steps:,} are usual"
-        return [Finding("too few steps", seen, f"go on to more: {record.resume(record.usual_steps)}")]
-    shown = [what for share, what in ON_SHEETS if share <= record.progress][-1]
+        seen += f"{record.usual_steps:,} are usual{other}"
+        return [Finding("too few steps", seen, more)]
+    reached = min(record.progress, record.step / record.usual_steps)
+    shown = [what for share, what in ON_SHEETS if share <= reached][-1]
     seen = (
         f"step {record.step:,}{of} of stage two: at this point it is normal that the sample sheets show {shown}; what "
-        "the caption says comes towards the end"
+        f"the caption says comes towards the end{other}"
     )
-    return [Finding("too early to tell", seen, wait)]
+    return [Finding("too early to tell", seen, _wait(record))]
+
+
+def _no_curve(record):
+    """A Finding, in a list, on a stage whose curve can't be held against any."""
+    course = Course(record, record.stage)
+    why = why_unknown(record, record.stage)
+    if course.too_early or not why:
+        return []
+    seen = f"{course.title}: {why}, so that the loss, {number(course.last)}, cannot be called usual or unusual"
+    sheet = f", {record.sheet}" if record.sheet else ", once it is there"
+    return [Finding("no curve to compare with", seen, f"look at the newest sheet{sheet}")]
+
+
+def _wait(record):
+    """What to do while there is nothing to mend."""
+    if record.ended:
+        return f'draw: minild txt2img "..." --model {record.folder}'
+    sheet = f"; the newest sheet is {record.sheet}" if record.sheet else ""
+    return f"{'wait' if record.runs else f'go on: {record.resume()}'}{sheet}"
 
 
 def _well(record, look):
@@ -191,5 +227,4 @@ def _well(record, look):
     if look and look.losses and look.losses.others:
         times = look.losses.others / look.losses.true
         seen.append(f"with the {_leads(record)} of other pictures it is up to {times:.2g} times as large")
-    advice = "draw" if record.ended else "wait" if record.runs else f"go on: {record.resume()}"
-    return Finding(WELL, "; ".join(seen), advice)
+    return Finding(WELL, "; ".join(seen), _wait(record))

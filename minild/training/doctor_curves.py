@@ -1,71 +1,22 @@
-"""What the losses of a training say of it, beside those of trainings that went well.
-
-Steps are the abscissa: minutes are those of one machine. Each table was noted by a training that was run, as its
-`source` says.
-"""
+"""What the losses of a training say of it, by themselves and beside those of trainings that went well."""
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 
+from minild.checkpoints import STAGES
 from minild.training.autoencoder import SQUARED
 from minild.training.conditioning import EARLY
 from minild.training.doctor_finding import Finding, number
-from minild.training.doctor_record import USUAL_STEPS
-from minild.training.optimizer import learning_rate_at
-from minild.training.state import STAGES
+from minild.training.doctor_known import SLACK, known
 from minild.training.watch import CollapseWatch
 
-
-class Known(NamedTuple):
-    """How the loss fell in a training that went well: {step: mean of what was noted within a tenth of it}."""
-
-    source: str
-    losses: dict
-
-    def at(self, step):
-        """The loss at a step, on a straight line of logarithms between those of the table; beyond them, the last."""
-        steps, losses = zip(*self.losses.items())
-        return math.exp(np.interp(math.log(max(1, step)), np.log(steps), np.log(losses)))
-
-
-# Stage one: |x̂ - x| + SQUARED (x̂ - x)² alone, whatever a preset adds to it. None: of other sets, or other sizes.
-REBUILDING = {
-    "shapes": Known(
-        "`minild train shapes --steps 600`, of 2,048 pictures; at 1,200, chapter 5, which comes to 26.7 dB",
-        {10: 2.9, 20: 1.5, 30: 0.97, 60: 0.61, 100: 0.49, 200: 0.32, 300: 0.27, 400: 0.22, 600: 0.18, 1200: 0.076},
-    ),
-    "emoji": Known(
-        "`minild train emoji --steps 400`",
-        {10: 3.1, 20: 1.1, 30: 0.92, 60: 0.65, 100: 0.42, 200: 0.31, 300: 0.25, 400: 0.23},
-    ),
-    None: Known(
-        "the slowest that went well: emoji of 64 x 64, f = 8, 8 latent channels, AdamW, which came to 25.9 dB",
-        {10: 2.8, 20: 1.1, 50: 0.81, 100: 0.52, 200: 0.44, 300: 0.34, 500: 0.30, 700: 0.24, 1000: 0.18, 1500: 0.13,
-         2000: 0.11},
-    ),
-}  # fmt: skip
-# Stage two, of ε: while noise is mostly high (conditioning.EARLY), and later.
-SHAPES = "`minild train shapes --first-stage shapes --steps 600`, of 4,096 pictures; at 3,532, the README's"
-EMOJI = "`minild train emoji --first-stage emoji --steps 500`; at 8,540, the shipped emoji's"
-EPSILON = {
-    "shapes": (
-        Known(SHAPES, {10: 0.94, 20: 0.57, 30: 0.22, 60: 0.092, 100: 0.072, 150: 0.060, 180: 0.057}),
-        Known(SHAPES, {200: 0.12, 250: 0.11, 300: 0.096, 400: 0.083, 500: 0.074, 600: 0.071, 3532: 0.035}),
-    ),
-    "emoji": (
-        Known(EMOJI, {10: 0.97, 20: 0.75, 30: 0.45, 60: 0.17, 100: 0.12, 150: 0.11}),
-        Known(EMOJI, {180: 0.19, 250: 0.18, 300: 0.17, 400: 0.16, 500: 0.15, 8540: 0.033}),
-    ),
-}
-TOO_HIGH = "learning rate too high"
+TOO_HIGH, TOO_LOW, NOTHING = "learning rate too high", "learning rate too low", "nothing is learned"
 WARM_UP = 0.06  # the share of a stage, twice the warm-up of its learning rate, before which no curve is judged
 FIRST = {STAGES[0]: 60, STAGES[1]: 100}  # the step before which none is judged
 OTHER = 3.0  # times the preset's learning rate, or one in so many: another one
-SLACK, OWN_SLACK = 2.5, 5.0  # how many times the usual loss is far behind; of pictures that no table knows
-SUSPECT = 1.5  # that are enough where there are signs besides
-UNMOVED = 0.8  # of the loss of a U-Net that says nothing: hardly moved, for objectives without a table
+SUSPECT = 1.5  # times the usual loss, which are enough where there are signs besides
+UNMOVED = 0.8  # of the loss at the beginning: hardly moved
 BLOWN_UP = 50.0  # nats a number of the latents; 5 to 7 are usual, 12 were the most that a discriminator's start gave
 GREY = 1.1  # a squared error above which a picture is rebuilt worse than by plain grey, whose own is 1 at most
 WORSE = 9  # times the loss of a U-Net that says nothing
@@ -85,8 +36,23 @@ class Course:
         if stage == STAGES[0]:
             self.loss = self.curve.column("l1") + SQUARED * self.squared
         self.title = "stage one" if stage == STAGES[0] else "stage two"
-        self.preset = getattr(record.preset, stage)
-        self.silent = 2.0 if record.preset.objective == "flow" else 1.0  # the loss of a U-Net that says nothing
+        self.rate = getattr(record.preset, stage).learning_rate
+        self.usual_rate = getattr(record.own, stage).learning_rate
+        self.known = known(record, stage)
+
+    @property
+    def silent(self):
+        """The loss where nothing is learned: of a U-Net that says nothing, of an autoencoder at its beginning."""
+        if self.stage == STAGES[0]:
+            return float(self.loss[0])
+        return 2.0 if self.record.preset.objective == "flow" else 1.0
+
+    @property
+    def other_rate(self):
+        """What there is to say of a learning rate that is not the usual one, nor near it; None else."""
+        if self.usual_rate / OTHER < self.rate < OTHER * self.usual_rate:
+            return None
+        return f"its learning rate is {self.rate:.2g}, where {self.usual_rate:.2g} is usual"
 
     @property
     def last(self):
@@ -96,23 +62,23 @@ class Course:
     @property
     def usual(self):
         """The loss that is usual at the last step; None where no table knows it."""
-        step, preset = self.steps[-1], self.record.preset
-        if self.stage == STAGES[0]:
-            own = self.record.state["size"] == preset.size
-            return REBUILDING.get(self.record.state["dataset"] if own else None, REBUILDING[None]).at(step)
-        if preset.objective != "epsilon":
-            return None
-        early, late = EPSILON.get(self.record.state["dataset"], EPSILON["emoji"])
-        return (early if self.progress[-1] < EARLY else late).at(step)
+        return self.known.at(self.steps[-1], self.progress[-1]) if self.known and len(self.steps) else None
 
-    def behind(self, times=SLACK):
-        """Whether the loss is so many times what is usual by now. False while it is too early to say."""
-        if not len(self.steps) or self.steps[-1] < FIRST[self.stage] or self.progress[-1] < WARM_UP:
+    @property
+    def too_early(self):
+        """Whether it is too early to judge the curve."""
+        return not len(self.steps) or self.steps[-1] < FIRST[self.stage] or self.progress[-1] < WARM_UP
+
+    def behind(self, times=None):
+        """Whether the loss is so many times what is usual by now, the table's slack if none is named; where no table
+        knows that, whether it has hardly moved. False while it is too early to say.
+        """
+        if self.too_early:
             return False
-        if self.usual is None:
+        if self.known is None:
             return self.last > UNMOVED * self.silent
-        own = self.record.state["dataset"] not in USUAL_STEPS
-        return self.last > times * (OWN_SLACK / SLACK if own else 1) * self.usual
+        widened = self.known.slack / SLACK
+        return self.last > (self.known.slack if times is None else times * widened) * self.usual
 
     @property
     def jumps(self):
@@ -125,15 +91,6 @@ class Course:
             if not crosses and self.loss[i] > JUMP * np.median(self.loss[begin:i]):
                 found.append(i)
         return found
-
-    @property
-    def rate(self):
-        """The learning rate at its peak, from what was noted of it; else the preset's."""
-        noted, middle = self.curve.column("learning_rate"), self.progress - np.diff(self.progress, prepend=0) / 2
-        within = (middle > WARM_UP) & (middle < 1 - WARM_UP) & np.isfinite(noted)
-        if not within.any():
-            return self.preset.learning_rate
-        return float(np.median([rate / learning_rate_at(at, 1.0) for rate, at in zip(noted[within], middle[within])]))
 
 
 def ailments(course):
@@ -151,21 +108,22 @@ def learning_rate(course):
     record, high = course.record, _signs_of_too_high(course)
     diverged = record.diverged if record.stage == course.stage else None
     if diverged:
-        again = f"add --resume to go on from what was saved last; if it stops there again, {_lower(course)}"
+        again = f"go on from what was saved last ({record.resume()}); if it stops there again, {_lower(course)}"
         return [Finding(TOO_HIGH, diverged, again)]
-    if len(course.jumps) >= OFTEN or (high and course.behind(SUSPECT)):
-        behind = [_far_off(course)] if course.behind(SUSPECT) else []
-        return [Finding(TOO_HIGH, _sentence(course, [*high, *behind]), _lower(course))]
+    behind = course.behind(SUSPECT)
+    if len(course.jumps) >= OFTEN or (high and behind):
+        return [Finding(TOO_HIGH, _sentence(course, [*high, *([_far_off(course)] if behind else [])]), _lower(course))]
     if not course.behind():
         return []
-    usual = course.preset.learning_rate
-    seen = [_far_off(course), *_straight(course)]
-    if not usual / OTHER < course.rate < OTHER * usual:
-        seen.append(f"its learning rate is {course.rate:.2g}, where {usual:.2g} is usual")
+    usual, seen = course.usual_rate, [_far_off(course), *_straight(course)]
+    seen += [course.other_rate] if course.other_rate else []
     if course.rate >= OTHER * usual:
         return [Finding(TOO_HIGH, _sentence(course, seen), _lower(course))]
+    if course.known is None and course.rate > usual / OTHER:  # and the usual one is that of something else
+        advice = f"{_anew(course, course.rate / 10)}, and with one of {10 * course.rate:.2g}"
+        return [Finding(NOTHING, _sentence(course, seen), advice)]
     wanted = usual if course.rate <= usual / OTHER else OTHER * course.rate
-    return [Finding("learning rate too low", _sentence(course, seen), _anew(course, wanted))]
+    return [Finding(TOO_LOW, _sentence(course, seen), _anew(course, wanted))]
 
 
 def _signs_of_too_high(course):
@@ -205,7 +163,7 @@ def _straight(course):
 
 
 def _lower(course):
-    usual, rate = course.preset.learning_rate, course.rate
+    usual, rate = course.usual_rate, course.rate
     return _anew(course, usual if rate >= OTHER * usual else rate / OTHER)
 
 
@@ -215,7 +173,6 @@ def _anew(course, wanted):
 
 def _sentence(course, seen):
     return f"{course.title}: {'; '.join(seen)}"
-
 
 
 def collapsed(course):
@@ -231,7 +188,7 @@ def _loss_collapsed(course):
         return None
     if course.last > course.usual / BY_HEART:
         return None
-    seen = f"{_far_off(course)}: so little is left to guess only where the pictures are known by heart"
+    seen = f"{_far_off(course)}: so little is left to guess only where pictures are known by heart, or hardly differ"
     advice = "give it more pictures, and more different ones: it draws none but those that it has"
     return Finding("loss collapsed", _sentence(course, [seen]), advice)
 

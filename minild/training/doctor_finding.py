@@ -17,7 +17,7 @@ class Finding:
     advice: str
 
 
-WELL = "all is well"
+WELL = "nothing wrong is seen"
 
 
 def number(value):

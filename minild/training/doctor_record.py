@@ -1,8 +1,10 @@
 """A training's folder as `minild doctor` reads it: what it was asked for, what it noted, and how far it is.
 
-The training may have ended, been stopped, or still run: metrics.jsonl may end in half a line.
+The training may have ended, been stopped, or still run: metrics.jsonl may end in half a line, and saves come and go.
+Nothing is written, and no lock is taken.
 """
 
+import dataclasses
 import json
 import time
 from dataclasses import dataclass
@@ -11,14 +13,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minild import pretrained
+from minild import checkpoints, pretrained
+from minild.checkpoints import FOLDER, STAGES
 from minild.errors import UserError
-from minild.training.presets import Preset, preset_for
-from minild.training.state import FITS, STAGES, STATE
+from minild.pipelines.folder import INDEX, RECORD, condition_of, read_record, usable
+from minild.training.first_stage import fitted
+from minild.training.presets import Preset, StagePreset, preset_for
+from minild.training.state import FITS, first_state
 
 METRICS = "metrics.jsonl"
 TITLES = dict(zip(STAGES, ("stage one, the autoencoder", "stage two, the U-Net")))
 QUIET = 300.0  # seconds in which nothing was written, after which a training is taken for stopped
+TRIES = 3  # a save that is read may be removed meanwhile: a newer one is then there
 USUAL_STEPS = {  # of the shipped pipelines (README, "What to expect")
     "shapes": dict(zip(STAGES, (5347, 3532))),
     "emoji": dict(zip(STAGES, (9162, 8540))),
@@ -45,8 +51,9 @@ class Curve(NamedTuple):
 class Record:
     """One training.
 
-    state     what state.json holds
-    preset    that of its data set, with its choices; a preset given in Python leaves no trace in the folder
+    state     what state.json of the newest save holds; of a pipeline without a training, the same from minild.json
+    saved     that save, a checkpoints.Checkpoint; None without
+    preset    what is trained with; that of the data set where an older training does not say
     curves    {stage: Curve}
     diverged  what the training said where its loss or gradient was no number any more, and it has not gone on; or None
     idle      seconds since anything was noted or saved
@@ -54,10 +61,16 @@ class Record:
 
     folder: Path
     state: dict
+    saved: checkpoints.Checkpoint | None
     preset: Preset
     curves: dict
     diverged: str | None
     idle: float
+
+    @property
+    def own(self):
+        """The preset that `minild train` takes, with the choices of the training."""
+        return _own_preset(self.state, self.folder)
 
     @property
     def stage(self):
@@ -100,65 +113,141 @@ class Record:
         """How many steps that stage usually takes; a folder of pictures counts as the emoji, whose preset it has."""
         return USUAL_STEPS.get(self.state["dataset"], USUAL_STEPS["emoji"])[self.stage]
 
+    @property
+    def sheet(self):
+        """The name of the newest sample sheet; None while there is none."""
+        sheets = [path for stage in STAGES for path in (self.folder / FOLDER).glob(f"{stage}-*.png")]
+        order = {path: (STAGES.index(path.name.split("-")[0]), path.name) for path in sheets}
+        return f"{FOLDER}/{max(sheets, key=order.get).name}" if sheets else None
+
     def resume(self, steps=None):
-        """The command that goes on, to so many steps of each stage."""
+        """What goes on, to so many steps of each stage: a command, or of a preset given in Python a call."""
+        dataset = self.state["dataset"]
+        if plain(self.preset) != plain(self.own):
+            more = f", steps={steps}" if steps else ""
+            return f"train({dataset!r}, {str(self.folder)!r}, resume=True{more}, preset=...), the same preset"
         more = f" --steps {steps}" if steps else ""
-        return f"minild train {self.state['dataset']} --output {self.folder} --resume{more}"
+        return f"minild train {dataset} --output {self.folder} --resume{more}"
 
 
-def read_record(folder):
-    """The Record of a folder that `minild train` writes. UserError where it holds no training, or state.json is broken.
+def read_training(folder):
+    """The Record of a folder that `minild train` writes. UserError where it holds no pipeline's training, or the state
+    is broken.
 
     Lines of metrics.jsonl that are not whole are passed over; of steps that a resume took again, the last count.
     """
     folder = Path(folder)
-    path = folder / "training" / STATE
-    if not path.is_file():
-        where = f": name {folder.parent}" if (folder / STATE).is_file() else ", which `minild train` writes"
-        raise UserError(f"{folder} holds no training: expected a folder with training/{STATE}{where}")
-    state = pretrained.read_json(path)
-    state.setdefault("choices", {})  # older ones had none
-    broken = [field for field, fits in FITS.items() if not fits(state.get(field))]
-    if broken:
-        raise UserError(f"{path} is no training's: {broken[0]!r} cannot be {state.get(broken[0])!r}")
-    preset = preset_for(state["dataset"]).choose(**state["choices"])
-    metrics = folder / "training" / METRICS
-    lines = metrics.read_text(encoding="utf-8", errors="replace").splitlines() if metrics.is_file() else []
-    entries = [entry for entry in map(_entry, lines) if entry]
+    metrics = folder / FOLDER / METRICS
+    try:
+        saved = _newest(folder)
+        entries = _entries(metrics)
+        _refuse_others(folder, saved, entries)
+        state = dict(saved.state) if saved else _finished(folder)
+        state.setdefault("choices", {})  # older ones had none
+        origin = saved.folder / checkpoints.STATE if saved else folder / RECORD
+        broken = [field for field, fits in FITS.items() if not fits(state.get(field))]
+        if broken:
+            raise UserError(f"{origin} is no training's: {broken[0]!r} cannot be {state.get(broken[0])!r}")
+        with usable(origin):
+            preset = _preset(state, folder)
+        written = [path.stat().st_mtime for path in (origin, metrics) if path.is_file()]
+    except OSError as error:
+        raise UserError(f"cannot read {error.filename or folder}: {error.strerror or error}") from None
     curves = {stage: Curve(_rows(entries, stage, state, preset)) for stage in STAGES}
     last = next((entry for entry in reversed(entries) if "warning" not in entry), {})
-    idle = time.time() - max(file.stat().st_mtime for file in (path, metrics) if file.is_file())
-    return Record(folder, state, preset, curves, last.get("diverged"), idle)
+    diverged = last.get("diverged") if saved else None
+    return Record(folder, state, saved, preset, curves, diverged, time.time() - max(written, default=time.time()))
+
+
+def _newest(folder):
+    """The newest Checkpoint, None where nothing was saved."""
+    for _ in range(TRIES - 1):
+        try:
+            return checkpoints.newest(folder)
+        except UserError:  # the training that runs has removed it
+            continue
+    return checkpoints.newest(folder)
+
+
+def _refuse_others(folder, saved, entries):
+    """UserError, in a line that says what there is, for a folder that is no pipeline and no training of one."""
+    if saved:
+        return
+    noted = entries or _entries(folder / METRICS)
+    stages = {entry["stage"] for entry in noted} - set(STAGES)
+    if stages:
+        raise UserError(f"{folder} holds the training of a {min(stages)}: the doctor looks at those of pipelines alone")
+    if not (folder / INDEX).is_file():
+        where = f": name {folder.parent}" if checkpoints.any_in(folder.parent) and folder.name == FOLDER else ""
+        raise UserError(f"{folder} holds no training of a pipeline, as `minild train` writes it{where}")
+    if "dataset" not in read_record(folder):
+        raise UserError(f"{folder} does not say what it was trained on: the doctor looks at what minild trained")
+
+
+def _finished(folder):
+    """The state of a pipeline's training that has ended, and left nothing but the pipeline."""
+    told = read_record(folder)
+    with usable(folder / RECORD):
+        taken = {stage: told["stages"][stage]["steps"] for stage in STAGES}
+        condition = condition_of(told, pretrained.read_json(folder / INDEX))
+        choices = {"condition": condition}
+        state = first_state(told["dataset"], told["size"], told["seed"], None, taken[STAGES[1]], choices)
+    return state | {"stage": STAGES[1], "taken": taken}
+
+
+def _own_preset(state, folder):
+    preset = preset_for(state["dataset"]).choose(**state["choices"])
+    return fitted(preset, folder) if (folder / "vae").is_dir() else preset
+
+
+def _preset(state, folder):
+    """The Preset that state.json tells of; fields that this version does not know are passed over."""
+    known = {field.name for field in dataclasses.fields(Preset)}
+    told = {name: value for name, value in state.get("preset", {}).items() if name in known}
+    stages = {stage: StagePreset(**told[stage]) for stage in STAGES if stage in told}
+    return dataclasses.replace(_own_preset(state, folder), **told | stages)
+
+
+def plain(preset):
+    """A preset as JSON has it, to be compared."""
+    return json.loads(json.dumps(dataclasses.asdict(preset)))
+
+
+def _entries(metrics):
+    """What the whole lines of metrics.jsonl hold, those with a stage and a step; [] where there is no such file."""
+    lines = metrics.read_text(encoding="utf-8", errors="replace").splitlines() if metrics.is_file() else []
+    return [entry for entry in map(_entry, lines) if entry]
 
 
 def _entry(line):
-    """What a whole line of metrics.jsonl holds; None for any other."""
+    """What a line holds; None where it is not whole."""
     try:
         entry = json.loads(line)
     except ValueError:
         return None
-    fits = isinstance(entry, dict) and entry.get("stage") in STAGES and isinstance(entry.get("step"), int)
+    fits = isinstance(entry, dict) and isinstance(entry.get("stage"), str) and isinstance(entry.get("step"), int)
     return entry if fits else None
 
 
 def _rows(entries, stage, state, preset):
     rows = []
     for entry in entries:
-        if entry["stage"] == stage and isinstance(entry.get("loss"), float):
+        numbers = {name: value for name, value in entry.items() if isinstance(value, (int, float))}
+        if entry["stage"] == stage and "loss" in numbers:
             while rows and rows[-1]["step"] >= entry["step"]:
                 rows.pop()
-            rows.append({"progress": _noted_progress(entry, state, preset), **entry})
+            rows.append({"progress": _noted_progress(stage, numbers, state, preset), **numbers})
     return rows
 
 
-def _noted_progress(entry, state, preset):
+def _noted_progress(stage, numbers, state, preset):
     """That of an entry that does not say it itself, as older ones do not."""
     if state["steps"] is not None:
-        return min(1.0, entry["step"] / max(1, state["steps"]))
+        return min(1.0, numbers["step"] / max(1, state["steps"]))
     whole = 60 * (state["minutes"] or preset.minutes)
     first = whole * preset.autoencoder_share
-    seconds = first if entry["stage"] == STAGES[0] else whole - state["elapsed"][STAGES[0]]
-    return min(1.0, entry.get("seconds", 0.0) / max(1e-9, seconds))
+    seconds = first if stage == STAGES[0] else whole - state["elapsed"][STAGES[0]]
+    return min(1.0, numbers.get("seconds", 0.0) / max(1e-9, seconds))
 
 
 def _saved_progress(state, stage):
@@ -171,13 +260,16 @@ def _saved_progress(state, stage):
 
 
 def how_far(record):
-    """In words: "stage two, the U-Net, step 1,200 of 3,532 (34 %); it runs"."""
+    """In words: "stage two, the U-Net, step 1,200 of 3,532 (34 %); last written to 8 minutes ago"."""
     if record.ended:
         return f"it has ended, after {record.step:,} steps of stage two"
     about = "about " if record.state["steps"] is None else ""
     of = f" of {about}{record.planned:,} ({100 * record.progress:.0f} %)" if record.planned else ""
-    now = "it diverged" if record.diverged else "it runs"
-    if not (record.runs or record.diverged):
-        hours = record.idle / 3600
-        now = f"nothing was written for {f'{hours:,.0f} hours' if hours > 2 else f'{60 * hours:.0f} minutes'}"
+    now = "it diverged" if record.diverged else f"last written to {_duration(record.idle)} ago"
     return f"{TITLES[record.stage]}, step {record.step:,}{of}; {now}"
+
+
+def _duration(seconds):
+    if seconds < 120:
+        return "less than two minutes"
+    return f"{seconds / 3600:,.0f} hours" if seconds > 7200 else f"{seconds / 60:.0f} minutes"

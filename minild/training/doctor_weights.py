@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from minild import data, pretrained
+from minild import data
+from minild.checkpoints import STAGES
 from minild.data.pictures import gather, spread
 from minild.diffusion.loss import target_of
 from minild.diffusion.schedule import add_noise
@@ -17,19 +18,16 @@ from minild.errors import UserError
 from minild.evaluation import psnr, rebuild, ssim
 from minild.evaluation.measures import WINDOW
 from minild.models import Condition, Conditioned, VQModel
-from minild.pipelines import load
+from minild.pipelines import Pipeline
 from minild.pipelines.conditions import given, nothing_like
 from minild.pipelines.drawing import sample_latents
-from minild.pipelines.folder import INDEX
+from minild.pipelines.folder import INDEX, read_folder
 from minild.pipelines.inputs import inputs
 from minild.pipelines.request import requested
 from minild.training.autoencoder import encode_pictures
 from minild.training.first_stage import open_autoencoder
 from minild.training.flat import flatten
 from minild.training.latent_diffusion import Denoiser
-from minild.training.run import WEIGHTS
-from minild.training.state import STAGES
-from minild.training.tuning import ENCODED
 
 PICTURES, DRAWN = 32, 8  # that are looked at, and drawn
 LOUD = 1.3  # a standard deviation of drawn latents, which should be 1, that is worth a second drawing
@@ -72,6 +70,7 @@ class Look(NamedTuple):
     deviation: float  # of the latents, before the scaling factor
     scaling_factor: float
     losses: Losses | None = None
+    unseen: float | None = None  # Losses.mean on pictures that the training was not shown
     lag: Lag | None = None
     drawn: Drawn | None = None
 
@@ -91,31 +90,50 @@ def look_at(record, progress=False):
 
 
 def _look(record, tell):
-    state = record.state
-    dataset = data.load(state["dataset"], "train", state["size"])
-    rows = spread(dataset, PICTURES)
-    pictures, captions = gather(dataset, PICTURES)
-    pipe = load(record.folder) if (record.folder / INDEX).is_file() else None
+    dataset = data.load(record.state["dataset"], "train", record.state["size"])
+    shown = spread(dataset, record.preset.pictures)
+    rows = [shown[i] for i in spread(shown, PICTURES)]
+    pictures, captions = np.stack([dataset[i][0] for i in rows]), [dataset.captions(i) for i in rows]
+    pipe = Pipeline(**read_folder(record.folder)) if (record.folder / INDEX).is_file() else None
     vae = pipe.vae if pipe else open_autoencoder(record.folder / "vae")
     tell()
     rebuilt = rebuild(vae, pictures)
-    means, deviations = encode_pictures(vae, pictures, max(1, ENCODED // state["size"] ** 2))
-    rng = np.random.default_rng(0)
-    z = means + deviations * rng.standard_normal(means.shape, np.float32)
+    z = _latents(vae, pictures)
     likeness = float(ssim(rebuilt, pictures).mean()) if min(pictures.shape[1:3]) >= WINDOW else None
     factor, kind = vae.config["scaling_factor"], "vq" if isinstance(vae, VQModel) else "kl"
-    compression = pictures.size / means.size
+    compression = pictures.size / z.size
     first = kind, compression, float(psnr(rebuilt, pictures).mean()), likeness, float(z.std()), factor
     tell()
     if not pipe or "low resolution" in pipe.kinds:  # whose U-Net is told a level of noise besides
         return Look(*first)
     led = Led(pipe, dataset, rows, pictures, captions)
     losses = led.losses(factor * z)
-    lag = _lag(record, led, factor * z, losses.mean)
+    unseen = _unseen(record, pipe, pictures)
     tell()
+    lag = _lag(record, led, factor * z, losses.mean)
     drawn = led.drawn()
     tell()
-    return Look(*first, losses, lag, drawn)
+    return Look(*first, losses, unseen, lag, drawn)
+
+
+def _latents(vae, pictures):
+    """Drawn from the posteriors of pictures, before the scaling factor: (N, h, w, c)."""
+    means, deviations = encode_pictures(vae, pictures, 1 if pictures.shape[1] > 64 else PICTURES)
+    return means + deviations * np.random.default_rng(0).standard_normal(means.shape, np.float32)
+
+
+def _unseen(record, pipe, pictures):
+    """The mean loss, over LEVELS, on pictures of the test; None where words do not lead alone, or some of them were
+    trained on.
+    """
+    if pipe.kinds != ("text",):
+        return None
+    dataset = data.load(record.state["dataset"], "test", record.state["size"])
+    others, captions = gather(dataset, PICTURES)
+    if any((others == picture).all(axis=(1, 2, 3)).any() for picture in pictures):
+        return None
+    led = Led(pipe, dataset, spread(dataset, PICTURES), others, captions)
+    return led.losses(pipe.vae.config["scaling_factor"] * _latents(pipe.vae, others)).mean
 
 
 class Led:
@@ -191,15 +209,18 @@ def _others(keys):
 
 def _lag(record, led, z, mean):
     """The Lag of stage two's moving average, which the folder's U-Net has; None before its first save."""
-    path, pipe = record.folder / "training" / WEIGHTS, led.pipe
-    if record.state["stage"] != STAGES[1] or not record.state["taken"][STAGES[1]] or not path.is_file():
+    pipe, state = led.pipe, record.state
+    if not record.saved or state["stage"] != STAGES[1] or not state["taken"][STAGES[1]]:
         return None
-    state = pretrained.read_weights(path)
+    try:
+        weights = record.saved.read_arrays()["weights"]
+    except UserError:  # the training that runs has removed that save
+        return None
     trained = [Denoiser(pipe.unet, text) for text in dict.fromkeys((pipe.text_encoder, None))]
-    fitting = [model for model in trained if model.parameter_count() == state["weights"].size]
+    fitting = [model for model in trained if model.parameter_count() == weights.size]
     if not fitting:
         return None
-    weights, held = state["weights"], flatten(fitting[0], "data").array
+    held = flatten(fitting[0], "data").array
     distance = float(np.linalg.norm(weights - held) / np.linalg.norm(weights))
     average = held.copy()
     held[:] = weights

@@ -5,6 +5,7 @@ sample sheets, and a plot of the losses at the end.
 """
 
 import contextlib
+import dataclasses
 import time
 from pathlib import Path
 
@@ -146,6 +147,7 @@ class Run:
         self.state = state = {field: saved.state[field] for field in FITS}
         self.started = time.monotonic() - sum(state["elapsed"].values())
         self.preset = fitted((preset or preset_for(state["dataset"])).choose(**state["choices"]), output)
+        state["preset"] = dataclasses.asdict(self.preset)  # for whoever looks at the training
         self.schedule = schedule_of(self.preset.schedule_config())
         train_set, test_set = (data.load(state["dataset"], split, state["size"]) for split in ("train", "test"))
         tell_skipped(train_set)

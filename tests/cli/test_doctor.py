@@ -3,9 +3,9 @@
 import json
 
 import pytest
+from PIL import Image
 from refusal import refused
 
-from minild.training.doctor_finding import Finding
 from minild.training.presets import PRESETS
 from minild.training.state import first_state
 
@@ -26,23 +26,11 @@ def test_it_says_how_far_it_is_what_is_seen_and_what_to_try(run, training):
     status, out, err = run("doctor", "mine")
     assert (status, err) == (0, "")
     head, empty, name, seen, advice = out.splitlines()
-    assert head == "mine: shapes, stage one, the autoencoder, step 10 of 400 (2 %); it runs" and empty == ""
+    step = "mine: shapes, stage one, the autoencoder, step 10 of 400 (2 %)"
+    assert head == f"{step}; last written to less than two minutes ago" and empty == ""
     assert name == "too early to tell"
     assert seen == "  seen  stage two, in which noise becomes pictures, has not begun"
-    assert advice == "  try   wait; until then autoencoder-*.png in training/ shows the most"
-
-
-def test_it_gives_the_findings_as_json_too(run, training, tmp_path):
-    status, out, err = run("doctor", "mine", "--json")
-    assert (status, err) == (0, "")
-    told = json.loads(out)
-    assert told["training"] == "mine" and told["how_far"].endswith("step 10 of 400 (2 %); it runs")
-    [finding] = told["findings"]
-    assert Finding(**finding).name == "too early to tell"
-    status, text, _ = run("doctor", "mine", "--json", "told.json")
-    assert status == 0 and text.startswith("mine: shapes, ")
-    assert json.loads((tmp_path / "told.json").read_text()) == told
-    assert "cannot write" in refused(run("doctor", "mine", "--json", "nowhere/told.json"))
+    assert advice == "  try   wait"
 
 
 def test_it_changes_nothing(run, training):
@@ -56,10 +44,26 @@ def test_it_changes_nothing(run, training):
 
 def test_what_is_no_training_is_refused(run, training, tmp_path):
     (tmp_path / "empty").mkdir()
-    holds_none = "holds no training: expected a folder with training/state.json"
-    assert holds_none in refused(run("doctor", "empty"))
-    assert holds_none in refused(run("doctor", "nowhere"))
-    assert holds_none in refused(run("doctor", "MODEL"))
+    Image.new("RGB", (8, 8)).save(tmp_path / "empty" / "picture.png")
+    holds_none = "holds no training of a pipeline, as `minild train` writes it"
+    for name in ("empty", "nowhere", "empty/picture.png"):
+        assert refused(run("doctor", name)).rstrip().endswith(f"{name} {holds_none}")
+    assert refused(run("doctor", "mine/training")).rstrip().endswith(f"{holds_none}: name mine")
     assert "the following arguments are required: DIR" in refused(run("doctor"))
     (training / "training" / "state.json").write_text("{")
     assert "is not JSON" in refused(run("doctor", "mine"))
+
+
+def test_what_is_tuned_is_no_training_of_a_pipeline(run, tmp_path):
+    for folder in ("mine-training", "thing/training"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "metrics.jsonl").write_text('{"stage": "lora", "step": 10, "loss": 0.3}\n')
+        name = folder.split("/")[0]
+        words = f"{name} holds the training of a lora: the doctor looks at those of pipelines alone"
+        assert refused(run("doctor", name)).rstrip().endswith(words)
+
+
+def test_a_pipeline_that_another_trained_is_refused(run, tmp_path):
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "model_index.json").write_text("{}")
+    assert "foreign does not say what it was trained on" in refused(run("doctor", "foreign"))

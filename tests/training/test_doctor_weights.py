@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minild import training
+from minild import checkpoints, training
 from minild.data.location import data_path
+from minild.durable import MOVING
+from minild.errors import UserError
 from minild.training import doctor, run, stage
 from minild.training.doctor import examine
-from minild.training.doctor_record import read_record
+from minild.training.doctor_finding import WELL
+from minild.training.doctor_record import read_training
 from minild.training.doctor_weights import LOUD, look_at
 from minild.training.presets import PRESETS, StagePreset
-from minild.training.state import first_state
 
 SIZE = 16
 PRESET = dataclasses.replace(
@@ -87,7 +89,7 @@ def test_captions_that_say_what_is_shown_are_followed_and_others_are_not(right, 
     wrong = train_on(tmp_path, right, lambda i: ("red", "blue")[i // 2 % 2], 120)
     finding = found(wrong)["captions ignored"]
     assert "of the noise the U-Net's loss is 0." in finding.seen and "belong to their pictures" in finding.advice
-    losses = [look_at(read_record(folder))[0].losses for folder in (right, wrong)]
+    losses = [look_at(read_training(folder))[0].losses for folder in (right, wrong)]
     assert losses[0].others > 1.02 * losses[0].true and losses[1].others == pytest.approx(losses[1].true, rel=0.01)
 
 
@@ -98,7 +100,7 @@ def test_captions_that_are_all_the_same_cannot_be_followed(right, tmp_path):
 
 def test_a_blurred_autoencoder_is_told_with_its_figures(right):
     finding = found(right)["autoencoder too blurred"]
-    look, _ = look_at(read_record(right))
+    look, _ = look_at(read_training(right))
     assert 15 < look.psnr < 25 and f"at {look.psnr:.1f} dB, SSIM {look.ssim:.2f}" in finding.seen
     assert "one like it reached 33.1 dB in 9,162 steps" in finding.seen  # of the emoji: as many numbers a latent
     assert "which took 120" in finding.advice
@@ -108,7 +110,7 @@ def test_the_scaling_factor_of_another_model_is_told(right, tmp_path):
     assert "latents badly scaled" not in found(right)
     foreign = edited(right, tmp_path / "run", "vae/config.json", scaling_factor=0.18215)
     finding = found(foreign)["latents badly scaled"]
-    deviation = look_at(read_record(right))[0].deviation
+    deviation = look_at(read_training(right))[0].deviation
     assert f"deviation is {deviation:.3g}, with the scaling_factor 0.182" in finding.seen
     assert f"set scaling_factor to {1 / deviation:.3g}" in finding.advice
 
@@ -123,15 +125,34 @@ def test_a_moving_average_that_does_not_follow_is_told(right, tmp_path, monkeypa
     monkeypatch.setattr(training.ExponentialMovingAverage, "update", update)
     late = train_on(tmp_path, right, lambda i: ("red", "blue")[i % 2], 60)
     finding = found(late)["moving average behind"]
-    lag = look_at(read_record(late))[0].lag
+    lag = look_at(read_training(late))[0].lag
     assert lag.average > 0.9 > 2 * lag.weights and f"the loss {lag.weights:.3g}" in finding.seen
 
 
+def test_pictures_that_are_known_by_heart_are_told(right, tmp_path):
+    """Two pictures of noise, which have nothing in common with the others."""
+    rng, lines = np.random.default_rng(0), []
+    for split, count in (("train", 2), ("test", 8)):
+        (tmp_path / "pictures" / split).mkdir(parents=True)
+        for i in range(count):
+            picture = np.kron(rng.integers(256, size=(4, 4, 3), dtype=np.uint8), np.ones((4, 4, 1), np.uint8))
+            Image.fromarray(picture).save(tmp_path / "pictures" / split / f"{i}.png")
+            lines.append(json.dumps({"file_name": f"{split}/{i}.png", "text": ("red", "blue")[i % 2]}))
+    (tmp_path / "pictures" / "metadata.jsonl").write_text("\n".join(lines))
+    training.train(str(tmp_path / "pictures"), tmp_path / "run", steps=150, preset=PRESET, first_stage=str(right))
+    finding = found(tmp_path / "run")["pictures memorised"]
+    look, _ = look_at(read_training(tmp_path / "run"))
+    assert look.unseen > 1.5 * look.losses.mean and f"{look.unseen:.3g} on pictures of the test" in finding.seen
+    assert look_at(read_training(right))[0].unseen is None  # its test is its training
+
+
 def test_what_cannot_be_measured_is_told_and_the_rest_is(right, tmp_path):
-    lost = edited(right, tmp_path / "run", "training/state.json", dataset=str(tmp_path / "gone"))
+    lost = shutil.copytree(right, tmp_path / "run")
+    saved = checkpoints.newest(lost)
+    checkpoints.write(lost, saved.state | {"dataset": str(tmp_path / "gone")}, saved.read_arrays())
     finding = found(lost)["not measured"]
     assert f"no data set '{tmp_path / 'gone'}'" in finding.seen and "autoencoder too blurred" not in found(lost)
-    cut = edited(right, tmp_path / "cut", "training/state.json")
+    cut = shutil.copytree(right, tmp_path / "cut")
     weights = cut / "unet" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:999])
     assert "is not a whole safetensors file" in found(cut)["not measured"].seen
@@ -139,20 +160,25 @@ def test_what_cannot_be_measured_is_told_and_the_rest_is(right, tmp_path):
 
 @pytest.fixture
 def shipped(tmp_path):
-    """The shapes' shipped pipeline as a training that has ended; what it noted is gone."""
-    folder = tmp_path / "shapes"
-    shutil.copytree(data_path("pretrained", "shapes"), folder)
-    state = first_state("shapes", 32, 0, None, 3532, PRESETS["shapes"].choices) | {"stage": "diffusion"}
-    state["taken"] = {"autoencoder": 5347, "diffusion": 3532}
-    (folder / "training").mkdir()
-    (folder / "training" / "state.json").write_text(json.dumps(state))
-    return folder
+    """The shapes' shipped pipeline, of whose training nothing else is left."""
+    return shutil.copytree(data_path("pretrained", "shapes"), tmp_path / "shapes")
 
 
 def test_the_shipped_shapes_are_well(shipped):
+    before = {path: path.read_bytes() for path in shipped.rglob("*") if path.is_file()}
     [finding] = examine(shipped)
-    assert finding.name == "all is well" and finding.advice == "draw"
+    assert finding.name == WELL and finding.advice == f'draw: minild txt2img "..." --model {shipped}'
     assert finding.seen.startswith("3,532 steps of stage two are done; the autoencoder rebuilds pictures at 34.")
+    assert {path: path.read_bytes() for path in shipped.rglob("*") if path.is_file()} == before
+
+
+def test_a_save_in_the_move_is_left_to_the_training(shipped):
+    """As a kill leaves it: pipelines.load would mend it, which writes."""
+    moving = shipped / MOVING / "scheduler"
+    moving.mkdir(parents=True)
+    shutil.copy(shipped / "scheduler" / "scheduler_config.json", moving)
+    examine(shipped)
+    assert (moving / "scheduler_config.json").is_file()
 
 
 def test_guidance_that_burns_the_colours_out_is_told(shipped):
@@ -160,9 +186,17 @@ def test_guidance_that_burns_the_colours_out_is_told(shipped):
     (shipped / "minild.json").write_text(json.dumps(record | {"guidance_scale": 30.0}))
     [finding] = examine(shipped)
     assert finding.name == "guidance too strong" and "with guidance 30," in finding.seen
-    drawn = look_at(read_record(shipped))[0].drawn
+    drawn = look_at(read_training(shipped))[0].drawn
     assert drawn.guided > LOUD > 1.1 > drawn.unguided > 0.9
     assert finding.advice.startswith("draw with less: --guidance 10.7")
+
+
+@pytest.mark.parametrize("changes", [{"stages": None}, {"size": "large"}, {"dataset": 3}])
+def test_a_record_that_makes_no_sense_is_refused(shipped, changes):
+    record = json.loads((shipped / "minild.json").read_text())
+    (shipped / "minild.json").write_text(json.dumps(record | changes))
+    with pytest.raises(UserError, match=r"minild\.json"):
+        read_training(shipped)
 
 
 def test_a_model_that_classes_lead_is_looked_at_too(right, tmp_path):

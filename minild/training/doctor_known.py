@@ -1,0 +1,117 @@
+"""Losses of trainings that went well, for `minild doctor` to hold another one's beside; and of which it knows none.
+
+Each table was noted by a training that was run, as its `source` says. Steps are the abscissa, for minutes are those of
+one machine. The losses of AdamW and of Muon differ, and so do those of other models and objectives: a training that
+differs in more than its learning rate from those here has no table.
+"""
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from minild.checkpoints import STAGES
+from minild.training.conditioning import EARLY
+from minild.training.doctor_record import plain
+from minild.training.presets import PRESETS, preset_for
+
+SLACK, WIDE = 2.5, 5.0  # how many times the usual loss is far behind; where the pictures are not those of the table
+
+
+class Known(NamedTuple):
+    """How the loss fell: {step: mean of what was noted within a tenth of it}.
+
+    losses: of stage two while noise is mostly high (conditioning.EARLY); `late` afterwards
+    slack   how many times as large a loss has to be before it is far behind
+    """
+
+    source: str
+    losses: dict
+    late: dict | None = None
+    slack: float = SLACK
+
+    def at(self, step, progress):
+        """The loss noted at a step, a mean of those before it, on a straight line of logarithms between those of the
+        table; beyond them, the last.
+        """
+        steps, losses = zip(*(self.late if self.late and progress > EARLY else self.losses).items())
+        return math.exp(np.interp(math.log(max(1, step)), np.log(steps), np.log(losses)))
+
+
+ONE, TWO = STAGES
+KNOWN = {  # (stage, data set, optimiser): of stage one |x̂ - x| + SQUARED (x̂ - x)² alone, whatever a preset adds to it
+    (ONE, "shapes", "adamw"): Known(
+        "`minild train shapes --steps 600`, of 2,048 pictures; at 1,200, chapter 5, which comes to 26.7 dB",
+        {10: 2.9, 20: 1.5, 30: 0.97, 60: 0.61, 100: 0.49, 200: 0.32, 300: 0.27, 400: 0.22, 600: 0.18, 1200: 0.076},
+    ),
+    (ONE, "emoji", "adamw"): Known(
+        "`minild train emoji --steps 400`",
+        {10: 3.1, 20: 1.1, 30: 0.92, 60: 0.65, 100: 0.42, 200: 0.31, 300: 0.25, 400: 0.23},
+    ),
+    (ONE, "shapes", "muon"): Known(
+        'shapes with optimizer="muon", 300 steps, of 2,048 pictures',
+        {10: 3.5, 20: 2.1, 30: 1.2, 60: 0.49, 100: 0.30, 150: 0.21, 200: 0.17, 300: 0.15},
+    ),
+    (ONE, "scenes", "muon"): Known(
+        "emoji of 64 x 64, f = 8, 8 latent channels: `python -m tests.benchmarks.tables losses`",
+        {10: 3.8, 20: 1.0, 30: 0.70, 60: 0.48, 100: 0.34, 200: 0.22, 300: 0.16, 500: 0.13, 700: 0.098, 1000: 0.075,
+         1400: 0.062},
+        slack=WIDE,
+    ),
+    (TWO, "shapes", "adamw"): Known(
+        "`minild train shapes --first-stage shapes --steps 600`, of 4,096 pictures; at 3,532, the README's",
+        {10: 0.94, 20: 0.57, 30: 0.22, 60: 0.092, 100: 0.072, 150: 0.060, 180: 0.057},
+        {200: 0.12, 250: 0.11, 300: 0.096, 400: 0.083, 500: 0.074, 600: 0.071, 3532: 0.035},
+    ),
+    (TWO, "shapes", "muon"): Known(
+        'shapes with optimizer="muon", 250 steps, first_stage="shapes", of 2,048 pictures',
+        {10: 0.97, 20: 0.82, 30: 0.63, 40: 0.48, 50: 0.33, 60: 0.21, 70: 0.15},
+        {100: 0.15, 120: 0.13, 150: 0.12, 200: 0.095},
+    ),
+    (TWO, "emoji", "adamw"): Known(
+        "`minild train emoji --first-stage emoji --steps 500`; at 8,540, the shipped emoji's",
+        {10: 0.97, 20: 0.75, 30: 0.45, 60: 0.17, 100: 0.12, 150: 0.11},
+        {180: 0.19, 250: 0.18, 300: 0.17, 400: 0.16, 500: 0.15, 8540: 0.033},
+    ),
+}  # fmt: skip
+FIELDS = {  # of a preset, that decide how the loss of a stage falls
+    ONE: ("size", "channels", "latent_channels", "regularisation", "kl_weight"),
+    TWO: ("size", "channels", "latent_channels", "regularisation", "unet_channels", "attends", "layers_per_block",
+          "heads", "text_width", "text_layers", "text_encoder", "noisy_end", "min_snr", "offset_noise", "objective",
+          "times", "condition", "schedule"),
+}  # fmt: skip
+
+
+def known(record, stage):
+    """The Known for a stage of a doctor_record.Record; None where there is none."""
+    return None if why_unknown(record, stage) else _table(record, stage)
+
+
+def why_unknown(record, stage):
+    """Why there is no Known for a stage, in words; None where there is one."""
+    name = record.state["dataset"]
+    of = name if name in PRESETS else "pictures of your own"
+    preset = plain(dataclasses.replace(record.preset, size=record.state["size"]))
+    usual = plain(preset_for(name))
+    theirs = {"batch_size": usual[stage]["batch_size"]} | {field: usual[field] for field in FIELDS[stage]}
+    ours = {"batch_size": preset[stage]["batch_size"]} | {field: preset[field] for field in FIELDS[stage]}
+    optimizer = preset[stage]["optimizer"]
+    table = _table(record, stage)
+    others = sorted(other for at, data, other in KNOWN if (at, data) == (stage, _like(name)))
+    if not others:
+        return f"no curve of {of} is known"
+    told = [] if table else [f"the optimizer is {optimizer}, not {' or '.join(others)}"]
+    told += [f"{field} is {ours[field]}, not {theirs[field]}" for field in ours if ours[field] != theirs[field]]
+    return f"the known curves of {of} are of another preset: {'; '.join(told)}" if told else None
+
+
+def _like(name):
+    """The data set whose tables serve: a folder of pictures is trained as the emoji are."""
+    return name if name in PRESETS else "emoji"
+
+
+def _table(record, stage):
+    name = record.state["dataset"]
+    table = KNOWN.get((stage, _like(name), getattr(record.preset, stage).optimizer))
+    return table._replace(slack=WIDE) if table and name not in PRESETS else table
