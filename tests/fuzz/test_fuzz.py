@@ -1,4 +1,4 @@
-"""Hostile inputs for every reader: a few always, thousands where the slow tests run; and whether the watch sees faults."""
+"""Hostile inputs for every reader: a few always, thousands in the slow tests; and whether the watch sees faults."""
 
 import json
 import os
