@@ -101,8 +101,8 @@ def test_a_file_is_one_thing():
 
 
 def _opens_text(call):
-    """Whether a call reads or writes text: open(...), Path.open(...) unless the mode says binary, Path.read_text, ..."""
-    if ast.unparse(call.func) == "read_text":  # minild.reading's, always UTF-8
+    """Whether a call reads or writes text: open(...), Path.open(...) unless the mode says binary, read_text, ..."""
+    if ast.unparse(call.func) == "read_text":  # minild.reading's, not Path's: always UTF-8
         return False
     name = call.func.id if isinstance(call.func, ast.Name) else getattr(call.func, "attr", "")
     of_others = isinstance(call.func, ast.Attribute) and ast.unparse(call.func.value) in ("os", "Image", "webbrowser")
