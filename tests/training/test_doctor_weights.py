@@ -93,6 +93,12 @@ def test_captions_that_say_what_is_shown_are_followed_and_others_are_not(right, 
     assert losses[0].others > 1.02 * losses[0].true and losses[1].others == pytest.approx(losses[1].true, rel=0.01)
 
 
+def test_the_preset_that_was_given_is_known_and_has_no_curve(right):
+    record = read_training(right)
+    assert record.preset.diffusion == PRESET.diffusion and record.preset.unet_channels == [16, 16]
+    assert "unet_channels is [16, 16]" in found(right)["no curve to compare with"].seen
+
+
 def test_captions_that_are_all_the_same_cannot_be_followed(right, tmp_path):
     same = train_on(tmp_path, right, lambda i: "a picture", 60)
     assert "are the same" in found(same)["captions ignored"].seen
