@@ -13,16 +13,15 @@ def shown(text, most=LONGEST):
     White space is a blank. What a terminal or a browser would obey rather than show, such as an escape character or a
     change of the direction of writing, appears as its number: \\x1b, \\u202e.
     """
-    text = _cut(str(text), most)
-    return text if text.isascii() and text.isprintable() else _cut("".join(map(_seen, text)), most)
+    text = str(text)
+    if len(text) <= most and len(line := _escaped(text)) <= most:
+        return line
+    told, end = f" ... ({len(text):,} characters) ... ", most // 3
+    return _escaped(text[:most])[: most - end - len(told)] + told + _escaped(text[-most:])[-end:]
 
 
-def _cut(text, most):
-    if len(text) <= most:
-        return text
-    told = f" ... ({len(text):,} characters) ... "
-    end = most // 3
-    return text[: most - len(told) - end] + told + text[len(text) - end :]
+def _escaped(text):
+    return text if text.isascii() and text.isprintable() else "".join(map(_seen, text))
 
 
 def _seen(character):

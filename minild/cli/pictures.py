@@ -192,11 +192,13 @@ def read_array(path):
     """The array of a .npy, mapped: its memory is the file's. OSError for no such file, ValueError for no array."""
     import tokenize
 
+    import numpy as np
     from numpy.lib.format import open_memmap
 
     require_regular(path)
     try:
-        return open_memmap(path, mode="r")
+        with np.errstate(over="ignore"):  # of a shape that no memory holds
+            return open_memmap(path, mode="r")
     except (EOFError, OverflowError, SyntaxError, TypeError, tokenize.TokenError) as error:  # all say: a bad header
         raise ValueError(str(error)) from None
 

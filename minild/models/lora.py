@@ -137,7 +137,7 @@ def _updates(path, weights, stated):
             if not (np.isfinite(down).all() and np.isfinite(up).all()):
                 raise UserError(f"{path}: {layer} holds values that are no numbers")
             alpha = alphas.get((part, layer), stated(part, layer, len(down)))
-            if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
+            if not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
                 raise UserError(f"{path}: {layer} has the alpha {alpha!r}, which is no number")
             updates.setdefault(part, {})[layer] = Update(down, up, alpha)
     if not updates:

@@ -143,8 +143,12 @@ def _remove(path):
 
 
 def _peak():
-    """MB that the process has taken at most."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    """MB that the process has taken at most. On Linux, ru_maxrss would count what its parent took."""
+    try:
+        with open("/proc/self/status") as status:
+            return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 2**10
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def _too_long(*_):
@@ -200,7 +204,7 @@ def run(reader, seed, first, last, base, progress, again=False, warm=50):
             taken = time.process_time() - began
             if taken > figures["slowest"]:
                 figures["slowest"], figures["slowest_at"] = taken, number
-            more = _peak() - before
+            more = max(0, _peak() - before)
             figures["peak"] = max(figures["peak"], more)
             figures["done"] = number + 1
             crash = crash or (f"forbidden: {watch.seen}" if watch.seen else None)
@@ -240,7 +244,7 @@ def main(readers, arguments):
 
 
 def main_of_all(readers, arguments):
-    """python -m tests.fuzz --few N FOLDER: a few inputs for every reader, all in this process; {name: figures}."""
+    """python -m tests.fuzz --few N FOLDER: N inputs for every reader, all in this process; {name: figures}."""
     several, folder = int(arguments[0]), Path(arguments[1])
     figures = {}
     for name, reader in readers.items():

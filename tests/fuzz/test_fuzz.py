@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from . import run
 from .child import number_rng
 from .mutate import any_text, changed_bytes, hostile_json
 from .readers import READERS
@@ -17,7 +18,7 @@ from .run import fuzz, line
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes, links and limits of POSIX")
 ROOT = Path(__file__).parents[2]
-FEW, MANY = 25, 3000
+FEW, MANY = 20, 3000
 
 
 def python(*arguments):
@@ -46,24 +47,41 @@ def test_many_inputs(name):
     assert figures["crashes"] == []
 
 
-@pytest.mark.parametrize(("fault", "told"), [
-    ("raises", "KeyError: "),
-    ("endless", "more than 2 s"),
-    ("greedy", "MB more, 30 is the bound"),
-    ("writes-outside", "Forbidden: "),
-    ("writes-through-a-link", "Forbidden: "),
-    ("reads-beside", "Forbidden: "),
-    ("swallows", "forbidden: os.rename"),
-    ("starts-a-program", "subprocess.Popen"),
-    ("rambles", "a message that is no line"),
-])  # fmt: skip
-def test_the_watch_sees_it(tmp_path, fault, told):
-    (tmp_path / "progress").write_bytes(struct.pack("<q", -1))
-    warm = python("tests.fuzz.faulty", fault, 0, 0, 1, tmp_path, tmp_path / "progress")
-    assert warm.returncode == 0, warm.stderr
-    [[number, crash]] = json.loads(warm.stdout)["crashes"]
-    assert number == 0 and told in crash
-    assert not (tmp_path / "b").exists() or "writes" in fault  # of the inputs before, which nobody watches
+SEEN = {
+    "raises": "KeyError: ",
+    "endless": "more than 0.3 s",
+    "greedy": "MB more, 30 is the bound",
+    "writes-outside": "Forbidden: ",
+    "writes-through-a-link": "Forbidden: ",
+    "reads-beside": "Forbidden: ",
+    "swallows": "forbidden: os.rename",
+    "starts-a-program": "subprocess.Popen",
+    "rambles": "a message that is no line",
+}
+
+
+def test_the_watch_sees_every_fault(tmp_path):
+    done = python("tests.fuzz.faulty", 1, tmp_path)
+    assert done.returncode == 0, done.stderr
+    crashes = {name: found["crashes"] for name, found in json.loads(done.stdout).items()}
+    assert crashes.keys() == SEEN.keys()
+    for name, [[number, told]] in crashes.items():
+        assert number == 0 and SEEN[name] in told, name
+    assert [path.name for path in tmp_path.glob("*/*") if path.name in "ab"] == []  # nothing was written
+
+
+def test_a_process_that_dies_is_a_crash(monkeypatch):
+    monkeypatch.setattr(run, "_hangs", _killed)
+    figures = run._some(READERS["wire"], 0, 7, 8)
+    assert figures["done"] == 8 and "the process ended with -9" in figures["crashes"][0][1]
+
+
+def _killed(process, progress):
+    """As run._hangs, of a process that the system ends while it reads the input 7."""
+    process.kill()
+    process.wait()
+    progress.write_bytes(struct.pack("<q", 7))
+    return False
 
 
 def test_an_input_is_decided_by_its_number():

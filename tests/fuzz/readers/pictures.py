@@ -21,7 +21,7 @@ FORMATS = (
     ("png", "RGB"), ("png", "RGBA"), ("png", "P"), ("png", "1"), ("png", "I;16"), ("png", "LA"), ("jpeg", "RGB"),
     ("jpeg", "L"), ("jpeg", "CMYK"), ("gif", "P"), ("webp", "RGB"), ("webp", "RGBA"), ("tiff", "RGB"), ("tiff", "CMYK"),
     ("bmp", "RGB"), ("ppm", "RGB"), ("ico", "RGBA"), ("icns", "RGBA"), ("tga", "RGB"), ("pcx", "RGB"), ("sgi", "RGB"),
-    ("qoi", "RGB"), ("jpeg2000", "RGB"), ("avif", "RGB"), ("dds", "RGB"), ("mpo", "RGB"), ("msp", "1"), ("im", "RGB"),
+    ("qoi", "RGB"), ("jpeg2000", "RGB"), ("avif", "RGB"), ("dds", "RGB"), ("mpo", "RGB"), ("msp", "1"),
     ("xbm", "1"), ("dib", "RGB"), ("blp", "P"),
 )  # fmt: skip
 EPS = (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n(x) print\n%%EOF\n",)
@@ -170,9 +170,9 @@ class Folder(Reader):
     """A whole folder of pictures: names, links, metadata."""
 
     name, memory, fresh, slow = "folder", 128, True, True
-    picture = seeds()[0]
 
     def files(self, folder):
+        self.picture = getattr(self, "picture", None) or seeds()[0]
         (folder / "a.png").write_bytes(self.picture)
 
     def make(self, rng):
