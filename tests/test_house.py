@@ -15,6 +15,7 @@ ROOMS = {
     "shown": [],
     "errors": ["shown"],
     "reading": ["errors"],
+    "launch": ["errors"],
     "backend": ["errors"],
     "random": [],
     "durable": [],
@@ -41,7 +42,7 @@ ROOMS = {
     "evaluation": ["pipelines", "models", "ops", "data", "tokenizer", "pretrained", "reading", "backend", "errors"],
     "training": [
         "pipelines", "evaluation", "models", "diffusion", "nn", "tokenizer", "byte_pairs", "data", "checkpoints",
-        "pretrained", "reading", "durable", "locks", "engine", "ops", "backend", "random", "shown", "errors",
+        "pretrained", "reading", "durable", "locks", "engine", "ops", "backend", "random", "shown", "launch", "errors",
     ],
     "course": [
         "gradcheck", "gradient_hints", "pipelines", "models", "diffusion", "nn", "engine", "ops", "data", "backend",
@@ -49,8 +50,8 @@ ROOMS = {
     ],
     "playground": ["pipelines", "data", "reading", "shown", "errors"],
     "cli": [
-        "course", "training", "evaluation", "playground", "pipelines", "data", "engine", "reading", "shown", "errors",
-        "__init__",
+        "course", "training", "evaluation", "playground", "pipelines", "data", "engine", "launch", "reading", "shown",
+        "errors", "__init__",
     ],
     "__init__": ["engine"],
     "__main__": ["cli"],

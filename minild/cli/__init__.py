@@ -8,7 +8,7 @@ that --help is quick.
 import argparse
 import sys
 
-from minild import __version__
+from minild import __version__, launch
 from minild.cli import (
     class2img,
     course,
@@ -44,8 +44,21 @@ def main(argv=None):
     """Run the command -> its exit status: 0 done, 1 done but for some lines of a list, 2 a user's mistake, 130
     interrupted, 141 nobody reads stdout, 143 asked to end (SIGTERM).
     """
+    argv = sys.argv[1:] if argv is None else argv
+    if _is_list(argv):  # which is shared out: no process waits for another
+        return _run(argv)
+    return launch.together(lambda: _run(argv))
+
+
+def _is_list(argv):
+    return any(word.partition("=")[0] == "--prompts" for word in argv)
+
+
+def _run(argv):
     try:
-        arguments = _parser().parse_args(_usable(sys.argv[1:] if argv is None else argv))
+        arguments = _parser().parse_args(_usable(argv))
+        if launch.place()[1] > 1 and not (arguments.command == "train" or _is_list(argv)):
+            raise UserError(f"mpiexec is for the training of pipelines, not for {arguments.command}: leave it out")
         return arguments.run(arguments) or 0
     except UserError as error:
         return _refuse(error)

@@ -1,9 +1,9 @@
 """`minild txt2img --prompts`: a picture for each line of a file, into a folder."""
 
-import os
 from collections import Counter
 from contextlib import closing
 
+from minild import launch
 from minild.cli import arguments as options
 from minild.cli.additions import told_of_additions
 from minild.cli.pictures import open_pipeline
@@ -51,10 +51,10 @@ def run(arguments):
     """Draw the list -> the exit status: 1 where a line failed."""
     from tqdm import tqdm
 
-    from minild.pipelines.prompt_lists import count_lines, share_of_mpi
+    from minild.pipelines.prompt_lists import count_lines
     from minild.training.signals import sigterm_raises
 
-    share = arguments.share or share_of_mpi(os.environ) or (0, 1)
+    share = arguments.share or launch.place()
     if not (total := count_lines(arguments.list, share)) and not count_lines(arguments.list):
         raise UserError(f"{arguments.list} holds no prompt")
     counts = Counter()

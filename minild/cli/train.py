@@ -1,5 +1,6 @@
 """`minild train`: a pipeline from pictures and captions, or more for one; or a network that judges or leads them."""
 
+from minild import launch
 from minild.cli import arguments as options
 from minild.cli.terminal import answer, note, without_warnings
 from minild.errors import UserError
@@ -174,6 +175,8 @@ def _tune(training, arguments, length):
 def refuse_strangers(arguments):
     """UserError for an option that what is trained does not have, or for one that it needs."""
     kind = arguments.what if arguments.what in OTHERS else PIPELINE
+    if kind != PIPELINE and launch.place()[1] > 1:
+        raise UserError(f"mpiexec is for the training of pipelines, not of a {kind}: leave it out")
     for option, kinds in TAKEN_BY.items():
         value = getattr(arguments, option)
         if value is not None and value is not False and kind not in kinds:

@@ -14,11 +14,28 @@ from concurrent.futures import ThreadPoolExecutor
 from threadpoolctl import ThreadpoolController
 
 _thread = threading.local()  # .works_alone: it is one of several that share the cores
+_sharing = 1  # processes that share the cores
+
+
+def own_cores():
+    """The numbers of the processor cores that this process may run on."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
 
 
 def core_count():
     """The processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, len(own_cores()) // _sharing)
+
+
+def share_cores(processes):
+    """Leave the cores of this process to so many, itself among them: core_count() is its part, and BLAS has no more
+    threads. To be said once, before any work.
+    """
+    global _sharing
+    _sharing = processes
+    for library in _blas().lib_controllers:
+        if library.user_api == "blas":
+            library.set_num_threads(min(core_count(), library.get_num_threads()))
 
 
 @functools.cache

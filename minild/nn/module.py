@@ -24,11 +24,12 @@ class Parameter:
     Values are drawn by `initialise`, or at their first use: a model that is about to be loaded never draws any.
 
     One that is `frozen` is used but not trained: it takes no gradient, and layers do not compute any (nn.frozen).
+    `listener`, if there is one, is called as listener(parameter) at every change of the gradient.
     """
 
     def __init__(self, shape, init, layout=None):
         self.shape, self.init, self.layout = tuple(shape), init, layout
-        self.grad, self.frozen = None, False
+        self.grad, self.frozen, self.listener = None, False, None
         self._data = None
 
     @property
@@ -77,16 +78,20 @@ class Parameter:
             self.grad = gradient
         else:
             self.grad += gradient
+        if self.listener:
+            self.listener(self)
 
     def zero_grad(self):
         """Set the gradient to zeros, in place."""
         if self.grad is not None:
             self.grad.fill(0)
+        if self.listener:
+            self.listener(self)
 
     def replica(self):
         """A Parameter of the same array with a gradient of its own."""
         twin = copy.copy(self)
-        twin.data, twin.grad = self.data, None
+        twin.data, twin.grad, twin.listener = self.data, None, None
         return twin
 
     def __repr__(self):

@@ -67,15 +67,6 @@ def is_share(share):
     return 0 <= rank < size
 
 
-def share_of_mpi(environment):
-    """The (rank, size) that mpiexec tells a process by environment variables; None where it has not begun it."""
-    for rank, size in (("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"), ("PMI_RANK", "PMI_SIZE")):
-        told = environment.get(rank, ""), environment.get(size, "")
-        if all(text.isdecimal() for text in told) and is_share(share := tuple(map(int, told))):
-            return share
-    return None
-
-
 def read_list(prompts, defaults, share=(0, 1)):
     """Yield an Asked, or an Unusable, for each line of a share: those whose number, from 0, leaves `rank` by `size`.
 

@@ -1,13 +1,16 @@
 """The patch-adversarial loss of stage one (latent diffusion paper, section 3.1), as in VQGAN (arXiv 2012.09841)."""
 
+import contextlib
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from minild.backend import get_array_module
-from minild.engine import run
+from minild.engine import run, using
 from minild.nn.module import Module
 from minild.ops.loss import hinge, logistic
+from minild.training.ranks import ALONE
+from minild.training.whole_batch import shared_batch_norm
 
 LARGEST_ADAPTIVE = 1e4
 LOSSES = {"hinge": hinge, "vanilla": logistic}
@@ -51,9 +54,9 @@ class AdversarialObjective:
     (L(D(x), real) + L(D(x̂), generated)) / 2 for the discriminator, L being "hinge" or "vanilla".
 
     Both from one forward, and both steps are taken at once: the gradient of the one never reaches the other's weights.
-    λ is adaptive_weight. Until the share `start` of the training is over there is no discriminator. Where replicas
-    share a batch, each has its own λ, and its batch norm sees its own part alone: so the numbers depend on how many
-    there are, as in any data-parallel training without synchronised statistics.
+    λ is adaptive_weight. Until the share `start` of the training is over there is no discriminator. Where the replicas
+    of one process share a batch, each has its own λ, and its batch norm sees its own part alone: so the numbers depend
+    on how many there are. Where `ranks` share it, both are of the whole batch.
 
     The metrics tell of a collapse: `real` and `generated` are the mean logits. Where the discriminator cannot tell the
     pictures apart they are one; where it always can, they are beyond ±1 and its loss is 0.
@@ -61,6 +64,7 @@ class AdversarialObjective:
 
     def __init__(self, rebuilding, weight=0.5, start=0.25, loss="hinge"):
         self.rebuilding, self.weight, self.start, self.judge = rebuilding, weight, start, LOSSES[loss]
+        self.ranks = ALONE  # training.ranks; others than ALONE have one replica each
 
     def rows(self, rng, size):
         """Those of `rebuilding`."""
@@ -87,8 +91,9 @@ class AdversarialObjective:
         weight = float(weights[0])
         if not weight:
             return losses | dict.fromkeys(("discriminator", "real", "generated"), 0.0), AdversarialCache(own, pair, 0.0)
-        logits, generated = pair.discriminator.forward(own.rebuilt)
-        real_logits, real = pair.discriminator.forward(own.x)
+        with self._whole_batch():
+            logits, generated = pair.discriminator.forward(own.rebuilt)
+            real_logits, real = pair.discriminator.forward(own.x)
         generated_loss, generated_call = run(self.judge, logits, -1)
         real_loss, real_call = run(self.judge, real_logits, 1)
         losses["discriminator"] = (real_loss + generated_loss) / 2
@@ -102,11 +107,18 @@ class AdversarialObjective:
         if cache.weight:
             adversarial = self._adversarial_gradient(dloss, cache)
             last = pair.autoencoder.last_weight_gradient
-            scale = adaptive_weight(*(last(gradient, own.autoencoder) for gradient in (dy, adversarial)))
+            both = [last(gradient, own.autoencoder) for gradient in (dy, adversarial)]
+            for gradient in both:
+                self.ranks.sum(gradient)
+            scale = adaptive_weight(*both)
             dy = dy + cache.weight * scale * adversarial
             pair.discriminator.backward(cache.generated_loss.backward(dloss / 2), cache.generated)
             pair.discriminator.backward(cache.real_loss.backward(dloss / 2), cache.real)
         self.rebuilding.backward_from(dy, dloss, own)
+
+    def _whole_batch(self):
+        """Within it, batch norm is over all ranks; its backward then is, too."""
+        return contextlib.nullcontext() if self.ranks is ALONE else using(batch_norm=shared_batch_norm(self.ranks))
 
     def _adversarial_gradient(self, dloss, cache):
         """dloss times the gradient of L_adv in x̂, which leaves the discriminator's own gradients as they are."""

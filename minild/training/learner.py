@@ -80,6 +80,13 @@ class Learner:
             raise ValueError("its random generator's state is broken") from None
         self.since = dict(words.get("since", {}))
 
+    def share(self, ranks):
+        """Let every rank go on with what the first one has."""
+        if ranks.size > 1:
+            state = ranks.broadcast((self.arrays(), self.words()) if ranks.first else None)
+            if not ranks.first:
+                self.load(*state)
+
     def write_diverged(self, error, folder):
         """Write to diverged.json what a watch.Diverged says and how its step's batch was drawn: "progress",
         "batch_size", "generator", the state before the batch, and "rows", the numbers of its pictures.

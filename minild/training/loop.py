@@ -27,8 +27,7 @@ def training_steps(model, objective, preset, budget, rng, optimizer=None, ema=No
     after_step = getattr(objective, "after_step", None)
     optimizer = optimizer or optimizer_for(model, preset)
     ema = ema or ExponentialMovingAverage(model)
-    while budget.progress < 1:
-        progress = budget.progress
+    while (progress := budget.agreed()) < 1:
         optimizer.zero_grad()
         batch = objective.batch(rng, preset.batch_size, progress)
         if gradient is None:

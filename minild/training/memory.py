@@ -60,8 +60,9 @@ def _size(model):
     return sum(parameter.size for parameter in model.parameters())
 
 
-def estimate(preset, size, count, replicas=None):
-    """{"pictures", "weights", "a batch": bytes} that a training on `count` pictures of size x size pixels takes.
+def estimate(preset, size, count, replicas=None, ranks=1):
+    """{"pictures", "weights", "a batch": bytes} that a training on `count` pictures of size x size pixels takes, in one
+    process of `ranks` that share each batch.
 
     pictures  uint8, twice while they are put together; and their latents, with what the loss makes of them
     weights   COPIES, and a gradient for each replica; of the stage that has more
@@ -80,6 +81,7 @@ def estimate(preset, size, count, replicas=None):
     second = preset.diffusion.batch_size, _size(unet) + text[0], unet_given + text[1]
     weights, batch = [], []
     for items, parameters, given in (first, second):
+        items = math.ceil(items / ranks)
         processes = min(replicas or core_count(), items)
         weights.append(NUMBER * parameters * (COPIES + processes))
         batch.append(NUMBER * TAKEN * given * items + PROCESS * processes)

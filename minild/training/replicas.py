@@ -19,8 +19,10 @@ from minild.backend import device_of, get_array_module
 from minild.engine import current
 from minild.engine.cores import WorkerThreads, blas_threads, core_count, on_all_cores
 from minild.errors import UserError
+from minild.training.early_sum import EarlySum
 from minild.training.flat import flatten
 from minild.training.optimizer import chunks
+from minild.training.ranks import ALONE
 
 
 class Replicas:
@@ -31,15 +33,24 @@ class Replicas:
     arguments, for it runs elsewhere: a process never sees what changes here after the fork.
 
     Where other ops are in force (minild.using) than when the processes were forked, they are forked anew.
+
+    ranks: the processes, here and on other machines, that share each batch (ranks.py). All get the sum of all, into
+    gradients that were zero before. An objective whose rows depend on each other knows of them, objective.ranks, and
+    then has one replica in each.
     """
 
-    def __init__(self, model, objective, count=None, processes=None):
+    def __init__(self, model, objective, count=None, processes=None, ranks=ALONE):
+        self.ranks = ranks
+        if ranks.size > 1 and hasattr(objective, "ranks"):
+            objective.ranks, count = ranks, 1
         on_host = device_of(model.parameters()[0].data) == "cpu"
         self.objective = objective
         self.weights = flatten(model, "data")
         self.modules = [model, *(model.replica() for _ in range(1, (count or core_count()) if on_host else 1))]
         self.gradients = [flatten(module, "grad") for module in self.modules]
         self.processes = _may_fork() if processes is None else processes
+        early = ranks.size > 1 and on_host and len(self.modules) == 1
+        self.early = EarlySum(flatten(model, "grad"), ranks) if early else None
 
     def __enter__(self):
         self._helpers, self._threads = [], WorkerThreads(len(self.modules))
@@ -60,16 +71,34 @@ class Replicas:
         """
         self.weights.gather()
         total = self.gradients[0].gather()
-        size = len(batch[0])
-        count = min(len(self.modules), size)
-        edges = [size * i // count for i in range(count + 1)]
+        size, mine = len(batch[0]), self.ranks.rows(len(batch[0]))
+        count = min(len(self.modules), mine.stop - mine.start)
+        edges = [mine.start + (mine.stop - mine.start) * i // count for i in range(count + 1)]
         parts = [(tuple(x[a:b] for x in batch), (b - a) / size) for a, b in itertools.pairwise(edges)]
-        results = [self._run(0, *parts[0])] if count == 1 else self._side_by_side(parts)
+        with self.early.watching() if self.early else contextlib.nullcontext():
+            results = [self._run(0, *parts[0])] if count == 1 else self._side_by_side(parts)
         for gradient in self.gradients[1:count]:
             self._add(total, gradient.array)
+        if self.early:
+            self.early.finish()
+        else:
+            self.ranks.sum(total)
         rows = [losses.pop("rows") for losses in results if "rows" in losses]
-        joined = {"rows": _joined(rows)} if rows else {}
-        return {name: sum(losses[name] for losses in results) for name in results[0]} | joined
+        joined = {"rows": self._over_ranks(_joined(rows), size)} if rows else {}
+        return self._summed({name: sum(losses[name] for losses in results) for name in results[0]}) | joined
+
+    def _over_ranks(self, rows, size):
+        return {name: self.ranks.joined(part, size) for name, part in rows.items()}
+
+    def _summed(self, losses):
+        """{name: loss} of this rank -> of all ranks."""
+        if self.ranks.size == 1:
+            return losses
+        numbers = get_array_module(self.weights.array).zeros(len(losses), "float64")
+        for i, name in enumerate(losses):
+            numbers[i] = losses[name]
+        self.ranks.sum(numbers)
+        return {name: numbers[i] for i, name in enumerate(losses)}
 
     def _run(self, i, part, share):
         """Forward and backward of a part of a batch on replica i -> its share of the losses."""

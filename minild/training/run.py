@@ -44,8 +44,9 @@ from minild.training.learner import Learner
 from minild.training.lock import only_training
 from minild.training.memory import estimate, require_memory
 from minild.training.presets import meant, preset_for
+from minild.training.ranks import ALONE, join
 from minild.training.replicas import Replicas
-from minild.training.stage import run_stage
+from minild.training.stage import follow_stage, run_stage
 from minild.training.state import FITS, first_state, record, resume_from, what_is_saved
 from minild.training.watch import Diverged
 
@@ -77,20 +78,27 @@ def train(dataset, output, minutes=None, steps=None, seed=0, device="cpu", resum
     unknown data set or device, an output that cannot be written, one that holds a training already or is at work on
     one, or none to resume. Where the disk fills up on the way, what was saved last stays whole. So it does where a loss
     or the gradient is no number any more, which is a UserError too: how its batch was drawn is in diverged.json.
+
+    Where mpiexec started several processes, all of them call this with the same arguments, `output` being one folder
+    for all. They share the work of every batch (ranks.py); the first reads saves, and writes.
     """
     get_device(device)
     keep_freed_memory()
+    ranks = join(device)
     if keep < 1:
         raise UserError(f"keep: expected a whole number from 1, got {keep}")
     named = {"regularisation": regularisation, "objective": objective, "condition": condition}
     chosen = meant({**named, "first_stage": first_stage})
     with contextlib.ExitStack() as stack:
-        if resume:
+        if not ranks.first:
+            begun = checkpoints.Checkpoint(None, ranks.broadcast(None), [])
+            run = Run(output, begun, device, preset, keep, ranks)
+        elif resume:
             if checkpoints.any_in(output):  # or there is none to resume
                 stack.enter_context(only_training(output))
             begun_with = {"size": size, "seed": seed or None, **chosen}  # a seed of 0 is as good as none
             saved = resume_from(output, str(dataset), minutes, steps, begun_with, preset or preset_for(dataset))
-            run = Run(output, saved, device, preset, keep)
+            run = Run(output, saved, device, preset, keep, ranks)
         else:
             preset = (preset or preset_for(dataset)).choose(**chosen)
             minutes = preset.minutes if minutes is None and steps is None else minutes
@@ -99,16 +107,19 @@ def train(dataset, output, minutes=None, steps=None, seed=0, device="cpu", resum
             taken = open_autoencoder(find_folder(preset.first_stage) / "vae") if preset.first_stage else None
             _refuse_size(size, preset, taken)
             state = first_state(str(dataset), size, seed, minutes, steps, preset.choices)
-            run = Run(output, checkpoints.Checkpoint(None, state, []), device, preset, keep)
+            run = Run(output, checkpoints.Checkpoint(None, state, []), device, preset, keep, ranks)
             stack.enter_context(only_training(output))
             _refuse_used(output)  # by a training that has come and gone meanwhile
         with _told(output):
-            if not resume:
-                run.begin(taken)
+            if ranks.first:
+                if not resume:
+                    run.begin(taken)
+                ranks.broadcast(run.state)
             run.train_autoencoder()
             if not autoencoder_only:
                 run.train_diffusion()
-            plot_losses(run.folder / "metrics.jsonl", run.folder / "loss.png")
+            if ranks.first:
+                plot_losses(run.folder / "metrics.jsonl", run.folder / "loss.png")
 
 
 @contextlib.contextmanager
@@ -138,22 +149,33 @@ def _refuse_size(size, preset, autoencoder):
         raise UserError(f"size {size} is too small for pictures that lead: use {SMALLEST} pixels or more")
 
 
-class Run:
-    """One training: its state (what state.json holds), its data in memory, its models."""
+def _refuse_ranks(preset, ranks):
+    size = min(preset.autoencoder.batch_size, preset.diffusion.batch_size)
+    if size < ranks.size:
+        raise UserError(f"a batch of {size} pictures cannot be shared by {ranks.size} processes: start {size} at most")
 
-    def __init__(self, output, saved, device, preset=None, keep=checkpoints.KEEP):
+
+class Run:
+    """One training: its state (what state.json holds), its data in memory, its models.
+
+    saved: a checkpoints.Checkpoint; of other ranks than the first, its state alone.
+    """
+
+    def __init__(self, output, saved, device, preset=None, keep=checkpoints.KEEP, ranks=ALONE):
         self.output, self.folder = Path(output), Path(output) / checkpoints.FOLDER
-        self.saved, self.device, self.keep = saved, device, keep
+        self.saved, self.device, self.keep, self.ranks = saved, device, keep, ranks
         self.state = state = {field: saved.state[field] for field in FITS}
         self.started = time.monotonic() - sum(state["elapsed"].values())
         self.preset = fitted((preset or preset_for(state["dataset"])).choose(**state["choices"]), output)
+        _refuse_ranks(self.preset, ranks)
         state["preset"] = dataclasses.asdict(self.preset)  # for whoever looks at the training
         self.schedule = schedule_of(self.preset.schedule_config())
         train_set, test_set = (data.load(state["dataset"], split, state["size"]) for split in ("train", "test"))
         tell_skipped(train_set)
         rows = spread(train_set, self.preset.pictures)
         if device == "cpu":
-            require_memory(estimate(self.preset, state["size"], len(rows)))
+            needed = estimate(self.preset, state["size"], len(rows), ranks=ranks.size)
+            require_memory({part: ranks.here * size for part, size in needed.items()})
         self.pictures, captions = gather(train_set, self.preset.pictures)
         self.samples, sample_captions = gather(test_set, SAMPLES)
         self.sample_captions = [several[0] for several in sample_captions]
@@ -176,13 +198,14 @@ class Run:
             generators = [np.random.default_rng((state["seed"], i)) for i in range(len(self.means))]
             z = self.means + self.deviations * standard_normal(generators, self.means.shape[1:])
             self.vae.config["scaling_factor"] = float(1 / z.std())  # unit variance (paper, section 4.3.2)
-            self.vae.save_pretrained(self.output / "vae")
+            if self.ranks.first:
+                self.vae.save_pretrained(self.output / "vae")
             state["stage"] = STAGES[1]
         else:
             self.open_autoencoder()
         # All that comes before stage two, reading and encoding too, counts as stage one's time.
         state["elapsed"][STAGES[0]] = time.monotonic() - self.started - state["elapsed"][STAGES[1]]
-        if begins:
+        if begins and self.ranks.first:
             checkpoints.write(self.output, state, {}, self.keep)
 
     def train_diffusion(self):
@@ -208,7 +231,9 @@ class Run:
 
     def _encode(self):
         together = max(1, min(ENCODED, ENCODED * 64**2 // self.state["size"] ** 2))
-        self.means, self.deviations = encode_pictures(self.vae, self.pictures, together)
+        pictures, ranks = self.pictures, self.ranks if len(self.pictures) >= self.ranks.size else ALONE
+        encoded = encode_pictures(self.vae, pictures[ranks.rows(len(pictures))], together)
+        self.means, self.deviations = (ranks.joined(part, len(pictures)) for part in encoded)
 
     def second_learner(self):
         """The Learner of stage two, as far as it was saved; and self.pipeline, of which its model is a part."""
@@ -241,18 +266,20 @@ class Run:
             whole = 60 * state["minutes"]
             first = whole * self.preset.autoencoder_share
             seconds = first if stage == STAGES[0] else whole - state["elapsed"][STAGES[0]]
-        budget = Budget(seconds, state["steps"], state["taken"][stage], state["elapsed"][stage])
+        budget = Budget(seconds, state["steps"], state["taken"][stage], state["elapsed"][stage], self.ranks)
         learner = Learner(model, objective, preset, budget, (state["seed"], STAGES.index(stage)))
-        if budget.taken:
+        if budget.taken and self.ranks.first:
             try:
                 learner.load(self.saved.read_arrays(), self.saved.state)
             except ValueError as error:
                 raise UserError(f"{self.output} cannot be resumed, begin anew in another folder: {error}") from None
+        learner.share(self.ranks)
         return learner
 
     def _run_stage(self, learner, draw):
         stage, state, budget, size = self.state["stage"], self.state, learner.budget, learner.preset.batch_size
-        cut_back(self.folder / "metrics.jsonl", state["taken"])
+        if self.ranks.first:
+            cut_back(self.folder / "metrics.jsonl", state["taken"])
 
         def draw_averaged(path):
             with learner.ema.averaged():
@@ -265,12 +292,18 @@ class Run:
                 with learner.ema.averaged():
                     self._save_pipeline()
 
-        with Replicas(learner.model, learner.objective, min(core_count(), size)) as replicas:
+        ranks = self.ranks
+        count = min(core_count(), -(-size // ranks.size))
+        with Replicas(learner.model, learner.objective, count, ranks=ranks) as replicas:
             steps = learner.steps(replicas.gradient)
             try:
-                run_stage(stage, steps, size, budget, self.folder, draw_averaged, save, learner.since)
+                if ranks.first:
+                    run_stage(stage, steps, size, budget, self.folder, draw_averaged, save, learner.since, ranks)
+                else:
+                    follow_stage(stage, steps, ranks)
             except Diverged as error:
-                learner.write_diverged(error, self.folder)
+                if ranks.first:
+                    learner.write_diverged(error, self.folder)
                 raise
         learner.ema.adopt()
 

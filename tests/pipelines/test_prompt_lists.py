@@ -6,7 +6,7 @@ import tracemalloc
 import pytest
 
 from minild.errors import UserError
-from minild.pipelines.prompt_lists import Asked, Defaults, Settings, Unusable, count_lines, read_list, share_of_mpi
+from minild.pipelines.prompt_lists import Asked, Defaults, Settings, Unusable, count_lines, read_list
 
 DEFAULTS = Defaults("fog", 10, Settings(steps=7, sampler="ddim"))
 
@@ -146,21 +146,6 @@ def test_a_file_that_is_not_there(tmp_path):
 
 def test_what_is_neither_a_text_nor_a_dict():
     assert [one.reason for one in read([3])] == ["expected a text or a dict, got a int"]
-
-
-@pytest.mark.parametrize(
-    ("environment", "share"),
-    [
-        ({}, None),
-        ({"PMI_RANK": "2", "PMI_SIZE": "4"}, (2, 4)),
-        ({"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "3"}, (0, 3)),
-        ({"PMI_RANK": "2"}, None),
-        ({"PMI_RANK": "4", "PMI_SIZE": "4"}, None),
-        ({"PMI_RANK": "-1", "PMI_SIZE": "4"}, None),
-    ],
-)
-def test_mpiexec_tells_the_share(environment, share):
-    assert share_of_mpi(environment) == share
 
 
 def test_a_long_list_takes_little_memory(written):
