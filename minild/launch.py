@@ -61,8 +61,8 @@ def together(run):
             traceback.print_exc()
             status = 1
     if status and not _all_end(rank):
-        sys.stderr.write(held.getvalue())
-        sys.stderr.flush()
+        if rank:
+            print(f"\n{held.getvalue()}", end="", file=sys.stderr, flush=True)  # below the first one's progress bar
         _abort(status)
     return status
 

@@ -17,7 +17,7 @@ PIECE = 1 << 20  # numbers at least, 4 MB: fewer, and the time that every messag
 class EarlySum:
     """with early.watching(): backward; then early.finish() has the sum in the flat gradient.
 
-    flat: the flat.FlatArray of the gradient, on the host. MPI moves what is on its way only while it is called: at
+    flat: the flat.FlatArray of the gradient, on the host. MPI moves what is on its way only while it is called, here at
     every change of a gradient. size: of a piece, in numbers, in place of PIECE
     """
 

@@ -164,13 +164,13 @@ def train(case, ranks, optimizer="adamw", steps=4):
     return {name: array.copy() for name, array in (arrays | codes).items()}, losses
 
 
-def require_trained_alike(arrays, expected):
-    """Alike but for rounding. The gradient of a bias that a normalisation takes away again is nothing but rounding, and
-    AdamW makes whole steps of it; so weights are compared where there is a gradient.
+def require_trained_alike(arrays, expected, where_there_is_a_gradient=False):
+    """Alike but for rounding. The gradient of a bias that a normalisation takes away again is nothing but rounding, of
+    which AdamW may make whole steps.
     """
     m = expected["m"]
-    there = abs(m) > 1e-4 * np.sqrt((m * m).mean())
-    assert there.mean() > 0.7
+    there = (m == 0) | (abs(m) > 1e-5 * np.sqrt((m * m).mean())) | (not where_there_is_a_gradient)
+    assert there.mean() > 0.8
     for name, array in expected.items():
         ours, theirs = arrays[name], array
         if name in ("weights", "average"):
@@ -186,7 +186,7 @@ def test_ranks_take_the_steps_of_one(case, optimizer):
     for size in (2, 3):
         results = in_ranks(size, lambda ranks: train(case, ranks, optimizer))
         for arrays, found in results:
-            require_trained_alike(arrays, expected)
+            require_trained_alike(arrays, expected, where_there_is_a_gradient=True)
             assert [step["gradient_norm"] for step in found] == pytest.approx(norms, rel=1e-4)
             for name in arrays:
                 assert np.array_equal(arrays[name], results[0][0][name])  # ranks never part
@@ -353,7 +353,7 @@ def test_processes_train_as_one(mpi, tmp_path, kind):
     for ranks in (2, 3):
         output = tmp_path / str(ranks)
         assert mpiexec(ranks, "--steps", "6", "--output", output, kind=kind) == (0, [])
-        require_trained_alike(saved(output), saved(tmp_path / "1"))
+        require_trained_alike(saved(output), saved(tmp_path / "1"), kind == "muon")
         files, expected = ({p.relative_to(top) for p in top.rglob("*")} for top in (output, tmp_path / "1"))
         assert files == expected
         vae, expected = (json.loads((top / "vae" / "config.json").read_text()) for top in (output, tmp_path / "1"))
