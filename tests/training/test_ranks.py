@@ -4,6 +4,7 @@ import inspect
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -29,6 +30,8 @@ from training.small import CASES, VQ_CASES, adversarial_objective, pair
 
 ALL = CASES | VQ_CASES | {"adversarial": (pair, adversarial_objective)}
 PROGRAM = Path(__file__).with_name("ranks_program.py")
+BESIDE_PYTHON = Path(sys.executable).with_name("mpiexec")  # where the wheel of mpich puts it
+MPIEXEC = BESIDE_PYTHON if BESIDE_PYTHON.exists() else shutil.which("mpiexec")
 
 
 class Done:
@@ -193,13 +196,13 @@ def test_ranks_take_the_steps_of_one(case, optimizer):
 
 
 def test_a_gradient_that_changes_late_is_added_up_again():
-    """An objective whose model serves once in the first step, and twice from then on."""
+    """A model that serves once, then twice, then once again: of the last, no sum begins before the end."""
 
     def work(ranks):
         model = CASES["autoencoder"][0]()
         flat, found = flatten(model, "grad"), []
         early = EarlySum(flat, ranks, 50)
-        for times in (1, 1, 2, 2):
+        for times in (1, 1, 2, 2, 1):
             flat.array.fill(0)
             with early.watching():
                 begun = len(early.requests)
@@ -213,7 +216,8 @@ def test_a_gradient_that_changes_late_is_added_up_again():
         return found, len(early.pieces)
 
     for found, pieces in in_ranks(2, work):
-        assert found == [(0, False, [3]), (pieces, False, [3]), (pieces, True, [6]), (pieces, False, [6])]
+        assert found[:3] == [(0, False, [3]), (pieces, False, [3]), (pieces, True, [6])]
+        assert found[3:] == [(pieces, False, [6]), (0, False, [3])]
 
 
 def test_the_clock_of_the_first_rank_counts():
@@ -327,7 +331,7 @@ def test_mpiexec_without_mpi4py_is_refused(outside, monkeypatch, names):
 
 def mpiexec(ranks, *arguments, kind="adamw", timeout=300, **environment):
     """ranks_program.py in so many processes -> its exit status, and the lines of stderr that are no progress bars."""
-    command = [Path(sys.executable).with_name("mpiexec"), "-n", str(ranks), sys.executable, PROGRAM, kind]
+    command = [MPIEXEC, "-n", str(ranks), sys.executable, PROGRAM, kind]
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", **environment}
     done = subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, timeout=timeout)
     bars = re.compile(r"autoencoder|diffusion|encode")
@@ -344,6 +348,8 @@ def saved(output):
 @pytest.fixture
 def mpi(outside):
     pytest.importorskip("mpi4py")
+    if not MPIEXEC:
+        pytest.skip("no mpiexec")
 
 
 @pytest.mark.slow
