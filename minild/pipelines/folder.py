@@ -138,9 +138,14 @@ def complete_record(record, index):
     return complete
 
 
+def told_by_training(folder):
+    """What minild.json says of the training of a pipeline or a network; {} where there is none."""
+    return pretrained.read_json(folder / RECORD) if (folder / RECORD).is_file() else {}
+
+
 def read_record(folder):
-    """What minild.json says of the training; {} where there is none. UserError for what a pipeline cannot use."""
-    record = pretrained.read_json(folder / RECORD) if (folder / RECORD).is_file() else {}
+    """told_by_training of a pipeline. UserError for what it cannot use."""
+    record = told_by_training(folder)
     guidance, classes = record.get("guidance_scale", 1), record.get("classes", [])
     if isinstance(guidance, bool) or not isinstance(guidance, (int, float)) or not abs(guidance) < math.inf:
         raise UserError(f"{folder / RECORD}: guidance_scale: expected a number, got {guidance!r}")

@@ -15,7 +15,7 @@ from minild.models import (
     VQModel,
 )
 from minild.models.lora import ROLE, read_lora
-from minild.pipelines.folder import read_record
+from minild.pipelines.folder import told_by_training
 from minild.pipelines.learnt_tokens import FILE, read_embeddings
 from minild.reading import usable
 from minild.weights import open_safetensors
@@ -63,7 +63,7 @@ def describe_network(folder, variant, summary):
         kind = KINDS[name]
         config, weights, told = kind.open_pretrained(folder, variant)
     with usable(folder):
-        own, record = _OWN.get(kind, lambda config: [])(config), read_record(folder)
+        own, record = _OWN.get(kind, lambda config: [])(config), told_by_training(folder)
         head = [("folder", folder), ("holds", f"{name}, {_size(summary(weights))}"), *(("", phrase) for phrase in told)]
         return _lines([*head, ("for", NETWORKS[kind]), *own, *_training(record)])
 

@@ -53,4 +53,4 @@ def test_anything_else_is_told_what_there_is(tmp_path, monkeypatch, name):
 def test_importing_the_library_reads_no_data_set():
     script = "import sys, minild.data; print(*[m for m in sys.modules if m.startswith(('minild', 'PIL', 'numpy'))])"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
-    assert set(loaded) == {"minild", "minild.data", "minild.errors"}
+    assert set(loaded) == {"minild", "minild.data", "minild.errors", "minild.shown"}

@@ -22,7 +22,7 @@ from minild.errors import UserError
 from minild.pipelines import load
 from minild.pipelines.folder import find_folder
 from minild.pipelines.info import describe
-from minild.training import budget, replicas, run, stage
+from minild.training import budget, first_stage, replicas, run, stage
 from minild.training.autoencoder import AutoencoderObjective
 from minild.training.flat import flatten
 from minild.training.latent_diffusion import Denoiser, DiffusionObjective
@@ -216,7 +216,7 @@ def test_an_interrupted_training_resumes_bit_for_bit(name, step, whole, tmp_path
 
 def test_an_interrupt_while_a_sheet_is_drawn_loses_nothing(whole, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(run, "draw_sheet", lambda *arguments: interrupt())
+        patch.setattr(first_stage, "draw_sheet", lambda *arguments, **settings: interrupt())
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path)
     assert state_of(tmp_path)["taken"]["autoencoder"] == 6
