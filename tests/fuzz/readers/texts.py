@@ -182,14 +182,14 @@ class Csv(Reader):
         rows = csv.writer(file)
         rows.writerow(rng.choice((["file_name", "text"], ["text", "x", "file_name"], ["file_name", "text", "text"])))
         for _ in range(3):
-            cells = "a.png", "../a.png", rng.choice(TEXTS), any_text(rng)
-            rows.writerow([rng.choice(cells) for _ in range(rng.choice((2, 3)))])
+            cells = "a.png", "a.png", "a cat", "b/c.png", rng.choice(TEXTS), any_text(rng)
+            rows.writerow([rng.choice(cells) for _ in range(rng.choice((2, 2, 2, 3)))])
         data = file.getvalue().encode("utf-8", "surrogatepass")
         if rng.random() < 0.01:
             return {"metadata.csv": rng.choice((Pipe(), Link("/dev/zero"), b"," * (1 << 21), b'"' + b"\n" * (1 << 20)))}
         if rng.random() < 0.3:
             data = b"file_name,text\na.png,a cat\nb.png,\"a, b\"\n" + any_text(rng).encode("utf-8", "ignore")
-        return {"metadata.csv": changed_bytes(rng, data) if rng.random() < 0.6 else data}
+        return {"metadata.csv": changed_bytes(rng, data) if rng.random() < 0.4 else data}
 
     def read(self, folder):
         for entry in read_metadata(folder, PurePath("metadata.csv")):
