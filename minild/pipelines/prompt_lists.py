@@ -4,7 +4,6 @@ A line of a .jsonl is {"prompt": ..., more FIELDS}, one of a .txt is a prompt. A
 other.
 """
 
-import json
 import math
 import re
 import unicodedata
@@ -16,6 +15,7 @@ from minild.errors import UserError
 from minild.pipelines.image_to_image import LARGEST_SIDE
 from minild.pipelines.prompts import require_prompt
 from minild.pipelines.request import require_texts
+from minild.reading import parse_json
 
 ENDINGS = (".jsonl", ".txt")
 LONGEST_LINE = 1 << 16  # bytes
@@ -145,18 +145,11 @@ def _fields(held):
     if held.plain:
         return {"prompt": text}
     try:
-        fields = json.loads(text, object_pairs_hook=_each_once)
-    except (ValueError, RecursionError) as error:
+        fields = parse_json(text, each_once=True)
+    except ValueError as error:
         raise UserError(f"it is not JSON: {error}") from None
     if not isinstance(fields, dict):
         raise UserError(f'expected {{"prompt": ...}}, got {text[:60]}')
-    return fields
-
-
-def _each_once(pairs):
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        raise ValueError("a field appears twice in it")
     return fields
 
 

@@ -16,6 +16,11 @@ class Budget:
         self.taken, self.ranks = taken, ranks
         self._started = time.monotonic() - elapsed
 
+    @classmethod
+    def of(cls, minutes, steps, usual):
+        """That of so many minutes, or steps; with neither, of the usual minutes."""
+        return cls(60 * (usual if minutes is None else minutes) if steps is None else None, steps)
+
     @property
     def elapsed(self):
         return time.monotonic() - self._started

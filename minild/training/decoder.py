@@ -18,7 +18,7 @@ from minild.training.autoencoder import AutoencoderObjective, RebuildingCache
 from minild.training.budget import Budget
 from minild.training.first_stage import draw_rebuilt, judges, require_large_enough
 from minild.training.learner import Learner
-from minild.training.memory import TUNING, require_memory, tuning_estimate
+from minild.training.memory import DECODING, require_memory, tuning_estimate
 from minild.training.presets import SCENES
 from minild.training.tuning import SMALL, learn, open_lesson, require_new_folder
 
@@ -104,7 +104,7 @@ def train_decoder(model, dataset, output, minutes=None, steps=None, seed=0, devi
     )
     half, vae, side = DecodingHalf(pipe.vae), pipe.vae, size // pipe.vae.downsampling
     if device == "cpu":
-        require_memory(tuning_estimate(half, half, size, stage.batch_size, recomputing=False), TUNING)
+        require_memory(tuning_estimate(half, half, size, stage.batch_size, recomputing=False), DECODING)
     perceptual, discriminator = judges(preset, seed, device)
     settings = {"perceptual": perceptual, "perceptual_weight": preset.perceptual_weight} if perceptual else {}
     trained, shape = half, (side, side, vae.latent_width(vae.config))
@@ -112,7 +112,7 @@ def train_decoder(model, dataset, output, minutes=None, steps=None, seed=0, devi
     if discriminator:
         trained = AdversarialPair(half, discriminator)
         objective = AdversarialObjective(objective, preset.adversarial_weight, preset.adversarial_start)
-    budget = Budget(60 * (MINUTES if minutes is None else minutes) if steps is None else None, steps)
+    budget = Budget.of(minutes, steps, MINUTES)
     pipe.record = pipe.record | {"learnt": [*pipe.record.get("learnt", []), f"to decode {dataset}"]}
 
     def draw(path):

@@ -16,8 +16,10 @@ import numpy as np
 from minild import checkpoints, pretrained
 from minild.checkpoints import FOLDER, STAGES
 from minild.errors import UserError
-from minild.pipelines.folder import INDEX, RECORD, condition_of, read_record, usable
+from minild.pipelines.folder import INDEX, RECORD, condition_of, read_record
+from minild.reading import parse_json, usable
 from minild.training.first_stage import fitted
+from minild.training.journal import metrics_lines
 from minild.training.presets import Preset, StagePreset, preset_for
 from minild.training.state import FITS, first_state
 
@@ -215,14 +217,13 @@ def plain(preset):
 
 def _entries(metrics):
     """What the whole lines of metrics.jsonl hold, those with a stage and a step; [] where there is no such file."""
-    lines = metrics.read_text(encoding="utf-8", errors="replace").splitlines() if metrics.is_file() else []
-    return [entry for entry in map(_entry, lines) if entry]
+    return [entry for entry in map(_entry, metrics_lines(metrics)) if entry]
 
 
 def _entry(line):
     """What a line holds; None where it is not whole."""
     try:
-        entry = json.loads(line)
+        entry = parse_json(line.decode("utf-8"))
     except ValueError:
         return None
     fits = isinstance(entry, dict) and isinstance(entry.get("stage"), str) and isinstance(entry.get("step"), int)

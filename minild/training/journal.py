@@ -80,16 +80,21 @@ class Journal:
         self.bar.update(self.budget.progress - self.bar.n)
 
 
+def metrics_lines(path):
+    """Yield the lines of metrics.jsonl as bytes, one that is too long in pieces; none where there is no such file."""
+    if path.is_file():
+        with open(path, "rb") as file:
+            while line := file.readline(LONGEST_LINE):
+                yield line
+
+
 def cut_back(path, taken):
     """Take out of metrics.jsonl what came after a save: half a line, and those of steps beyond `taken`, {stage: steps}.
     """
-    if not path.is_file():
-        return
     lines, kept = 0, []
-    with open(path, "rb") as file:
-        while line := file.readline(LONGEST_LINE):
-            lines += 1
-            kept += [line] if _is_within(line, taken) else []
+    for line in metrics_lines(path):
+        lines += 1
+        kept += [line] if _is_within(line, taken) else []
     if len(kept) != lines:
         with whole_file(path) as beside:
             beside.write_bytes(b"".join(kept))

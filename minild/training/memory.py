@@ -26,6 +26,10 @@ TUNING = {
     "weights": "train a lora, which has far fewer",
     "a batch": "use --recompute, a smaller --batch-size, or smaller pictures (--size)",
 }
+DECODING = {
+    "weights": "choose a model with a smaller autoencoder",
+    "a batch": "use a smaller --batch-size, or smaller pictures (--size)",
+}
 
 
 def level_of(name, levels):

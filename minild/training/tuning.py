@@ -168,7 +168,7 @@ def tune(name, lesson, tuned, write, output, objective=None, draw=None, minutes=
         recomputing = isinstance(pipe.unet.down_blocks[0].resnets[0], Recomputed)
         needed = tuning_estimate(tuned, pipe.unet, lesson.size // pipe.vae.downsampling, size, recomputing)
         require_memory(needed, TUNING)
-    budget = Budget(60 * (MINUTES if minutes is None else minutes) if steps is None else None, steps)
+    budget = Budget.of(minutes, steps, MINUTES)
     captions = list(dict.fromkeys(texts[0] for texts in lesson.captions))[: 8 if lesson.size <= SMALL else 1]
 
     def draw_captions(path):

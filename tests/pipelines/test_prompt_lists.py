@@ -97,7 +97,7 @@ def test_a_line_that_cannot_be_used_is_told(fields, message):
     [
         (b"an apple", "it is not JSON: "),
         (b'["an apple"]', 'expected {"prompt": ...}, got ["an apple"]'),
-        (b'{"prompt": "x", "prompt": "y"}', "it is not JSON: a field appears twice in it"),
+        (b'{"prompt": "x", "prompt": "y"}', "it is not JSON: a key appears twice in it"),
         (b"[" * 60_000, "it is not JSON: "),
         (b'{"prompt": "\xff"}', "it is not UTF-8"),
         (b'{"prompt": "' + b"x" * 200_000 + b'"}', "it is longer than 65,536 bytes"),
