@@ -1,8 +1,8 @@
 """A better decoder for the latents that there are: the encoder stays as it is, and with it every diffusion model of its
 latents.
 
-How sharp a picture is drawn, and how much of its fine detail is right, is the decoder's work alone. So it may go on
-learning when all else is done, and with other losses: the public autoencoders of Stable Diffusion were improved so.
+How sharp a picture is drawn depends much on the decoder, and diffusion never sees it. So it may go on learning when all
+else is done, and with other losses: the public autoencoders of Stable Diffusion were improved so.
 """
 
 import dataclasses
