@@ -84,6 +84,7 @@ def edited(right, folder, name, **changes):
     return folder
 
 
+@pytest.mark.slow
 def test_captions_that_say_what_is_shown_are_followed_and_others_are_not(right, tmp_path):
     assert "captions ignored" not in found(right)
     wrong = train_on(tmp_path, right, lambda i: ("red", "blue")[i // 2 % 2], 120)
@@ -99,6 +100,7 @@ def test_the_preset_that_was_given_is_known_and_has_no_curve(right):
     assert "unet_channels is [16, 16]" in found(right)["no curve to compare with"].seen
 
 
+@pytest.mark.slow
 def test_captions_that_are_all_the_same_cannot_be_followed(right, tmp_path):
     same = train_on(tmp_path, right, lambda i: "a picture", 60)
     assert "are the same" in found(same)["captions ignored"].seen
@@ -112,6 +114,7 @@ def test_a_blurred_autoencoder_is_told_with_its_figures(right):
     assert "which took 120" in finding.advice
 
 
+@pytest.mark.slow
 def test_the_scaling_factor_of_another_model_is_told(right, tmp_path):
     assert "latents badly scaled" not in found(right)
     foreign = edited(right, tmp_path / "run", "vae/config.json", scaling_factor=0.18215)
@@ -121,6 +124,7 @@ def test_the_scaling_factor_of_another_model_is_told(right, tmp_path):
     assert f"set scaling_factor to {1 / deviation:.3g}" in finding.advice
 
 
+@pytest.mark.slow
 def test_a_moving_average_that_does_not_follow_is_told(right, tmp_path, monkeypatch):
     """As with a decay of 0.9999 that has no warm-up."""
     assert "moving average behind" not in found(right)
@@ -135,6 +139,7 @@ def test_a_moving_average_that_does_not_follow_is_told(right, tmp_path, monkeypa
     assert lag.average > 0.9 > 2 * lag.weights and f"the loss {lag.weights:.3g}" in finding.seen
 
 
+@pytest.mark.slow
 def test_pictures_that_are_known_by_heart_are_told(right, tmp_path):
     """Two pictures of noise, which have nothing in common with the others."""
     rng, lines = np.random.default_rng(0), []
@@ -187,6 +192,7 @@ def test_a_save_in_the_move_is_left_to_the_training(shipped):
     assert (moving / "scheduler_config.json").is_file()
 
 
+@pytest.mark.slow
 def test_guidance_that_burns_the_colours_out_is_told(shipped):
     record = json.loads((shipped / "minild.json").read_text())
     (shipped / "minild.json").write_text(json.dumps(record | {"guidance_scale": 30.0}))
