@@ -82,7 +82,7 @@ ASKED_BY_A_FUNCTION = "def my_function(x):\n    return x + dy\n\n\nmy_function(1
 def test_a_cell_run_out_of_order_says_what_to_do(cell, shown, tmp_path):
     command = [sys.executable, "-m", "IPython", "--no-banner", "--colors=NoColor", "-c"]
     done = subprocess.run(
-        [*command, f"import environment\nenvironment.check()\n{cell}"], capture_output=True, text=True, encoding="utf-8",
+        [*command, f"import environment\nenvironment.check()\n{cell}"], capture_output=True, encoding="utf-8",
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(FOLDER), *sys.path]), "IPYTHONDIR": str(tmp_path)},
     )  # fmt: skip
     ready, _, rest = done.stdout.partition("\n")
