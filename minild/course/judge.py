@@ -11,6 +11,7 @@ from minild.gradient_hints import explain
 # Of the largest value. In float64 far below what a difference quotient of the forward could reach.
 TOLERANCE = {"float64": 1e-9, "float32": 1e-3}
 DTYPES = tuple(TOLERANCE)  # trials are in the one, then in the other: see make_trials
+FLOAT64 = "a float64 came in, by an array without a dtype, or by np.sqrt of one number (math.sqrt brings none)"
 
 
 class Trial(NamedTuple):
@@ -81,7 +82,8 @@ class Judge:
             if not close(got, right, TOLERANCE[trial.dtype]):
                 return f"{name}: {self._common_fault(i, trial, came) or self._pattern(name, got, right, trial)}"
             if right.ndim and got.dtype != right.dtype:
-                return f"{name}: dtype {got.dtype} for arguments in {trial.dtype}, expected {right.dtype}"
+                words = f"{name}: dtype {got.dtype} for arguments in {trial.dtype}, expected {right.dtype}"
+                return f"{words}: {FLOAT64}" if got.dtype == np.float64 else words
         return None
 
     def _common_fault(self, i, trial, came):

@@ -23,6 +23,9 @@ gives a first hint.
 Your functions may use NumPy, whatever else you write here, and the parts of minild that their texts name; the rest of
 minild is withheld while they are graded. No task needs another: where a function calls one that is itself a task, it
 gets the library's. Leave the functions' names and parameters as they are.
+
+Arguments come in float64 and in float32, and results have their dtype. Mind np.sqrt: of one number it gives a float64,
+which makes float64 of float32; math.sqrt does not.
 """
 '''
 

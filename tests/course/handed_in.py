@@ -25,7 +25,7 @@ MISTAKES_OF_FILES = [
 ]
 MISTAKES = [
     (body("return z[:1]"), "z_t: shape (1, 4, 5, 2), expected (3, 4, 5, 2)"),
-    (body("return (signal_level * z + noise_level * noise).astype(float)"), "float64 for arguments in float32"),
+    (body("return (signal_level * z + noise_level * noise).astype(float)"), "expected float32: a float64 came in"),
     (body("z *= signal_level; z += noise_level * noise; return z"), "changes its argument z"),
     (body("import sys; sys.exit('done')"), "tries to exit"),
     (body("print('right 1/1'); return z"), "z_t: worst at index"),
