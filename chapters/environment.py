@@ -5,6 +5,7 @@ It also sees to it that a cell which is run before those that it builds on says 
 
 import importlib.util
 import re
+import sys
 import traceback
 
 NEEDED = {  # module -> what pip calls it
@@ -63,9 +64,8 @@ def _gpu():
 
 def _explain_undefined_names():
     """From now on, a name that a cell asks for in vain is told in one line, with what to do."""
-    from IPython import get_ipython
-
-    if shell := get_ipython():  # there is none where a test calls check
+    ipython = sys.modules.get("IPython")  # it is not there, or has no shell, where a test calls check
+    if ipython and (shell := ipython.get_ipython()):
         shell.set_custom_exc((NameError,), show_undefined)
 
 
