@@ -114,8 +114,8 @@ def clocks(embedding, similarity):
     figures.heat(left, embedding.T, "emb(t): a column for each timestep", signed=True, aspect="auto")
     left.set(xlabel="timestep t", ylabel="32 cosines, then 32 sines", yticks=range(0, 65, 16))
     for centre, curve in similarity.items():
-        right.plot(curve, label=f"t' = {centre}")
-    right.set(title="emb(t) · emb(t')", xlabel="timestep t", ylim=(0, 42), xticks=range(0, 1001, 250))
+        right.plot(curve, label=f"$t_2$ = {centre}")
+    right.set(title="emb($t_1$) · emb($t_2$)", xlabel="timestep $t_1$", ylim=(0, 42), xticks=range(0, 1001, 250))
     right.legend(loc="upper right")
     show("Left, the embeddings of the timesteps 0 to 100 as columns of colours: quick waves in the upper rows of "
          "each half, slow ones in the lower. Right, the dot product of all embeddings with that of timestep 200 and "
