@@ -58,9 +58,9 @@ def test_the_judge_finds_pictures_like_themselves_and_unlike_noise(judge):
 
 def test_presets_of_the_tables_are_what_they_say():
     for f in autoencoders.CHANNELS:
-        chosen = autoencoders.preset(f, 3, perceptual_weight=0.5)
+        chosen = autoencoders.preset(f, perceptual_weight=0.5)
         vae = AutoencoderKL.from_config(chosen.autoencoder_config(chosen.size), 0)
-        assert vae.downsampling == f and chosen.minutes == 3 and chosen.perceptual_weight == 0.5
+        assert vae.downsampling == f and chosen.perceptual_weight == 0.5
         assert set(pixels.WIDTHS) == {1, *autoencoders.CHANNELS}
 
 
@@ -69,7 +69,7 @@ def test_pixels_and_latents_go_the_same_way(monkeypatch):
     monkeypatch.setattr(pixels, "STEPS", 2)
     pictures, captions = gather(data.load("shapes"), 8)
     names = [several[0] for several in captions]
-    config = autoencoders.preset(4, 1).autoencoder_config(32) | {"block_out_channels": [8, 8, 8], "norm_num_groups": 4}
+    config = autoencoders.preset(4).autoencoder_config(32) | {"block_out_channels": [8, 8, 8], "norm_num_groups": 4}
     for f, vae in ((1, None), (4, AutoencoderKL.from_config(config, 0))):
         diffusion = pixels.Diffusion(f, vae, pictures, names)
         assert diffusion.objective.means.std() == pytest.approx(1, rel=1e-3)

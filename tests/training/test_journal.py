@@ -50,6 +50,24 @@ def test_a_budget_of_seconds(clock):
     assert Budget(seconds=-3.0).progress == 0 and Budget(seconds=-3.0, elapsed=1.0).progress == 1  # nothing is left
 
 
+def test_of_steps_and_seconds_what_is_used_up_first_ends_a_budget(clock):
+    budget = Budget(seconds=100.0, steps=8, taken=2, elapsed=20.0)
+    assert budget.progress == 0.25  # by its steps
+    clock.now += 30
+    assert budget.progress == 0.5  # by the clock
+    budget.taken = 8
+    assert budget.progress == 1
+    assert Budget(seconds=10.0, steps=8, elapsed=11.0).progress == 1
+
+
+def test_a_pause_takes_no_time(clock):
+    budget = Budget(seconds=100.0)
+    clock.now += 10
+    with budget.paused():
+        clock.now += 70
+    assert (budget.elapsed, budget.progress) == (10, 0.1)
+
+
 def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 

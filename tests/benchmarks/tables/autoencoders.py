@@ -23,19 +23,19 @@ LOSSES = {
 STAGE = StagePreset(learning_rate=1.5e-3, batch_size=8, optimizer="muon")
 
 
-def preset(f, minutes, **changes):
+def preset(f, **changes):
     """An autoencoder of that f for the emoji at 64 x 64; all of the time is its own."""
     return dataclasses.replace(
-        PRESETS["emoji"], minutes=minutes, autoencoder_share=1.0, autoencoder=STAGE, size=SIZE,
+        PRESETS["emoji"], autoencoder_share=1.0, autoencoder=STAGE, size=SIZE,
         channels=CHANNELS[f], latent_channels=LATENT_CHANNELS[f], **changes,
     )  # fmt: skip
 
 
-def trained(folder, chosen):
-    """The autoencoder of a preset, trained now or earlier."""
+def trained(folder, chosen, minutes):
+    """The autoencoder of a preset, trained for so many minutes now or earlier."""
     if not (folder / "vae" / "config.json").exists():
         resume = checkpoints.any_in(folder)
-        train("emoji", folder, preset=chosen, resume=resume, autoencoder_only=True)
+        train("emoji", folder, minutes, preset=chosen, resume=resume, autoencoder_only=True)
     kind = VQModel if chosen.regularisation == "vq" else AutoencoderKL
     return kind.from_pretrained(folder / "vae")
 
@@ -49,7 +49,7 @@ def over_f(cells, judge, minutes):
             name = f"{regularisation}-f{f}"
 
             def compute(name=name, f=f, regularisation=regularisation):
-                vae = trained(cells.folder / name, preset(f, minutes, regularisation=regularisation))
+                vae = trained(cells.folder / name, preset(f, regularisation=regularisation), minutes)
                 return judge.rebuilt(vae, pictures)
 
             rows.append({"f": f, "regularisation": regularisation.upper()} | cells.get(name, compute))
@@ -65,7 +65,7 @@ def over_losses(cells, judge, minutes, sheet):
         folder = cells.folder / losses.replace(" ", "").replace("+", "-")
 
         def compute(folder=folder, weights=weights):
-            return judge.rebuilt(trained(folder, preset(8, minutes, **weights)), pictures)
+            return judge.rebuilt(trained(folder, preset(8, **weights), minutes), pictures)
 
         rows.append({"losses": losses} | cells.get(folder.name, compute))
         strips.append(rebuild(AutoencoderKL.from_pretrained(folder / "vae"), shown))

@@ -25,8 +25,7 @@ from . import autoencoders
 
 # Each U-Net begins with 64 channels and goes down to 8 x 8 (f = 8: 4 x 4), where 128 channels attend to the caption.
 WIDTHS = {1: (64, 64, 64, 128), 2: (64, 64, 128), 4: (64, 128), 8: (64, 128)}
-TIMED = 3  # steps that say how many fit into the time, after one to warm up
-LOOKS = 4  # how often the pictures are judged on the way
+LOOKS = 3  # how often the pictures are judged on the way
 STEPS, AT_ONCE = 20, 16  # of DDIM; pictures drawn at once
 
 
@@ -85,42 +84,34 @@ def over_f(cells, first_stages, judge, minutes, count):
     def compute(f):
         vae = None
         if f > 1:
-            vae = autoencoders.trained(first_stages.folder / f"kl-f{f}", autoencoders.preset(f, minutes))
+            vae = autoencoders.trained(first_stages.folder / f"kl-f{f}", autoencoders.preset(f), minutes)
         return _train(Diffusion(f, vae, pictures, names), 60 * minutes, lambda x: judge.frechet(x, pictures), asked)
 
     return [{"f": f} | cells.get(f"pixels-f{f}", lambda f=f: compute(f)) for f in WIDTHS]
 
 
 def _train(diffusion, seconds, frechet, asked):
-    """Train for about so many seconds, judged LOOKS times on the way; the judging is not counted."""
+    """Train for so many seconds, judged LOOKS times on the way; the judging is not counted."""
     preset, denoiser = PRESETS["emoji"].diffusion, diffusion.denoiser
     rng, optimizer = np.random.default_rng(0), AdamW(denoiser, weight_decay=preset.weight_decay)
-    ema = ExponentialMovingAverage(denoiser)
-    budget, curve, trained_for, throughput = Budget(None, 1 + TIMED), [], 0.0, None
+    ema, budget, curve = ExponentialMovingAverage(denoiser), Budget(seconds), []
     with Replicas(denoiser, diffusion.objective, core_count()) as replicas:
         steps = training_steps(
             denoiser, diffusion.objective, preset, budget, rng, optimizer, ema, replicas.gradient
         )
-        began = time.monotonic()
         for step, _ in steps:
-            if step == 1:
+            if budget.progress < (len(curve) + 1) / LOOKS:
+                continue
+            trained_for = budget.elapsed
+            with budget.paused(), ema.averaged():
                 began = time.monotonic()
-            if step == 1 + TIMED and throughput is None:
-                per_step = (time.monotonic() - began) / TIMED
-                budget.steps = max(budget.steps, round(seconds / per_step))
-                throughput = preset.batch_size / per_step
-            if step >= budget.steps * (len(curve) + 1) / LOOKS:
-                trained_for += time.monotonic() - began
-                with ema.averaged():
-                    drawing = time.monotonic()
-                    drawn = diffusion.draw(asked)
-                    drawing = time.monotonic() - drawing
+                drawn = diffusion.draw(asked)
+                drawing = time.monotonic() - began
                 curve.append({"seconds": round(trained_for, 1), "steps": step, "frechet": frechet(drawn)})
-                began = time.monotonic()
     return {
         "parameters": sum(parameter.data.size for parameter in denoiser.unet.parameters()),
         "steps": budget.taken,
-        "trained_images_per_second": preset.batch_size * (budget.taken - 1) / trained_for,
+        "trained_images_per_second": preset.batch_size * budget.taken / trained_for,
         "drawn_images_per_second": len(asked) / drawing,
         "frechet": curve[-1]["frechet"],
         "curve": curve,
