@@ -58,8 +58,10 @@ def add(commands):
     output = f"the folder to write; the .safetensors file of a {' or '.join(TO_FILE)}"
     command.add_argument("--output", type=options.path, required=True, metavar="DIR", help=output)
     length = command.add_mutually_exclusive_group()
-    length.add_argument("--minutes", type=options.at_least(0, float), help="stop both stages within this time")
-    length.add_argument("--steps", type=options.at_least(1, int), help="stop each stage after this many steps")
+    minutes = "a limit for the whole training: where the preset's steps take longer here, fewer are taken"
+    length.add_argument("--minutes", type=options.at_least(0, float), help=minutes)
+    steps = "of each stage, fewer or more than the data set's preset takes"
+    length.add_argument("--steps", type=options.at_least(1, int), help=steps)
     options.add_seed(command)
     size = (
         "of the pictures, in pixels: a multiple of 4, of 32 for shapes, of 64 for scenes; for emoji a divisor of 64 "

@@ -37,8 +37,8 @@ class Course:
             self.loss = self.curve.column("l1") + SQUARED * self.squared
         self.title = "stage one" if stage == STAGES[0] else "stage two"
         self.rate = getattr(record.preset, stage).learning_rate
-        self.usual_rate = getattr(record.own, stage).learning_rate
         self.known = known(record, stage)
+        self.usual_rate = self.known.rate if self.known else getattr(record.own, stage).learning_rate
 
     @property
     def silent(self):

@@ -22,11 +22,13 @@ SLACK, WIDE = 2.5, 5.0  # how many times the usual loss is far behind; where the
 class Known(NamedTuple):
     """How the loss fell: {step: mean of what was noted within a tenth of it}.
 
-    losses: of stage two while noise is mostly high (conditioning.EARLY); `late` afterwards
+    rate    the learning rate at its peak
+    losses  of stage two while noise is mostly high (conditioning.EARLY); `late` afterwards
     slack   how many times as large a loss has to be before it is far behind
     """
 
     source: str
+    rate: float
     losses: dict
     late: dict | None = None
     slack: float = SLACK
@@ -43,34 +45,41 @@ ONE, TWO = STAGES
 KNOWN = {  # (stage, data set, optimiser): of stage one |x̂ - x| + SQUARED (x̂ - x)² alone, whatever a preset adds to it
     (ONE, "shapes", "adamw"): Known(
         "`minild train shapes --steps 600`, of 2,048 pictures; at 1,200, chapter 5, which comes to 26.7 dB",
+        1.5e-3,
         {10: 2.9, 20: 1.5, 30: 0.97, 60: 0.61, 100: 0.49, 200: 0.32, 300: 0.27, 400: 0.22, 600: 0.18, 1200: 0.076},
     ),
     (ONE, "emoji", "adamw"): Known(
         "`minild train emoji --steps 400`",
+        1.5e-3,
         {10: 3.1, 20: 1.1, 30: 0.92, 60: 0.65, 100: 0.42, 200: 0.31, 300: 0.25, 400: 0.23},
     ),
     (ONE, "shapes", "muon"): Known(
         'shapes with optimizer="muon", 300 steps, of 2,048 pictures',
+        1.5e-3,
         {10: 3.5, 20: 2.1, 30: 1.2, 60: 0.49, 100: 0.30, 150: 0.21, 200: 0.17, 300: 0.15},
     ),
     (ONE, "scenes", "muon"): Known(
         "emoji of 64 x 64, f = 8, 8 latent channels: `python -m tests.benchmarks.tables losses`",
+        1.5e-3,
         {10: 3.8, 20: 1.0, 30: 0.70, 60: 0.48, 100: 0.34, 200: 0.22, 300: 0.16, 500: 0.13, 700: 0.098, 1000: 0.075,
          1400: 0.062},
         slack=WIDE,
     ),
     (TWO, "shapes", "adamw"): Known(
         "`minild train shapes --first-stage shapes --steps 600`, of 4,096 pictures; at 3,532, the README's",
+        1.5e-3,
         {10: 0.94, 20: 0.57, 30: 0.22, 60: 0.092, 100: 0.072, 150: 0.060, 180: 0.057},
         {200: 0.12, 250: 0.11, 300: 0.096, 400: 0.083, 500: 0.074, 600: 0.071, 3532: 0.035},
     ),
     (TWO, "shapes", "muon"): Known(
         'shapes with optimizer="muon", 250 steps, first_stage="shapes", of 2,048 pictures',
+        1.5e-3,
         {10: 0.97, 20: 0.82, 30: 0.63, 40: 0.48, 50: 0.33, 60: 0.21, 70: 0.15},
         {100: 0.15, 120: 0.13, 150: 0.12, 200: 0.095},
     ),
     (TWO, "emoji", "adamw"): Known(
         "`minild train emoji --first-stage emoji --steps 500`; at 8,540, the shipped emoji's",
+        1e-3,
         {10: 0.97, 20: 0.75, 30: 0.45, 60: 0.17, 100: 0.12, 150: 0.11},
         {180: 0.19, 250: 0.18, 300: 0.17, 400: 0.16, 500: 0.15, 8540: 0.033},
     ),

@@ -18,6 +18,7 @@ from minild.checkpoints import FOLDER, STAGES
 from minild.errors import UserError
 from minild.pipelines.folder import INDEX, RECORD, condition_of, read_record
 from minild.reading import parse_json, usable
+from minild.training.budget import share
 from minild.training.first_stage import fitted
 from minild.training.journal import metrics_lines
 from minild.training.presets import Preset, StagePreset, preset_for
@@ -27,11 +28,6 @@ METRICS = "metrics.jsonl"
 TITLES = dict(zip(STAGES, ("stage one, the autoencoder", "stage two, the U-Net")))
 QUIET = 300.0  # seconds in which nothing was written, after which a training is taken for stopped
 TRIES = 3  # a save that is read may be removed meanwhile: a newer one is then there
-USUAL_STEPS = {  # of the shipped pipelines (README, "What to expect")
-    "shapes": dict(zip(STAGES, (5347, 3532))),
-    "emoji": dict(zip(STAGES, (9162, 8540))),
-    "scenes": dict(zip(STAGES, (1825, 5805))),
-}
 
 
 class Curve(NamedTuple):
@@ -91,7 +87,7 @@ class Record:
         noted = rows[-1]["progress"] if rows else 0.0
         if self.step > self.state["taken"][self.stage]:  # since the last save, and perhaps to another end
             return noted
-        return max(noted, min(1.0, _saved_progress(self.state, self.stage)))
+        return max(noted, _saved_progress(self.state, self.stage, self.preset))
 
     @property
     def ended(self):
@@ -99,10 +95,15 @@ class Record:
         return self.stage == STAGES[1] and self.progress >= 1
 
     @property
+    def by_clock(self):
+        """Whether the clock may end that stage."""
+        return self.preset.end(self.stage, self.state)["seconds"] is not None
+
+    @property
     def planned(self):
         """How many steps that stage takes in all, about, if it goes by the clock; None while there is no telling."""
-        if self.state["steps"] is not None:
-            return self.state["steps"]
+        if not self.by_clock:
+            return self.preset.end(self.stage, self.state)["steps"]
         return round(self.step / self.progress) if self.step and self.progress > 0 else None
 
     @property
@@ -113,7 +114,7 @@ class Record:
     @property
     def usual_steps(self):
         """How many steps that stage usually takes; a folder of pictures counts as the emoji, whose preset it has."""
-        return USUAL_STEPS.get(self.state["dataset"], USUAL_STEPS["emoji"])[self.stage]
+        return getattr(preset_for(self.state["dataset"]), self.stage).steps
 
     @property
     def sheet(self):
@@ -243,28 +244,20 @@ def _rows(entries, stage, state, preset):
 
 def _noted_progress(stage, numbers, state, preset):
     """That of an entry that does not say it itself, as older ones do not."""
-    if state["steps"] is not None:
-        return min(1.0, numbers["step"] / max(1, state["steps"]))
-    whole = 60 * (state["minutes"] or preset.minutes)
-    first = whole * preset.autoencoder_share
-    seconds = first if stage == STAGES[0] else whole - state["elapsed"][STAGES[0]]
-    return min(1.0, numbers.get("seconds", 0.0) / max(1e-9, seconds))
+    return share(**preset.end(stage, state), elapsed=numbers.get("seconds", 0.0), taken=numbers["step"])
 
 
-def _saved_progress(state, stage):
-    """The share of a stage that was over when it was last saved; stage one by the clock says nothing of that."""
-    if state["steps"] is not None:
-        return state["taken"][stage] / max(1, state["steps"])
-    if stage == STAGES[0] or state["minutes"] is None:
-        return 0.0
-    return state["elapsed"][stage] / max(1e-9, 60 * state["minutes"] - state["elapsed"][STAGES[0]])
+def _saved_progress(state, stage, preset):
+    """The share of a stage that was over when it was last saved; stage one's clock says nothing of that."""
+    elapsed = 0.0 if stage == STAGES[0] else state["elapsed"][stage]
+    return share(**preset.end(stage, state), elapsed=elapsed, taken=state["taken"][stage])
 
 
 def how_far(record):
     """In words: "stage two, the U-Net, step 1,200 of 3,532 (34 %); last written to 8 minutes ago"."""
     if record.ended:
         return f"it has ended, after {record.step:,} steps of stage two"
-    about = "about " if record.state["steps"] is None else ""
+    about = "about " if record.by_clock else ""
     of = f" of {about}{record.planned:,} ({100 * record.progress:.0f} %)" if record.planned else ""
     now = "it diverged" if record.diverged else f"last written to {_duration(record.idle)} ago"
     return f"{TITLES[record.stage]}, step {record.step:,}{of}; {now}"

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
+from minild.checkpoints import STAGES
 from minild.diffusion import FLOW_CLASS
 from minild.diffusion.variance import LEARNED
 from minild.errors import UserError
@@ -45,8 +46,8 @@ def meant(names):
 
 @dataclass(frozen=True)
 class StagePreset:
-    """How one stage trains: the learning rate at its peak, pictures a step, weight decay, largest gradient norm, and
-    "adamw" or "muon" (muon.OPTIMIZERS).
+    """How one stage trains: the learning rate at its peak, pictures a step, weight decay, largest gradient norm,
+    "adamw" or "muon" (muon.OPTIMIZERS), and how many steps it takes; None where the clock alone ends it.
     """
 
     learning_rate: float
@@ -54,6 +55,7 @@ class StagePreset:
     weight_decay: float = 0.01
     largest_norm: float = 1.0
     optimizer: str = "adamw"
+    steps: int | None = None
 
     def __post_init__(self):
         one_of("optimizer", self.optimizer, OPTIMIZERS)
@@ -63,8 +65,8 @@ class StagePreset:
 class Preset:
     """Models and schedules for one data set.
 
-    minutes                how long `minild train` takes on two cores where neither --minutes nor --steps is given
-    autoencoder_share      the share of that for stage one
+    autoencoder, diffusion  how the two stages train
+    autoencoder_share      the share of the time that stage one's steps take, and that it is given of a limit in minutes
     size                   of the pictures, in pixels, where --size is not given
     channels, latent_channels  of the autoencoder; f = 2^(len(channels) - 1)
     unet_channels, heads   of the U-Net
@@ -93,7 +95,6 @@ class Preset:
     upscaling              {field: value} of those above that are others where a low-resolution picture leads the model
     """
 
-    minutes: float
     autoencoder_share: float
     autoencoder: StagePreset
     diffusion: StagePreset
@@ -140,6 +141,21 @@ class Preset:
         chosen = replace(self, **{choice: name for choice, name in meant(names).items() if name is not None})
         upscales = "low resolution" in condition_kinds(chosen.condition)
         return replace(chosen, **self.upscaling) if upscales else chosen
+
+    def end(self, stage, state):
+        """Where a stage ends -> {"seconds": s, "steps": n}, the arguments of a Budget; None where one does not count.
+
+        state: what state.json holds. Its "steps" are those of each stage. Its "minutes" are for both, and shorten what
+        the preset's own steps would take.
+        """
+        if state["steps"] is not None:
+            return {"seconds": None, "steps": state["steps"]}
+        seconds = None
+        if state["minutes"] is not None:
+            whole = 60 * state["minutes"]
+            first = stage == STAGES[0]
+            seconds = whole * self.autoencoder_share if first else whole - state["elapsed"][STAGES[0]]
+        return {"seconds": seconds, "steps": getattr(self, stage).steps}
 
     @property
     def choices(self):
@@ -207,26 +223,24 @@ class Preset:
 
 
 SHAPES = Preset(
-    minutes=10,
     autoencoder_share=0.25,
-    autoencoder=StagePreset(learning_rate=1.5e-3, batch_size=8),
-    diffusion=StagePreset(learning_rate=1.5e-3, batch_size=64),
+    autoencoder=StagePreset(learning_rate=1.5e-3, batch_size=8, optimizer="muon", steps=2600),
+    diffusion=StagePreset(learning_rate=3e-3, batch_size=64, optimizer="muon", steps=2000),
     pictures=12_288,
+    guidance_scale=2.0,
 )
 EMOJI = Preset(
-    minutes=40,
     autoencoder_share=0.3,
-    autoencoder=StagePreset(learning_rate=1.5e-3, batch_size=8),
-    diffusion=StagePreset(learning_rate=1e-3, batch_size=64),
+    autoencoder=StagePreset(learning_rate=1.5e-3, batch_size=8, steps=9000),
+    diffusion=StagePreset(learning_rate=1e-3, batch_size=64, steps=8500),
     channels=(32, 64, 64),
     latent_channels=8,
     guidance_scale=2.0,
 )
 SCENES = Preset(
-    minutes=110,
-    autoencoder_share=0.2,
-    autoencoder=StagePreset(learning_rate=1.5e-3, batch_size=8, optimizer="muon"),
-    diffusion=StagePreset(learning_rate=3e-3, batch_size=64, optimizer="muon"),
+    autoencoder_share=0.25,
+    autoencoder=StagePreset(learning_rate=1.5e-3, batch_size=8, optimizer="muon", steps=1800),
+    diffusion=StagePreset(learning_rate=3e-3, batch_size=64, optimizer="muon", steps=5800),
     size=64,
     channels=(32, 64, 64, 128),
     latent_channels=16,

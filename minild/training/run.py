@@ -29,6 +29,7 @@ from minild.random import standard_normal
 from minild.training.alone import require_unused
 from minild.training.autoencoder import encode_pictures, prepare
 from minild.training.budget import Budget
+from minild.training.expectation import foretelling
 from minild.training.first_stage import (
     AUTOENCODERS,
     build_first_stage,
@@ -60,8 +61,8 @@ def train(dataset, output, minutes=None, steps=None, seed=0, device="cpu", resum
     """Train a pipeline, from words to pictures or led by something else, and write it to the folder `output`.
 
     dataset  "shapes", "emoji", "scenes" or a folder of captioned pictures
-    minutes  of the whole training; or
-    steps    of each stage; with neither, the preset's minutes
+    minutes  of the whole training: a limit that shortens the preset's steps where they would take longer; or
+    steps    of each stage, in place of the preset's
     size     of the pictures, in pixels, a multiple of the autoencoder's f, instead of the preset's
     preset   a presets.Preset instead of the data set's own
     regularisation  of the latents, "kl" or "vq";
@@ -101,7 +102,7 @@ def train(dataset, output, minutes=None, steps=None, seed=0, device="cpu", resum
             run = Run(output, saved, device, preset, keep, ranks)
         else:
             preset = (preset or preset_for(dataset)).choose(**chosen)
-            minutes = preset.minutes if minutes is None and steps is None else minutes
+            _refuse_endless(preset, minutes, steps)
             size = preset.size if size is None else size
             _refuse_used(output)
             taken = open_autoencoder(find_folder(preset.first_stage) / "vae") if preset.first_stage else None
@@ -139,6 +140,11 @@ def _refuse_used(output):
     require_unused(output)
 
 
+def _refuse_endless(preset, minutes, steps):
+    if minutes is None and steps is None and None in (preset.autoencoder.steps, preset.diffusion.steps):
+        raise UserError("the preset does not say how many steps to take: give minutes or steps")
+
+
 def _refuse_size(size, preset, autoencoder):
     f = autoencoder.downsampling if autoencoder else 2 ** (len(preset.channels) - 1)
     if size < f or size % f:
@@ -165,6 +171,7 @@ class Run:
         self.output, self.folder = Path(output), Path(output) / checkpoints.FOLDER
         self.saved, self.device, self.keep, self.ranks = saved, device, keep, ranks
         self.state = state = {field: saved.state[field] for field in FITS}
+        self.foretold = False  # whether it was said what to expect
         self.started = time.monotonic() - sum(state["elapsed"].values())
         self.preset = fitted((preset or preset_for(state["dataset"])).choose(**state["choices"]), output)
         _refuse_ranks(self.preset, ranks)
@@ -261,12 +268,8 @@ class Run:
 
     def _learner(self, model, objective, preset):
         state, stage = self.state, self.state["stage"]
-        seconds = None
-        if state["steps"] is None:
-            whole = 60 * state["minutes"]
-            first = whole * self.preset.autoencoder_share
-            seconds = first if stage == STAGES[0] else whole - state["elapsed"][STAGES[0]]
-        budget = Budget(seconds, state["steps"], state["taken"][stage], state["elapsed"][stage], self.ranks)
+        end, taken, elapsed = self.preset.end(stage, state), state["taken"][stage], state["elapsed"][stage]
+        budget = Budget(**end, taken=taken, elapsed=elapsed, ranks=self.ranks)
         learner = Learner(model, objective, preset, budget, (state["seed"], STAGES.index(stage)))
         if budget.taken and self.ranks.first:
             try:
@@ -298,6 +301,8 @@ class Run:
             steps = learner.steps(replicas.gradient)
             try:
                 if ranks.first:
+                    if not self.foretold:
+                        steps, self.foretold = foretelling(steps, budget, self.preset, state), True
                     run_stage(stage, steps, size, budget, self.folder, draw_averaged, save, learner.since, ranks)
                 else:
                     follow_stage(stage, steps, ranks)

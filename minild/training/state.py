@@ -97,7 +97,8 @@ def record(state, output, preset, usual, pictures):
 
     usual: the choices that go without saying; pictures: how many it was trained on.
     """
-    length = f"--minutes {state['minutes']:g}" if state["steps"] is None else f"--steps {state['steps']}"
+    lengths = {"minutes": "g", "steps": "d"}
+    length = "".join(f" --{name} {state[name]:{form}}" for name, form in lengths.items() if state[name] is not None)
     others = [(choice, name) for choice, name in state["choices"].items() if name != usual[choice]]
     named = "".join(f" --{choice.replace('_', '-')} {name.replace(' ', '-')}" for choice, name in others)
     settings = f"{length} --size {state['size']} --seed {state['seed']}{named}"
@@ -105,7 +106,7 @@ def record(state, output, preset, usual, pictures):
         "dataset": state["dataset"],
         "size": state["size"],
         "seed": state["seed"],
-        "command": f"minild train {state['dataset']} {settings} --output {output}",
+        "command": f"minild train {state['dataset']}{settings} --output {output}",
         "guidance_scale": preset.guidance_scale,
         "pictures": pictures,
         "stages": {

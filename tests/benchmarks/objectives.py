@@ -153,6 +153,8 @@ def told(results, given):
         for r in results
     ]
     length = f"--minutes {given.minutes:g}" if given.steps is None else f"--steps {given.steps}"
+    if given.first_steps is not None:
+        length += f" --first-steps {given.first_steps}"
     text = f"""\
 # What the U-Net learns to tell, compared
 

@@ -21,6 +21,7 @@ from minild.training.state import first_state
 
 CURVES = Path(__file__).parent / "curves"
 ONE, TWO = STAGES
+ADAMW = {"learning_rate": 1.5e-3, "optimizer": "adamw"}
 F8 = {"size": 64, "channels": (32, 64, 64, 64), ONE: {"optimizer": "muon"}}
 WELL = {  # name: data set, steps that were planned, what was changed of its preset, what it was
     "shapes-two": ("shapes", 600, {}, "minild train shapes --first-stage shapes --steps 600, of 4,096 pictures"),
@@ -44,9 +45,13 @@ ILL = {  # name: data set, steps that were planned, how it was made to fail, wha
 
 def write(folder, lines, dataset="shapes", steps=600, changes=None):
     """A training's folder, of lines of metrics.jsonl, as an older version saved it: without checksums. Changes of the
-    preset are dicts of fields for a stage.
+    preset are dicts of fields for a stage; most curves of the shapes are of AdamW, at the same rate in both stages.
     """
     preset = preset_for(dataset)
+    if dataset == "shapes":
+        changes = {stage: ADAMW | (changes or {}).get(stage, {}) for stage in STAGES} | {
+            name: value for name, value in (changes or {}).items() if name not in STAGES
+        }
     for name, value in (changes or {}).items():
         value = dataclasses.replace(getattr(preset, name), **value) if name in STAGES else value
         preset = dataclasses.replace(preset, **{name: value})
@@ -118,7 +123,7 @@ def test_of_two_slow_curves_the_rate_says_which_is_too_high(tmp_path):
         ("scenes", {}, "no curve of scenes is known"),
         ("shapes", {"unet_channels": (8, 16)}, "unet_channels is [8, 16], not [64, 128]"),
         ("mine", {"objective": "flow"}, "pictures of your own are of another preset: objective is flow, not epsilon"),
-        ("shapes", {"minutes": 3, "guidance_scale": 2.0, TWO: {"learning_rate": 1e-5}}, None),
+        ("shapes", {"autoencoder_share": 0.5, "guidance_scale": 2.0, TWO: {"learning_rate": 1e-5}}, None),
     ],
 )
 def test_where_no_curve_is_known_none_is_held_beside_it(dataset, changes, words, tmp_path):
@@ -169,9 +174,10 @@ def test_the_step_up_after_three_tenths_is_no_jump(tmp_path):
 def test_a_training_that_diverged_says_so_whatever_its_curve(tmp_path):
     words = "stage diffusion, step 304: the gradient's norm is nan, so the training stops"
     lines = [*noted("shapes-two")[:30], json.dumps({"stage": "diffusion", "step": 304, "diverged": words})]
-    [finding] = ailments(course_of(tmp_path, lines))
+    course = course_of(tmp_path, lines)
+    [finding] = ailments(course)
     assert (finding.name, finding.seen) == ("learning rate too high", words)
-    again = f"go on from what was saved last (minild train shapes --output {tmp_path} --resume); if it stops there "
+    again = f"go on from what was saved last ({course.record.resume()}); if it stops there "
     assert finding.advice.startswith(f"{again}again, begin anew with a learning rate of 0.0005")
 
 

@@ -251,6 +251,29 @@ def test_minutes_are_shared_between_the_stages(tmp_path, monkeypatch):
     assert record["command"] == f"minild train shapes --minutes 1.5 --size 32 --seed 0 --output {tmp_path}"
 
 
+def test_a_preset_counts_steps_and_minutes_shorten_them(tmp_path, monkeypatch, capsys):
+    ticks = itertools.count()
+    for module in (budget, run):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(ticks) / 10))
+    stages = {name: dataclasses.replace(getattr(PRESET, name), steps=24) for name in OBJECTIVES}
+    preset = dataclasses.replace(PRESET, **stages, autoencoder_share=0.5)
+    for folder, given in (("own", {}), ("long", {"minutes": 900.0})):
+        training.train("shapes", tmp_path / folder, preset=preset, **given)
+        record = read(tmp_path / folder, "minild.json")
+        assert [record["stages"][name]["steps"] for name in OBJECTIVES] == [24, 24]
+        assert ("--minutes 900" in record["command"]) == bool(given) and "--steps" not in record["command"]
+        assert capsys.readouterr().err.count("on this machine") == 1
+    training.train("shapes", tmp_path / "short", 0.2, preset=preset)
+    taken = [read(tmp_path / "short", "minild.json")["stages"][name]["steps"] for name in OBJECTIVES]
+    assert all(1 <= steps < 24 for steps in taken)
+
+
+def test_a_preset_without_steps_needs_an_end(tmp_path):
+    with pytest.raises(UserError, match="the preset does not say how many steps to take: give minutes or steps"):
+        training.train("shapes", tmp_path / "new", preset=PRESET)
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_training_on_a_device_is_the_hosts(whole, tmp_path, monkeypatch):
     monkeypatch.setattr(run.Run, "_draw_samples", lambda self, path: None)  # slow on the double
     monkeypatch.setattr(replicas, "core_count", lambda: 1)  # threads of BLAS, which hinder the rest of a busy machine

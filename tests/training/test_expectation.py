@@ -1,0 +1,59 @@
+"""What a training says of its length after its first steps."""
+
+import dataclasses
+
+import pytest
+
+from minild.training.budget import Budget
+from minild.training.expectation import TIMED, WARM, duration, expectation, foretelling
+from minild.training.presets import SHAPES
+from minild.training.state import first_state
+
+STAGES = {"autoencoder": 200, "diffusion": 100}
+PRESET = dataclasses.replace(
+    SHAPES,
+    autoencoder_share=0.25,  # a step of stage two takes six times as long as one of stage one
+    **{stage: dataclasses.replace(getattr(SHAPES, stage), steps=steps) for stage, steps in STAGES.items()},
+)
+
+
+def state(minutes=None, steps=None, **changes):
+    return first_state("shapes", 32, 0, minutes, steps, {}) | changes
+
+
+@pytest.mark.parametrize(("given", "seconds", "told"), [
+    ({}, 1.0, "a step takes 1 s on this machine, the whole training about 13 minutes"),  # 200 s + 600 s
+    ({"minutes": 20}, 1.0, "a step takes 1 s on this machine, the whole training about 13 minutes"),
+    ({"minutes": 4}, 1.0, "about 13 minutes: --minutes 4 ends it after about 30% of its steps"),
+    ({"steps": 10}, 1.0, "the whole training about 70 seconds"),  # 10 s + 60 s
+    ({"stage": "diffusion", "taken": {"autoencoder": 200, "diffusion": 0}}, 6.0, "about 10 minutes"),
+    ({"taken": {"autoencoder": 100, "diffusion": 0}}, 1.0, "about 12 minutes"),  # a resume: 100 s + 600 s
+    ({"minutes": 4, "elapsed": {"autoencoder": 240.0, "diffusion": 5.0}}, 1.0, "ends it after about 0% of its steps"),
+])  # fmt: skip
+def test_both_stages_are_foretold_from_a_step_of_one(given, seconds, told):
+    assert expectation(seconds, PRESET, state(**given)).endswith(told)
+
+
+def test_nothing_is_foretold_of_a_preset_that_does_not_count():
+    preset = dataclasses.replace(PRESET, diffusion=dataclasses.replace(PRESET.diffusion, steps=None))
+    assert expectation(1.0, preset, state(minutes=3)) is None
+
+
+@pytest.mark.parametrize("count", [WARM + TIMED - 1, WARM + TIMED, 60])
+def test_it_is_said_once_after_the_steps_that_are_timed(count, monkeypatch, capsys):
+    budget = Budget(steps=100)
+    monkeypatch.setattr(Budget, "elapsed", property(lambda self: 100.0 if self.taken < WARM else 50.0 + self.taken / 2))
+
+    def steps():
+        for _ in range(count):
+            budget.taken += 1
+            yield budget.taken, {"loss": 1.0}
+
+    assert [step for step, _ in foretelling(steps(), budget, PRESET, state())] == list(range(1, count + 1))
+    said = "minild: a step takes 0.5 s on this machine, the whole training about 7 minutes\n"
+    assert capsys.readouterr().err == said * (count >= WARM + TIMED)
+
+
+def test_durations_in_words():
+    assert [duration(seconds) for seconds in (40, 89.6, 420, 9000)] == ["40 seconds", "90 seconds", "7 minutes",
+                                                                        "2.5 hours"]  # fmt: skip
