@@ -6,4 +6,4 @@
 from pathlib import Path
 
 FOLDER = Path(__file__).parents[1] / "pages"
-PAGES = "sliding_kernel", "words_and_places", "noise_level"  # modules here, with a function `page`
+PAGES = "sliding_kernel", "words_and_places", "noise_level", "denoising_film"  # modules here, with a function `page`
