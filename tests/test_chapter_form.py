@@ -15,6 +15,7 @@ from minild.course.stubs import exercise_text
 from minild.course.tasks import CHAPTERS, TASKS
 
 FOLDER = Path(__file__).parents[1] / "chapters"
+PAGES = list((FOLDER / "pages").iterdir())
 
 LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]+)\)")
 NAME = re.compile(r"`([A-Za-z_]\w*)`")
@@ -146,6 +147,18 @@ def test_figures_that_are_spoken_of_are_there(number, cells):
     text = prose(cells)
     numbered = set(re.findall(r"^\*\*Figure (\d\.\d+)\.\*\*", text, flags=re.MULTILINE))
     assert set(re.findall(r"[Ff]igure (\d\.\d+)", text)) <= numbered
+
+
+def test_every_moving_figure_is_linked_once_just_before_its_still_one():
+    linked = []
+    for chapter in CHAPTERS:
+        parts = re.split(r"\((pages/.*?)\)", prose(json.loads(path_of(chapter).read_text(encoding="utf-8"))["cells"]))
+        for page, after in zip(parts[1::2], parts[2::2]):
+            assert "in your browser" in after.split("\n")[0], page
+            linked.append((page, re.search(r"^\*\*Figure (\d\.\d+)\.", after, flags=re.MULTILINE)[1]))
+    belonging = re.compile(r"This page belongs to figure (\d\.\d+) of")
+    pages = [(f"pages/{path.name}", belonging.search(path.read_text(encoding="utf-8"))[1]) for path in PAGES]
+    assert sorted(linked) == sorted(pages) and pages
 
 
 def test_every_exercise_stands_where_it_is_taught(number, cells):
