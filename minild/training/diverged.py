@@ -34,9 +34,10 @@ class Replayed(NamedTuple):
 def replay(output, device="cpu", preset=None):
     """Go from the last save of a training that diverged to the step that diverged -> Replayed. Nothing is written.
 
-    preset: the presets.Preset that train was given, if it was. Of a training by steps, weights and batch are those of
-    then, bit for bit, on as many cores. The learning rates of one by minutes follow the clock, so that its weights are
-    near; the batch is the same. UserError where `output` holds no training that diverged, or it was gone on with since.
+    preset: a presets.Preset in place of the one that the training was begun with. Of a training by steps, weights and
+    batch are those of then, bit for bit, on as many cores. The learning rates of one by minutes follow the clock, so
+    that its weights are near; the batch is the same. UserError where `output` holds no training that diverged, or it
+    was gone on with since.
     """
     told, saved = read_told(output), checkpoints.newest(output)
     if saved is None or saved.state["stage"] != told["stage"] or saved.state["taken"][told["stage"]] >= told["step"]:

@@ -21,7 +21,7 @@ from minild.reading import parse_json, usable
 from minild.training.budget import share
 from minild.training.first_stage import fitted
 from minild.training.journal import metrics_lines
-from minild.training.presets import Preset, StagePreset, preset_for
+from minild.training.presets import Preset, preset_for, told_preset
 from minild.training.state import FITS, first_state
 
 METRICS = "metrics.jsonl"
@@ -68,7 +68,7 @@ class Record:
     @property
     def own(self):
         """The preset that `minild train` takes, with the choices of the training."""
-        return _own_preset(self.state, self.folder)
+        return _fitted(preset_for(self.state["dataset"]).choose(**self.state["choices"]), self.folder)
 
     @property
     def stage(self):
@@ -97,7 +97,8 @@ class Record:
     @property
     def by_clock(self):
         """Whether the clock may end that stage."""
-        return self.preset.end(self.stage, self.state)["seconds"] is not None
+        end = self.preset.end(self.stage, self.state)
+        return end["seconds"] is not None or end["steps"] is None
 
     @property
     def planned(self):
@@ -124,13 +125,9 @@ class Record:
         return f"{FOLDER}/{max(sheets, key=order.get).name}" if sheets else None
 
     def resume(self, steps=None):
-        """What goes on, to so many steps of each stage: a command, or of a preset given in Python a call."""
-        dataset = self.state["dataset"]
-        if plain(self.preset) != plain(self.own):
-            more = f", steps={steps}" if steps else ""
-            return f"train({dataset!r}, {str(self.folder)!r}, resume=True{more}, preset=...), the same preset"
+        """The command that goes on, to so many steps of each stage."""
         more = f" --steps {steps}" if steps else ""
-        return f"minild train {dataset} --output {self.folder} --resume{more}"
+        return f"minild train {self.state['dataset']} --output {self.folder} --resume{more}"
 
 
 def read_training(folder):
@@ -151,8 +148,9 @@ def read_training(folder):
         broken = [field for field, fits in FITS.items() if not fits(state.get(field))]
         if broken:
             raise UserError(f"{origin} is no training's: {broken[0]!r} cannot be {state.get(broken[0])!r}")
-        with usable(origin):
-            preset = _preset(state, folder)
+        preset = told_preset(state, origin, preset_for(state["dataset"]))
+        with usable(folder):
+            preset = _fitted(preset, folder)
         written = [path.stat().st_mtime for path in (origin, metrics) if path.is_file()]
     except OSError as error:
         raise UserError(f"cannot read {error.filename or folder}: {error.strerror or error}") from None
@@ -198,17 +196,8 @@ def _finished(folder):
     return state | {"stage": STAGES[1], "taken": taken}
 
 
-def _own_preset(state, folder):
-    preset = preset_for(state["dataset"]).choose(**state["choices"])
+def _fitted(preset, folder):
     return fitted(preset, folder) if (folder / "vae").is_dir() else preset
-
-
-def _preset(state, folder):
-    """The Preset that state.json tells of; fields that this version does not know are passed over."""
-    known = {field.name for field in dataclasses.fields(Preset)}
-    told = {name: value for name, value in state.get("preset", {}).items() if name in known}
-    stages = {stage: StagePreset(**told[stage]) for stage in STAGES if stage in told}
-    return dataclasses.replace(_own_preset(state, folder), **told | stages)
 
 
 def plain(preset):

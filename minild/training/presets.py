@@ -1,12 +1,13 @@
 """What `minild train` builds, and how it trains it, for each data set."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 from minild.checkpoints import STAGES
 from minild.diffusion import FLOW_CLASS
 from minild.diffusion.variance import LEARNED
 from minild.errors import UserError
 from minild.pipelines.conditions import condition_kinds
+from minild.reading import usable
 from minild.training.latent_diffusion import TIMES
 from minild.training.muon import OPTIMIZERS
 
@@ -59,6 +60,8 @@ class StagePreset:
 
     def __post_init__(self):
         one_of("optimizer", self.optimizer, OPTIMIZERS)
+        if self.steps is not None and (type(self.steps) is not int or self.steps < 1):
+            raise UserError(f"steps: expected a whole number from 1, got {self.steps!r}")
 
 
 @dataclass(frozen=True)
@@ -261,3 +264,34 @@ PRESETS = {"shapes": SHAPES, "emoji": EMOJI, "scenes": SCENES}
 def preset_for(dataset_name):
     """The preset of a data set by name; a folder of the user's own is trained as the emoji are."""
     return PRESETS.get(dataset_name, EMOJI)
+
+
+def told_preset(state, origin, own):
+    """The Preset that a training was begun with, and its choices.
+
+    state: what its state.json holds, the file `origin`; own: the data set's preset, for what that does not tell, as
+    older ones do not. Fields that this version does not know are passed over. UserError for a value that a field cannot
+    have.
+    """
+    with usable(origin):
+        return replace(own, **_told(Preset, state.get("preset", {}))).choose(**state["choices"])
+
+
+def _told(kind, values):
+    """{name: value} of the fields of a dataclass, from JSON. ValueError for a value that is of another type."""
+    types, told = {item.name: item.type for item in fields(kind)}, {}
+    for name in values.keys() & types:
+        value, expected = values[name], types[name]
+        if expected is StagePreset:
+            try:
+                value = StagePreset(**_told(StagePreset, value))
+            except UserError as error:
+                raise ValueError(f"{name}: {error}") from None
+        elif expected is tuple:
+            value = tuple(value)
+        elif type(value) is int and isinstance(0.0, expected):
+            value = float(value)
+        if not isinstance(value, expected) or (expected is tuple and not all(isinstance(x, int) for x in value)):
+            raise ValueError(f"{name!r} cannot be {value!r}")
+        told[name] = value
+    return told

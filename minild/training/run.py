@@ -44,7 +44,7 @@ from minild.training.leads import Lead
 from minild.training.learner import Learner
 from minild.training.lock import only_training
 from minild.training.memory import estimate, require_memory
-from minild.training.presets import meant, preset_for
+from minild.training.presets import meant, preset_for, told_preset
 from minild.training.ranks import ALONE, join
 from minild.training.replicas import Replicas
 from minild.training.stage import follow_stage, run_stage
@@ -64,7 +64,7 @@ def train(dataset, output, minutes=None, steps=None, seed=0, device="cpu", resum
     minutes  of the whole training: a limit that shortens the preset's steps where they would take longer; or
     steps    of each stage, in place of the preset's
     size     of the pictures, in pixels, a multiple of the autoencoder's f, instead of the preset's
-    preset   a presets.Preset instead of the data set's own
+    preset   a presets.Preset instead of the data set's own; at a resume, of that which the training was begun with
     regularisation  of the latents, "kl" or "vq";
     objective  what the U-Net learns to tell, a name of presets.OBJECTIVES; and
     condition  what leads it: text, class, image, semantic map, low resolution, masked, or text and one of the last
@@ -88,6 +88,9 @@ def train(dataset, output, minutes=None, steps=None, seed=0, device="cpu", resum
     ranks = join(device)
     if keep < 1:
         raise UserError(f"keep: expected a whole number from 1, got {keep}")
+    for name, value in {"minutes": minutes, "steps": steps}.items():
+        if not FITS[name](value):
+            raise UserError(f"{name} cannot be {value!r}")
     named = {"regularisation": regularisation, "objective": objective, "condition": condition}
     chosen = meant({**named, "first_stage": first_stage})
     with contextlib.ExitStack() as stack:
@@ -102,7 +105,6 @@ def train(dataset, output, minutes=None, steps=None, seed=0, device="cpu", resum
             run = Run(output, saved, device, preset, keep, ranks)
         else:
             preset = (preset or preset_for(dataset)).choose(**chosen)
-            _refuse_endless(preset, minutes, steps)
             size = preset.size if size is None else size
             _refuse_used(output)
             taken = open_autoencoder(find_folder(preset.first_stage) / "vae") if preset.first_stage else None
@@ -140,8 +142,9 @@ def _refuse_used(output):
     require_unused(output)
 
 
-def _refuse_endless(preset, minutes, steps):
-    if minutes is None and steps is None and None in (preset.autoencoder.steps, preset.diffusion.steps):
+def _refuse_endless(preset, state):
+    ends = [preset.end(stage, state) for stage in STAGES[STAGES.index(state["stage"]) :]]
+    if {"seconds": None, "steps": None} in ends:
         raise UserError("the preset does not say how many steps to take: give minutes or steps")
 
 
@@ -165,17 +168,24 @@ class Run:
     """One training: its state (what state.json holds), its data in memory, its models.
 
     saved: a checkpoints.Checkpoint; of other ranks than the first, its state alone.
+    preset: None for the one that the state tells.
     """
 
     def __init__(self, output, saved, device, preset=None, keep=checkpoints.KEEP, ranks=ALONE):
         self.output, self.folder = Path(output), Path(output) / checkpoints.FOLDER
         self.saved, self.device, self.keep, self.ranks = saved, device, keep, ranks
         self.state = state = {field: saved.state[field] for field in FITS}
-        self.foretold = False  # whether it was said what to expect
         self.started = time.monotonic() - sum(state["elapsed"].values())
-        self.preset = fitted((preset or preset_for(state["dataset"])).choose(**state["choices"]), output)
+        if state["steps"] is not None:
+            state["minutes"] = None  # of both, steps count
+        if preset is None:
+            origin = (saved.folder or self.folder) / checkpoints.STATE
+            preset = told_preset(saved.state, origin, preset_for(state["dataset"]))
+        self.preset = fitted(preset.choose(**state["choices"]), output)
+        _refuse_endless(self.preset, state)
         _refuse_ranks(self.preset, ranks)
-        state["preset"] = dataclasses.asdict(self.preset)  # for whoever looks at the training
+        self.foretold = False  # whether it was said what to expect
+        state["preset"] = dataclasses.asdict(self.preset)  # for a resume, and for whoever looks at the training
         self.schedule = schedule_of(self.preset.schedule_config())
         train_set, test_set = (data.load(state["dataset"], split, state["size"]) for split in ("train", "test"))
         tell_skipped(train_set)

@@ -97,7 +97,7 @@ def record(state, output, preset, usual, pictures):
 
     usual: the choices that go without saying; pictures: how many it was trained on.
     """
-    lengths = {"minutes": "g", "steps": "d"}
+    lengths = {"minutes": "g", "steps": "d"}  # one of them, or none
     length = "".join(f" --{name} {state[name]:{form}}" for name, form in lengths.items() if state[name] is not None)
     others = [(choice, name) for choice, name in state["choices"].items() if name != usual[choice]]
     named = "".join(f" --{choice.replace('_', '-')} {name.replace(' ', '-')}" for choice, name in others)

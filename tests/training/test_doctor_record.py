@@ -14,6 +14,8 @@ from minild.training.doctor_record import QUIET, how_far, read_training
 from minild.training.presets import PRESETS
 from minild.training.state import first_state
 
+STAGE = {"learning_rate": 1e-3, "batch_size": 8}
+
 
 def write(folder, lines, taken=(0, 0), stage="autoencoder", **changes):
     """A training's folder: state.json, and metrics.jsonl of entries or of texts as they are."""
@@ -130,10 +132,8 @@ def test_the_preset_is_the_one_that_was_told(tmp_path):
     mine = dataclasses.replace(PRESETS["shapes"], diffusion=stage, unet_channels=(8, 8))
     told = dataclasses.asdict(mine) | {"from_a_later_version": 3}
     record = read_training(write(tmp_path, [entry(10)], preset=told))
-    assert record.preset.diffusion == stage and record.preset.unet_channels == [8, 8]
-    assert record.resume(500) == f"train('shapes', '{tmp_path}', resume=True, steps=500, preset=...), the same preset"
-    usual = read_training(write(tmp_path, [entry(10)], preset=dataclasses.asdict(PRESETS["shapes"])))
-    assert usual.resume() == f"minild train shapes --output {tmp_path} --resume"
+    assert record.preset == mine
+    assert record.resume(500) == f"minild train shapes --output {tmp_path} --resume --steps 500"  # with that preset
     assert read_training(write(tmp_path, [entry(10)])).preset == PRESETS["shapes"]  # an older one
 
 
@@ -161,6 +161,12 @@ def test_what_is_broken_is_refused_in_one_line(tmp_path):
         ({"size": None}, "'size' cannot be None"),
         ({"choices": {"objective": "magic"}}, "unknown objective 'magic'"),
         ({"preset": {"diffusion": {"rate": 3}}}, "cannot be used: TypeError"),
+        *(
+            ({"preset": {"diffusion": STAGE | {"steps": steps}}}, "cannot be used: ValueError: ")
+            for steps in (-1, 0, "many", float("inf"), 2.5, [1], True)
+        ),
+        ({"preset": {"channels": "abc"}}, "cannot be used: ValueError: 'channels' cannot be ('a', 'b', 'c')"),
+        ({"preset": {"heads": None}}, "cannot be used: ValueError: 'heads' cannot be None"),
         ({"preset": [3]}, "cannot be used: AttributeError"),
     ):
         write(tmp_path, [], **changes)

@@ -96,7 +96,7 @@ def test_captions_that_say_what_is_shown_are_followed_and_others_are_not(right, 
 
 def test_the_preset_that_was_given_is_known_and_has_no_curve(right):
     record = read_training(right)
-    assert record.preset.diffusion == PRESET.diffusion and record.preset.unet_channels == [16, 16]
+    assert record.preset.diffusion == PRESET.diffusion and record.preset.unet_channels == (16, 16)
     assert "unet_channels is [16, 16]" in found(right)["no curve to compare with"].seen
 
 
