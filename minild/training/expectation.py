@@ -9,44 +9,59 @@ from minild.checkpoints import STAGES
 WARM, TIMED = 3, 20  # steps that are passed over; steps that are timed after them
 
 
-def foretelling(steps, budget, preset, state):
-    """Yield the steps of a stage (stage.run_stage); say on stderr what to expect, once it is known how long they take.
+class Foretelling:
+    """Says on stderr what to expect, once in a training, when it is known how long a step takes.
 
-    budget: the stage's; preset, state: the training's. Where the preset does not count its steps, nothing is said.
+    preset, state: the training's. Where the preset does not count its steps, nothing is said.
     """
-    first, began = budget.taken, None
-    for step, losses in steps:
-        if step - first in (WARM, WARM + TIMED):
-            float(losses["loss"])  # a device is waited for
-            if began is None:
-                began = budget.elapsed
-            elif text := expectation((budget.elapsed - began) / TIMED, preset, state):
-                tqdm.write(f"minild: {text}", file=sys.stderr)  # above the bar
-        yield step, losses
+
+    def __init__(self, preset, state):
+        self.preset, self.state = preset, state
+        self.said = False
+
+    def over(self, steps, budget):
+        """Yield the steps of a stage (stage.run_stage), whose Budget is given. One that ends too soon says nothing, and
+        leaves it to the next.
+        """
+        first = budget.taken
+        for step, losses in steps:
+            if not self.said and step - first in (WARM, WARM + TIMED):
+                float(losses["loss"])  # a device is waited for
+                if step - first == WARM:
+                    began = budget.elapsed
+                else:
+                    self._say((budget.elapsed - began) / TIMED)
+            yield step, losses
+
+    def _say(self, seconds):
+        self.said = True
+        if text := expectation(seconds, self.preset, self.state):
+            tqdm.write(f"minild: {text}", file=sys.stderr)  # above the bar
 
 
 def expectation(seconds, preset, state):
-    """How long a training takes, in words, if a step of the stage that it is in takes so many seconds; None where the
-    preset does not count its steps.
+    """How long a training takes, or at a resume what is left of it, in words, if a step of the stage that it is in
+    takes so many seconds; None where the preset does not count its steps, or gives that stage no time.
 
     Of the other stage the preset knows how long a step takes beside this one's: autoencoder_share says it.
     """
     counts = {stage: getattr(preset, stage).steps for stage in STAGES}
-    if None in counts.values():
-        return None
     share = dict(zip(STAGES, (preset.autoencoder_share, 1 - preset.autoencoder_share)))
+    if None in counts.values() or share[state["stage"]] <= 0:
+        return None
     cost = {stage: share[stage] / counts[stage] for stage in STAGES}  # of a step, in shares of the whole
     left = {stage: (state["steps"] or counts[stage]) - state["taken"][stage] for stage in STAGES}
     whole = seconds / cost[state["stage"]]  # of the preset's own steps
     stages = STAGES[STAGES.index(state["stage"]) :]
     needed = sum(left[stage] * cost[stage] for stage in stages) * whole
-    text = f"a step takes {seconds:.2g} s on this machine, the whole training about {duration(needed)}"
+    what = "what is left of the training" if any(state["taken"].values()) else "the whole training"
+    text = f"a step takes {seconds:.2g} s on this machine, {what} about {duration(needed)}"
     if state["minutes"] is None:
         return text
     given = 60 * state["minutes"] - sum(state["elapsed"].values())
     if given >= needed:
         return text
-    return f"{text}: --minutes {state['minutes']:g} ends it after about {max(0, given) / needed:.0%} of its steps"
+    return f"{text}: --minutes {state['minutes']:g} leaves time for about {max(0, given) / needed:.0%} of its steps"
 
 
 def duration(seconds):

@@ -29,7 +29,7 @@ from minild.random import standard_normal
 from minild.training.alone import require_unused
 from minild.training.autoencoder import encode_pictures, prepare
 from minild.training.budget import Budget
-from minild.training.expectation import foretelling
+from minild.training.expectation import Foretelling
 from minild.training.first_stage import (
     AUTOENCODERS,
     build_first_stage,
@@ -184,7 +184,7 @@ class Run:
         self.preset = fitted(preset.choose(**state["choices"]), output)
         _refuse_endless(self.preset, state)
         _refuse_ranks(self.preset, ranks)
-        self.foretold = False  # whether it was said what to expect
+        self.foretelling = Foretelling(self.preset, state)
         state["preset"] = dataclasses.asdict(self.preset)  # for a resume, and for whoever looks at the training
         self.schedule = schedule_of(self.preset.schedule_config())
         train_set, test_set = (data.load(state["dataset"], split, state["size"]) for split in ("train", "test"))
@@ -311,8 +311,7 @@ class Run:
             steps = learner.steps(replicas.gradient)
             try:
                 if ranks.first:
-                    if not self.foretold:
-                        steps, self.foretold = foretelling(steps, budget, self.preset, state), True
+                    steps = self.foretelling.over(steps, budget)
                     run_stage(stage, steps, size, budget, self.folder, draw_averaged, save, learner.since, ranks)
                 else:
                     follow_stage(stage, steps, ranks)

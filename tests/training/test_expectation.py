@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from minild.training.budget import Budget
-from minild.training.expectation import TIMED, WARM, duration, expectation, foretelling
+from minild.training.expectation import TIMED, WARM, Foretelling, duration, expectation
 from minild.training.presets import SHAPES
 from minild.training.state import first_state
 
@@ -24,34 +24,45 @@ def state(minutes=None, steps=None, **changes):
 @pytest.mark.parametrize(("given", "seconds", "told"), [
     ({}, 1.0, "a step takes 1 s on this machine, the whole training about 13 minutes"),  # 200 s + 600 s
     ({"minutes": 20}, 1.0, "a step takes 1 s on this machine, the whole training about 13 minutes"),
-    ({"minutes": 4}, 1.0, "about 13 minutes: --minutes 4 ends it after about 30% of its steps"),
+    ({"minutes": 4}, 1.0, "about 13 minutes: --minutes 4 leaves time for about 30% of its steps"),
     ({"steps": 10}, 1.0, "the whole training about 70 seconds"),  # 10 s + 60 s
-    ({"stage": "diffusion", "taken": {"autoencoder": 200, "diffusion": 0}}, 6.0, "about 10 minutes"),
-    ({"taken": {"autoencoder": 100, "diffusion": 0}}, 1.0, "about 12 minutes"),  # a resume: 100 s + 600 s
-    ({"minutes": 4, "elapsed": {"autoencoder": 240.0, "diffusion": 5.0}}, 1.0, "ends it after about 0% of its steps"),
+    ({"stage": "diffusion"}, 6.0, "the whole training about 10 minutes"),  # --first-stage
+    ({"stage": "diffusion", "taken": {"autoencoder": 200, "diffusion": 50}}, 6.0, "training about 5 minutes"),
+    ({"taken": {"autoencoder": 100, "diffusion": 0}}, 1.0, "what is left of the training about 12 minutes"),
+    ({"minutes": 4, "elapsed": {"autoencoder": 240.0, "diffusion": 5.0}}, 1.0, "leaves time for about 0% of its steps"),
 ])  # fmt: skip
 def test_both_stages_are_foretold_from_a_step_of_one(given, seconds, told):
     assert expectation(seconds, PRESET, state(**given)).endswith(told)
 
 
-def test_nothing_is_foretold_of_a_preset_that_does_not_count():
+def test_nothing_is_foretold_of_a_preset_that_does_not_count_or_gives_a_stage_no_time():
     preset = dataclasses.replace(PRESET, diffusion=dataclasses.replace(PRESET.diffusion, steps=None))
     assert expectation(1.0, preset, state(minutes=3)) is None
+    for stage, share in (("autoencoder", 0.0), ("diffusion", 1.0)):
+        preset = dataclasses.replace(PRESET, autoencoder_share=share)
+        assert expectation(1.0, preset, state(stage=stage)) is None
 
 
 @pytest.mark.parametrize("count", [WARM + TIMED - 1, WARM + TIMED, 60])
 def test_it_is_said_once_after_the_steps_that_are_timed(count, monkeypatch, capsys):
-    budget = Budget(steps=100)
     monkeypatch.setattr(Budget, "elapsed", property(lambda self: 100.0 if self.taken < WARM else 50.0 + self.taken / 2))
+    foretelling = Foretelling(PRESET, state())
 
-    def steps():
-        for _ in range(count):
-            budget.taken += 1
-            yield budget.taken, {"loss": 1.0}
+    def steps_of(count):
+        budget = Budget(steps=100)
 
-    assert [step for step, _ in foretelling(steps(), budget, PRESET, state())] == list(range(1, count + 1))
+        def steps():
+            for _ in range(count):
+                budget.taken += 1
+                yield budget.taken, {"loss": 1.0}
+
+        return [step for step, _ in foretelling.over(steps(), budget)]
+
     said = "minild: a step takes 0.5 s on this machine, the whole training about 7 minutes\n"
+    assert steps_of(count) == list(range(1, count + 1))
     assert capsys.readouterr().err == said * (count >= WARM + TIMED)
+    steps_of(60)
+    assert capsys.readouterr().err == said * (count < WARM + TIMED)  # by the next stage, if the first was too short
 
 
 def test_durations_in_words():
