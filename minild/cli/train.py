@@ -58,9 +58,12 @@ def add(commands):
     output = f"the folder to write; the .safetensors file of a {' or '.join(TO_FILE)}"
     command.add_argument("--output", type=options.path, required=True, metavar="DIR", help=output)
     length = command.add_mutually_exclusive_group()
-    minutes = "a limit for the whole training: where the preset's steps take longer here, fewer are taken"
+    minutes = (
+        "of a pipeline, a limit for both stages: where the preset's steps take longer here, fewer are taken; of all "
+        "else, how long it learns (default: 3; a perceptual 6, a clip 10, a decoder 20)"
+    )
     length.add_argument("--minutes", type=options.at_least(0, float), help=minutes)
-    steps = "of each stage, fewer or more than the data set's preset takes"
+    steps = "of each stage of a pipeline, fewer or more than its preset takes; of all else, in place of minutes"
     length.add_argument("--steps", type=options.at_least(1, int), help=steps)
     options.add_seed(command)
     size = (
