@@ -112,9 +112,9 @@ def test_without_scripts_there_is_the_still_picture(opened, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_with_scripts_it_moves_on_a_telephone_in_light_and_dark(opened, name):
-    page = opened(name, viewport={"width": 400, "height": 900}, color_scheme="dark")
+    page = opened(name, viewport={"width": 320, "height": 900}, color_scheme="dark")
     assert page.locator("#moving").is_visible() and not page.locator("#still").is_visible()
-    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
     looks = "e => [getComputedStyle(document.body).backgroundColor, getComputedStyle(e).color]"
     for scheme, ground_is_dark in (("dark", True), ("light", False)):
         page.emulate_media(color_scheme=scheme)
@@ -176,6 +176,24 @@ def test_the_output_fills_in_where_the_kernel_has_been(opened, kernels):
     assert drawn(page, "#output canvas")[:, :, 3].astype(bool).flatten().tolist() == [k <= 20 for k in range(196)]
 
 
+def test_to_slide_again_from_the_beginning_computes_nothing_on_the_way_back(opened):
+    page = opened("sliding_kernel")
+    box = page.locator("#input").bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 15.5 / 16, box["y"] + box["height"] * 15.5 / 16)
+    page.get_by_role("button", name="Slide").click()
+    page.clock.run_for(3 * 80)
+    shown = drawn(page, "#output canvas")[:, :, 3].astype(bool).flatten()
+    assert np.flatnonzero(shown).tolist() == [0, 1, 2, 3, 195]
+
+
+def test_the_places_of_the_map_are_those_of_the_picture_on_a_telephone_too(opened):
+    page = opened("words_and_places", viewport={"width": 320, "height": 900})
+    boxes = "all => all.map(e => [e.offsetLeft, e.offsetTop, e.offsetWidth, e.offsetHeight, e.scrollWidth])"
+    ours, theirs = (page.locator(f"{name} > *").evaluate_all(boxes) for name in ("#map", "#picture .places"))
+    assert len(ours) == 16 and np.abs(np.subtract(ours, theirs))[:, :4].max() <= 2
+    assert all(scrolled <= width + 1 for _, _, width, _, scrolled in ours)  # no number is cut off
+
+
 def test_the_noise_follows_the_slider(opened):
     page, bars = opened("noise_level"), NoiseSchedule().alphas_cumprod
     frames = data_of(page)["frames"]
@@ -194,10 +212,10 @@ def test_the_noise_follows_the_slider(opened):
         assert f"t = {t};" in page.locator("#picture").get_attribute("alt")
         strip, signal = (page.locator(name).bounding_box()["width"] for name in (".shares", "#signal"))
         assert signal == pytest.approx(bar * strip, abs=3)
-        assert ("the noise is" in says(page)) == (t == 999) and ("the signal is" in says(page)) == (t < 999)
+        assert ("the noise has" in says(page)) == (t == 999) and ("the signal has" in says(page)) == (t < 999)
     assert (width_of(page, "#picture"), width_of(page, "#latents")) == (32, 16)
     page.evaluate("move(at('time'), 18)")
-    assert says(page) == "At t = 360, signal and noise are about equally strong."
+    assert says(page) == "At t = 360, signal and noise have about the same variance."
 
 
 def test_a_word_under_the_pointer_shows_its_map(opened):

@@ -5,9 +5,9 @@ function digits(value) {
 }
 
 function told(ratio) {
-    if (ratio > 1.2) return `the signal is ${digits(ratio)} times as strong as the noise`;
-    if (ratio < 1 / 1.2) return `the noise is ${digits(1 / ratio)} times as strong as the signal`;
-    return "signal and noise are about equally strong";
+    if (ratio > 1.2) return `the signal has ${digits(ratio)} times the variance of the noise`;
+    if (ratio < 1 / 1.2) return `the noise has ${digits(1 / ratio)} times the variance of the signal`;
+    return "signal and noise have about the same variance";
 }
 
 function show() {

@@ -95,7 +95,7 @@ at("input").addEventListener("pointermove", point);
 at("input").addEventListener("pointerdown", point);
 slider.addEventListener("input", () => {
     const to = +slider.value;
-    for (let k = Math.min(place, to); k <= Math.max(place, to); k++) visited.add(k);
+    for (let k = place; k < to; k++) visited.add(k);  // forwards, it slides over them; backwards it jumps
     go(to);
 });
 slider.addEventListener("keydown", event => {
