@@ -1,6 +1,7 @@
 """The tables in miniature: what is done is not done again, and what is published says how it was made."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,6 +63,20 @@ def test_presets_of_the_tables_are_what_they_say():
         vae = AutoencoderKL.from_config(chosen.autoencoder_config(chosen.size), 0)
         assert vae.downsampling == f and chosen.perceptual_weight == 0.5
         assert set(pixels.WIDTHS) == {1, *autoencoders.CHANNELS}
+
+
+def test_the_readme_says_what_was_measured_of_pixels_and_latents():
+    root = Path(__file__).parents[1]
+    rows = json.loads((root / "tests/benchmarks/tables/results/pixels.json").read_text())["rows"]
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    for row in rows:
+        name = "1, pixels" if row["f"] == 1 else row["f"]
+        trained, drawn = (row[f"{what}_images_per_second"] for what in ("trained", "drawn"))
+        assert f"| {name} | {trained:.1f} | {drawn:.2f} | {row['frechet']:,.0f} |\n" in readme
+    pixels, _, four, eight = rows
+    for name, words in (("trained", "trains {:.1f} times as fast"), ("drawn", "draws {:.1f} times as fast")):
+        assert words.format(four[f"{name}_images_per_second"] / pixels[f"{name}_images_per_second"]) in readme
+    assert f"takes {pixels['steps']} steps of 64 pictures, and f = 8 takes {eight['steps']}:" in readme
 
 
 def test_pixels_and_latents_go_the_same_way(monkeypatch):
