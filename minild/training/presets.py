@@ -227,8 +227,8 @@ class Preset:
 
 SHAPES = Preset(
     autoencoder_share=0.25,
-    autoencoder=StagePreset(learning_rate=1.5e-3, batch_size=8, optimizer="muon", steps=2600),
-    diffusion=StagePreset(learning_rate=3e-3, batch_size=64, optimizer="muon", steps=2000),
+    autoencoder=StagePreset(learning_rate=1.5e-3, batch_size=8, optimizer="muon", steps=5300),
+    diffusion=StagePreset(learning_rate=3e-3, batch_size=64, optimizer="muon", steps=3500),
     pictures=12_288,
     guidance_scale=2.0,
 )

@@ -1,8 +1,8 @@
 """(c) Guidance scale against fidelity and diversity; (d) sampler against number of steps."""
 
-
 from minild import data, evaluation
 from minild.data.pictures import gather
+from minild.pipelines.planning import in_batches
 
 GUIDANCE = (1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
 SAMPLERS = ("ddim", "pndm", "euler", "heun", "dpmpp-2m", "dpmpp-2m-karras", "unipc", "euler-a", "ddpm")
@@ -19,6 +19,7 @@ class Asked:
         self.real, _ = gather(self.test)
         self.pipeline = pipeline
 
+    @in_batches()
     def draw(self, **settings):
         """A picture for each caption."""
         size = self.real.shape[1:3]
