@@ -80,8 +80,8 @@ def _pixels(given, cells, judge):
 
 def _guidance(given, cells, judge):
     rows = sampling.over_guidance(cells, judge, sampling.Asked(load(given.model), given.count))
-    plots.lines(rows, given.output / "guidance.png", "Guidance: fidelity against diversity",
-                ("recall", "recall (diversity)"), ("precision", "precision (fidelity)"))  # fmt: skip
+    plots.lines(rows, given.output / "guidance.png", "Guidance", ("guidance", "guidance scale"),
+                ("frechet", "Fréchet distance (lower is better)"))  # fmt: skip
     return rows, {"guidance": "{guidance:g}", "followed in full": "{followed:.1%}", "Fréchet distance": "{frechet:.1f}",
                   "precision": "{precision:.2f}", "recall": "{recall:.2f}"}  # fmt: skip
 
