@@ -14,6 +14,14 @@ def _axes(title, x, y):
     return figure, axes
 
 
+def _logarithmic(axes, values):
+    """A logarithmic x axis with a tick at each of the values."""
+    ticks = sorted(set(values))
+    axes.set_xscale("log")
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.minorticks_off()
+
+
 def quality_over_time(rows, path):
     """Table (b): the Fréchet distance of the drawn pictures over the time of training, a line for each f."""
     figure, axes = _axes("Emoji at 64 x 64, same time for all", "minutes of training", "Fréchet distance")
@@ -31,7 +39,7 @@ def rate_and_distortion(rows, path):
     for kind in ("KL", "VQ"):
         mine = [row for row in rows if row["regularisation"] == kind]
         axes.plot([row["f"] for row in mine], [row["psnr"] for row in mine], "o-", label=kind)
-    axes.set_xscale("log", base=2)
+    _logarithmic(axes, [row["f"] for row in rows])
     axes.legend(frameon=False)
     figure.savefig(path)
 
@@ -43,7 +51,7 @@ def lines(rows, path, title, x, y, by=None, logarithmic=False):
         mine = [row for row in rows if row.get(by) == value]
         axes.plot([row[x[0]] for row in mine], [row[y[0]] for row in mine], "o-", label=value, markersize=4)
     if logarithmic:
-        axes.set_xscale("log")
+        _logarithmic(axes, [row[x[0]] for row in rows])
     if by:
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path)
