@@ -19,6 +19,7 @@ from minild.errors import UserError
 from minild.pipelines.folder import INDEX, RECORD, condition_of, read_record
 from minild.reading import parse_json, usable
 from minild.training.budget import share
+from minild.training.expectation import duration
 from minild.training.first_stage import fitted
 from minild.training.journal import metrics_lines
 from minild.training.presets import Preset, preset_for, told_preset
@@ -248,11 +249,6 @@ def how_far(record):
         return f"it has ended, after {record.step:,} steps of stage two"
     about = "about " if record.by_clock else ""
     of = f" of {about}{record.planned:,} ({100 * record.progress:.0f} %)" if record.planned else ""
-    now = "it diverged" if record.diverged else f"last written to {_duration(record.idle)} ago"
+    ago = "less than two minutes" if record.idle < 120 else duration(record.idle)
+    now = "it diverged" if record.diverged else f"last written to {ago} ago"
     return f"{TITLES[record.stage]}, step {record.step:,}{of}; {now}"
-
-
-def _duration(seconds):
-    if seconds < 120:
-        return "less than two minutes"
-    return f"{seconds / 3600:,.0f} hours" if seconds > 7200 else f"{seconds / 60:.0f} minutes"

@@ -181,7 +181,9 @@ class Run:
         if preset is None:
             origin = (saved.folder or self.folder) / checkpoints.STATE
             preset = told_preset(saved.state, origin, preset_for(state["dataset"]))
-        self.preset = fitted(preset.choose(**state["choices"]), output)
+        else:
+            preset = preset.choose(**state["choices"])
+        self.preset = fitted(preset, output)
         _refuse_endless(self.preset, state)
         _refuse_ranks(self.preset, ranks)
         self.foretelling = Foretelling(self.preset, state)
