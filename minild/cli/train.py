@@ -20,12 +20,13 @@ OTHERS = {
     "lora": "low-rank updates of a pipeline, from a few pictures (txt2img --lora)",
     "textual-inversion": "a new word for a pipeline, from a few pictures (txt2img --embedding)",
     "dreambooth": "a whole pipeline that knows a new thing, from a few pictures (txt2img --model)",
+    "finetune": "a pipeline that goes on learning as a whole, from pictures of any number (txt2img --model)",
     "controlnet": "what leads a pipeline by the outlines of pictures (txt2img --controlnet)",
     "decoder": "a pipeline whose decoder draws sharper, for its encoder's latents as they are (txt2img --model)",
 }
 CHOSEN = ("regularisation", "objective", "condition", "first_stage")  # of what is trained as a whole
 TO_FILE = ("lora", "textual-inversion")
-GUIDED = (*TO_FILE, "dreambooth", "controlnet")  # of pictures and captions
+GUIDED = (*TO_FILE, "dreambooth", "finetune", "controlnet")  # of pictures and captions
 TUNED = (*GUIDED, "decoder")  # a pipeline that is there, on --data
 TAKEN_BY = {  # options that not all of them have
     "model": ("classifier", *TUNED),
@@ -34,7 +35,7 @@ TAKEN_BY = {  # options that not all of them have
     **dict.fromkeys(("batch_size", "learning_rate"), TUNED),
     **dict.fromkeys(("prompt", "recompute"), GUIDED),
     **dict.fromkeys(("rank", "alpha"), ("lora",)),
-    "text_encoder": ("lora", "dreambooth"),
+    "text_encoder": ("lora", "dreambooth", "finetune"),
     **dict.fromkeys(("class_prompt", "class_pictures", "prior_weight"), ("dreambooth",)),
     **dict.fromkeys(("token", "initial", "vectors"), ("textual-inversion",)),
     **dict.fromkeys(("resume", "keep", *CHOSEN), (PIPELINE,)),
@@ -100,7 +101,7 @@ def _add_tuning(command):
     command.add_argument("--rank", type=options.at_least(1, int), metavar="N", help=rank)
     alpha = "a lora's updates are multiplied by alpha / rank (default: the rank)"
     command.add_argument("--alpha", type=options.at_least(0, float), metavar="ALPHA", help=alpha)
-    text_encoder = "a lora of the text encoder, too; a dreambooth trains it, too"
+    text_encoder = "a lora of the text encoder, too; a dreambooth and a finetune train it, too"
     command.add_argument("--text-encoder", action="store_true", help=text_encoder)
     token = "the new word of a textual inversion, <thing>, say"
     command.add_argument("--token", type=options.name, metavar="WORD", help=token)
@@ -114,11 +115,14 @@ def _add_tuning(command):
     command.add_argument("--class-pictures", type=options.at_least(1, int), metavar="N", help=pictures)
     weight = "how much those count (default: 1)"
     command.add_argument("--prior-weight", type=options.at_least(0, float), metavar="WEIGHT", help=weight)
-    batch = "pictures a step (default: 16, of a dreambooth and a decoder 8; 1 of more than 128 pixels)"
+    batch = (
+        "pictures a step (default: 16, of a dreambooth and a decoder 8, of a finetune 64; 1 of more than 128 pixels)"
+    )
     command.add_argument("--batch-size", type=options.at_least(1, int), metavar="N", help=batch)
     rate = (
         "at its peak (default: 0.001 for a lora and a controlnet, 0.0015 for a decoder, 0.0002 for a dreambooth, 0.005 "
-        "for a word; of pictures of more than 128 pixels 0.0001, 0.00001, 0.0015, 0.000005 and 0.005)"
+        "for a word; of pictures of more than 128 pixels 0.0001, 0.00001, 0.0015, 0.000005 and 0.005; for a finetune "
+        "two thirds of the preset's, or 0.00001)"
     )
     command.add_argument("--learning-rate", type=options.at_least(0, float), metavar="RATE", help=rate)
     recompute = "less memory for more time: compute each block once more in its backward"

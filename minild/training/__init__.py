@@ -10,6 +10,7 @@ from minild.training.controlnet import train_controlnet
 from minild.training.decoder import train_decoder
 from minild.training.diverged import replay
 from minild.training.dreambooth import train_dreambooth
+from minild.training.finetune import train_finetune
 from minild.training.latent_diffusion import Denoiser, DiffusionObjective
 from minild.training.loop import training_steps
 from minild.training.lora import train_lora
@@ -26,5 +27,5 @@ __all__ = [
     "CodebookTracker", "ContrastiveObjective", "Denoiser", "DiffusionObjective", "ExponentialMovingAverage", "Muon",
     "Preset", "Replicas", "StagePreset", "VQObjective", "clip_by_global_norm", "learning_rate_at", "replay",
     "train", "train_classifier", "train_clip", "train_controlnet", "train_decoder", "train_dreambooth",
-    "train_lora", "train_perceptual", "train_textual_inversion", "training_steps",
+    "train_finetune", "train_lora", "train_perceptual", "train_textual_inversion", "training_steps",
 ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 What the ways to do it have in common: the model as its training sees it, the pictures, and the training itself. A way
 says what is trained, how it is written, and when it is part of the pipeline: lora.py, textual_inversion.py,
-controlnet.py, dreambooth.py.
+controlnet.py, dreambooth.py, finetune.py.
 """
 
 from pathlib import Path
@@ -154,7 +154,7 @@ def objective_of(lesson, dropout=0.0, beside=()):
 
 
 def tune(name, lesson, tuned, write, output, objective=None, draw=None, minutes=None, steps=None, seed=0,
-         batch_size=None, learning_rate=1e-4, weight_decay=0.01):  # fmt: skip
+         batch_size=None, learning_rate=1e-4, weight_decay=0.01, optimizer="adamw"):  # fmt: skip
     """Train a Tuned, or all of a Denoiser, on a Lesson -> how many steps; minutes or steps say for how long, with
     neither 3 minutes.
 
@@ -163,7 +163,7 @@ def tune(name, lesson, tuned, write, output, objective=None, draw=None, minutes=
     sheets go to training_folder(output).
     """
     pipe, size = lesson.pipe, (16 if lesson.size <= SMALL else 1) if batch_size is None else batch_size
-    preset = StagePreset(learning_rate=learning_rate, batch_size=size, weight_decay=weight_decay)
+    preset = StagePreset(learning_rate, size, weight_decay, optimizer=optimizer)
     if pipe.unet.device == "cpu":
         recomputing = isinstance(pipe.unet.down_blocks[0].resnets[0], Recomputed)
         needed = tuning_estimate(tuned, pipe.unet, lesson.size // pipe.vae.downsampling, size, recomputing)

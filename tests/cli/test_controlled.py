@@ -10,7 +10,7 @@ from training.small import drawn
 from minild.data.outlines import outlines
 from minild.models import ControlNetModel
 from minild.training import controlnet as training
-from minild.training import dreambooth
+from minild.training import dreambooth, tuning
 
 RED = tiny_pipeline.CAPTIONS[0]
 
@@ -102,7 +102,7 @@ def test_mistakes(draw, net, tmp_path):
 @pytest.fixture
 def pictures(tmp_path, monkeypatch):
     """A folder of one picture, `set`; and no sheets, which take longer than a few steps."""
-    for module in (training, dreambooth):
+    for module in (training, dreambooth, tuning):
         monkeypatch.setattr(module, "draw_sheet", lambda *arguments, **settings: None)
     (tmp_path / "set").mkdir()
     Image.new("RGB", (8, 8), "red").save(tmp_path / "set" / "a.png")
@@ -122,6 +122,12 @@ def test_from_pictures_to_a_pipeline_that_knows_a_thing(run, pictures):
     assert run("txt2img", "a sks circle", "--model", "mine", "--steps", 1)[0] == 0
 
 
+def test_from_pictures_to_a_pipeline_that_went_on_learning(run, pictures):
+    data = ("--model", "MODEL", "--data", "set", "--steps", 1, "--batch-size", 1, "--prompt", "a circle")
+    assert run("train", "finetune", *data, "--text-encoder", "--output", "mine")[:2] == (0, "mine\n")
+    assert run("txt2img", "a circle", "--model", "mine", "--steps", 1)[0] == 0
+
+
 @pytest.mark.parametrize(("what", "options", "message"), [
     ("dreambooth", (), "a dreambooth needs --prompt"),
     ("dreambooth", ("--prompt", "a sks dog", "--prior-weight", 2), "need a class prompt"),
@@ -129,14 +135,14 @@ def test_from_pictures_to_a_pipeline_that_knows_a_thing(run, pictures):
     ("dreambooth", ("--prompt", "a", "--rank", 2), "--rank is not for dreambooth"),
     ("controlnet", ("--class-prompt", "a dog"), "--class-prompt is not for controlnet, only for dreambooth"),
     ("controlnet", ("--prior-weight", 0), "--prior-weight is not for controlnet, only for dreambooth"),
-    ("controlnet", ("--text-encoder",), "--text-encoder is not for controlnet, only for lora and dreambooth"),
+    ("controlnet", ("--text-encoder",), "is not for controlnet, only for lora and dreambooth and finetune"),
 ])  # fmt: skip
 def test_what_training_refuses(run, pictures, what, options, message):
     command = ("train", what, "--model", "MODEL", "--data", "set", "--output", "o", "--steps", 1)
     assert message in refused(run(*command, *options))
 
 
-@pytest.mark.parametrize("what", ["dreambooth", "controlnet"])
+@pytest.mark.parametrize("what", ["dreambooth", "finetune", "controlnet"])
 def test_training_needs_a_model_and_pictures(run, what):
     assert f"a {what} needs --model" in refused(run("train", what, "--data", "set", "--output", "o"))
     assert f"a {what} needs --data" in refused(run("train", what, "--model", "MODEL", "--output", "o"))
