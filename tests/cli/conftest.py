@@ -1,5 +1,6 @@
 """The command line in an empty folder, with a tiny pipeline to draw."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -77,6 +78,7 @@ def module(monkeypatch):
             return call
 
         module = types.ModuleType(name)
+        module.__path__ = getattr(importlib.import_module(name), "__path__", [])  # its own modules are still found
         for key, function in functions.items():
             setattr(module, key, recording(function))
         monkeypatch.setitem(sys.modules, name, module)
