@@ -30,10 +30,11 @@ def orthogonalise(x):
     xp, (a, b, c) = get_array_module(x), QUINTIC
     x = x / (xp.sqrt((x * x).sum()) + 1e-30)  # the largest singular value is now at most 1
     gram, identity = x.T @ x, xp.eye(m, dtype=x.dtype)
-    product = identity
-    for _ in range(TURNS):
+    product = q = a * identity + gram @ (b * identity + c * gram)
+    for _ in range(TURNS - 1):
+        gram = q @ gram @ q
         q = a * identity + gram @ (b * identity + c * gram)
-        product, gram = product @ q, q @ gram @ q
+        product = product @ q
     return x @ product
 
 
