@@ -4,6 +4,8 @@ import dataclasses
 
 import pytest
 
+from minild.training import PRESETS
+from minild.training import expectation as expectation_module
 from minild.training.budget import Budget
 from minild.training.expectation import TIMED, WARM, Foretelling, duration, expectation
 from minild.training.presets import SHAPES
@@ -33,6 +35,28 @@ def state(minutes=None, steps=None, **changes):
 ])  # fmt: skip
 def test_both_stages_are_foretold_from_a_step_of_one(given, seconds, told):
     assert expectation(seconds, PRESET, state(**given)).endswith(told)
+
+
+def test_what_such_trainings_came_to_is_said_of_the_preset_itself_alone(monkeypatch):
+    monkeypatch.setitem(expectation_module.FOLLOWED, "shapes", {40: 0.5, 100: 0.975})
+    monkeypatch.setitem(PRESETS, "shapes", PRESET)
+
+    def told(preset=PRESET, **given):
+        return expectation(1.0, preset, state(**given)).rpartition("; ")[2]
+
+    assert told() == "with 100 steps of stage two, 98% of captions were followed"
+    assert told(minutes=10) == "with 40 steps of stage two, 50% of captions were followed"
+    assert told(steps=60) == "with 40 steps of stage two, 50% of captions were followed"
+    resumed = told(minutes=0.1, stage="diffusion", taken={"autoencoder": 200, "diffusion": 90})
+    assert resumed == "with 40 steps of stage two, 50% of captions were followed"
+    others = dataclasses.replace(PRESET, objective="flow"), dataclasses.replace(PRESET, kl_weight=1.0)
+    for text in (told(minutes=2), told(size=64), *map(told, others)):
+        assert "followed" not in text and text.startswith("a step takes")
+
+
+def test_what_is_said_of_presets_is_of_steps_that_they_take():
+    for dataset, tried in expectation_module.FOLLOWED.items():
+        assert all(0 < steps <= PRESETS[dataset].diffusion.steps and 0 < share <= 1 for steps, share in tried.items())
 
 
 def test_nothing_is_foretold_of_a_preset_that_does_not_count_or_gives_a_stage_no_time():
