@@ -8,16 +8,15 @@ from device_double import count_synchronisations
 
 from minild.backend import to_device, to_host
 from minild.training import AdamW, Muon, StagePreset, optimizer
-from minild.training.muon import QUINTIC, STEP, TURNS, optimizer_for, orthogonalise
+from minild.training.muon import QUINTICS, STEP, optimizer_for, orthogonalise
 from training.test_optimizer import SIZE, adamw, flat_of, give, mixed
 
 MATRICES = ((slice(0, 6), (2, 3)), (slice(9, 29), (4, 5)))  # of mixed(): the linear weight, the kernel (1, 2, 2, 5)
 
 
 def polynomial(s):
-    """What five turns make of singular values."""
-    a, b, c = QUINTIC
-    for _ in range(TURNS):
+    """What the four turns make of singular values."""
+    for a, b, c in QUINTICS:
         s = a * s + b * s**3 + c * s**5
     return s
 
@@ -31,8 +30,20 @@ def test_orthogonalise_keeps_the_singular_vectors_and_evens_the_values(device, r
 
 
 def test_the_singular_values_end_within_the_stated_bounds():
-    values = polynomial(np.linspace(0.002, 1, 100_001))
-    assert values.min() > 0.68 and values.max() < 1.21
+    values = polynomial(np.linspace(0.003, 1, 100_001))
+    assert 0.80 < values.min() < 0.81 and 1.20 < values.max() < 1.21
+
+
+def test_each_turn_is_the_polynomial_nearest_to_one_on_what_the_one_before_leaves():
+    """Chebyshev's criterion: with three coefficients, it is off by as much at four places, to either side in turns."""
+    low, high = 0.003, 1.0
+    for a, b, c in QUINTICS:
+        within = np.sqrt(np.sort(np.roots([5 * c, 3 * b, a]).real))  # where the slope a + 3 b s² + 5 c s⁴ is 0
+        s = np.array([low, *within, high])
+        off = a * s + b * s**3 + c * s**5 - 1
+        assert low < within[0] < within[1] < high
+        np.testing.assert_allclose(off, off[3] * np.array([-1, 1, -1, 1]), atol=3e-3)
+        low, high = 1 - off[3], 1 + off[3]
 
 
 def test_float32_follows_float64_where_few_directions_rule(rng):
