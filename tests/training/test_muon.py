@@ -42,7 +42,7 @@ def test_each_turn_is_the_polynomial_nearest_to_one_on_what_the_one_before_leave
         s = np.array([low, *within, high])
         off = a * s + b * s**3 + c * s**5 - 1
         assert low < within[0] < within[1] < high
-        np.testing.assert_allclose(off, off[3] * np.array([-1, 1, -1, 1]), atol=3e-3)
+        np.testing.assert_allclose(off, off[3] * np.array([-1, 1, -1, 1]), atol=6e-3)  # four digits
         low, high = 1 - off[3], 1 + off[3]
 
 
