@@ -226,7 +226,7 @@ class Preset:
 
 
 SHAPES = Preset(
-    autoencoder_share=0.22,
+    autoencoder_share=0.25,
     autoencoder=StagePreset(learning_rate=1.5e-3, batch_size=8, optimizer="muon", steps=5300),
     diffusion=StagePreset(learning_rate=2e-3, batch_size=32, optimizer="muon", steps=5000),
     pictures=12_288,
