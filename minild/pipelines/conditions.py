@@ -122,6 +122,9 @@ def masked_channels(vae, pictures, masks):
     return np.concatenate([masks[:, ::f, ::f, None].astype(np.float32), encode(vae, seen)], axis=-1)
 
 
+POSTERIORS = ("sample", "mode")  # what of an autoencoder's posterior a U-Net learnt; pipelines encode to its mode
+
+
 def encode(vae, x):
     """The mean latents, of unit variance, of pictures (N, H, W, 3) float32 in [-1, 1] -> (N, h, w, c) on the host.
 

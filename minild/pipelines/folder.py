@@ -13,7 +13,7 @@ from minild.diffusion.variance import LEARNED
 from minild.durable import files_together, finish_move
 from minild.errors import UserError
 from minild.models import LPIPS, VQModel
-from minild.pipelines.conditions import channel_count, condition_kinds, perceptual_network
+from minild.pipelines.conditions import POSTERIORS, channel_count, condition_kinds, perceptual_network
 from minild.pipelines.low_resolution import (
     PART,
     UPSCALING,
@@ -151,6 +151,8 @@ def read_record(folder):
         raise UserError(f"{folder / RECORD}: guidance_scale: expected a number, got {guidance!r}")
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise UserError(f"{folder / RECORD}: classes: expected a list of names, got {classes!r}")
+    if (posterior := record.get("posterior", "sample")) not in POSTERIORS:
+        raise UserError(f"{folder / RECORD}: posterior: expected one of {', '.join(POSTERIORS)}, got {posterior!r}")
     return record
 
 

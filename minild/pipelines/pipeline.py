@@ -96,6 +96,11 @@ class Pipeline:
         return condition_kinds(self.record.get("condition", "text"))
 
     @property
+    def posterior(self):
+        """What its U-Net learnt of a picture: a "sample" of the autoencoder's posterior, or always its "mode"."""
+        return self.record.get("posterior", "sample")
+
+    @property
     def classes(self):
         """The names of the classes that lead it, or of what a semantic map shows; [] without."""
         return self.record.get("classes", [])

@@ -125,10 +125,11 @@ class AutoencoderObjective(RebuildingObjective):
         cache.model.backward((dy, cache.kl.backward(dloss * self.kl_weight)), cache.autoencoder)
 
 
-def encode_pictures(autoencoder, pictures, batch=64):
+def encode_pictures(autoencoder, pictures, batch=64, posterior="sample"):
     """The posterior of every picture -> means and deviations, both (N, h, w, c) float32 on the host.
 
-    A VQModel's latent, not yet quantised, has the deviation 0.
+    Where its mode is asked for, posterior="mode", the deviations are 0; so they are of a VQModel's latent, which is not
+    yet quantised.
     """
 
     def encode(start):
@@ -142,4 +143,5 @@ def encode_pictures(autoencoder, pictures, batch=64):
     with side_by_side() if autoencoder.device == "cpu" else contextlib.nullcontext(map) as map_on_cores:
         encoded = tqdm(map_on_cores(encode, starts), desc="encode", total=len(starts), unit="batch", delay=1)
         means, deviations = zip(*encoded)
-    return np.concatenate(means), np.concatenate(deviations)
+    means, deviations = np.concatenate(means), np.concatenate(deviations)
+    return means, deviations if posterior == "sample" else np.zeros_like(deviations)

@@ -90,7 +90,7 @@ def train_classifier(model, output, minutes=None, steps=None, seed=0, device="cp
     rows = spread(train_set, limit)
     classes = classes_of(("class",), train_set, rows)
     labels = usable_labels(classes, class_names(train_set, rows))
-    latents = encode_pictures(pipe.vae, gather(train_set, limit)[0])
+    latents = encode_pictures(pipe.vae, gather(train_set, limit)[0], posterior=pipe.posterior)
     objective = LatentClassifierObjective(*latents, pipe.vae.config["scaling_factor"], labels, pipe.schedule)
     fields = {"in_channels": latents[0].shape[-1], "classes": classes} | (config or {})
     classifier = LatentClassifier.from_config(fields, seed).to(device)

@@ -98,7 +98,8 @@ def _look(record, tell):
     vae = pipe.vae if pipe else open_autoencoder(record.folder / "vae")
     tell()
     rebuilt = rebuild(vae, pictures)
-    z = _latents(vae, pictures)
+    posterior = pipe.posterior if pipe else record.preset.posterior
+    z = _latents(vae, pictures, posterior)
     likeness = float(ssim(rebuilt, pictures).mean()) if min(pictures.shape[1:3]) >= WINDOW else None
     factor, kind = vae.config["scaling_factor"], "vq" if isinstance(vae, VQModel) else "kl"
     compression = pictures.size / z.size
@@ -116,9 +117,9 @@ def _look(record, tell):
     return Look(*first, losses, unseen, lag, drawn)
 
 
-def _latents(vae, pictures):
-    """Drawn from the posteriors of pictures, before the scaling factor: (N, h, w, c)."""
-    means, deviations = encode_pictures(vae, pictures, 1 if pictures.shape[1] > 64 else PICTURES)
+def _latents(vae, pictures, posterior):
+    """Of the posteriors of pictures what stage two learns, before the scaling factor: (N, h, w, c)."""
+    means, deviations = encode_pictures(vae, pictures, 1 if pictures.shape[1] > 64 else PICTURES, posterior)
     return means + deviations * np.random.default_rng(0).standard_normal(means.shape, np.float32)
 
 
@@ -133,7 +134,7 @@ def _unseen(record, pipe, pictures):
     if any((others == picture).all(axis=(1, 2, 3)).any() for picture in pictures):
         return None
     led = Led(pipe, dataset, spread(dataset, PICTURES), others, captions)
-    return led.losses(pipe.vae.config["scaling_factor"] * _latents(pipe.vae, others)).mean
+    return led.losses(pipe.vae.config["scaling_factor"] * _latents(pipe.vae, others, pipe.posterior)).mean
 
 
 class Led:

@@ -6,7 +6,7 @@ from minild.checkpoints import STAGES
 from minild.diffusion import FLOW_CLASS
 from minild.diffusion.variance import LEARNED
 from minild.errors import UserError
-from minild.pipelines.conditions import condition_kinds
+from minild.pipelines.conditions import POSTERIORS, condition_kinds
 from minild.reading import usable
 from minild.training.latent_diffusion import TIMES
 from minild.training.muon import OPTIMIZERS
@@ -82,6 +82,8 @@ class Preset:
     condition              what leads the model: text, class, image, semantic map, low resolution, masked, or text
                            and one of the last three, text+masked (pipelines.conditions)
     objective              what the U-Net learns to tell, a name of OBJECTIVES
+    posterior              what stage two learns of a picture: "sample", as published, a latent drawn anew from its
+                           posterior at every visit; or "mode", always the posterior's mean
     min_snr, offset_noise, times  of the loss of stage two, see latent_diffusion.DiffusionObjective
     schedule               fields of scheduler_config.json besides those that the objective says: "shift" of a flow
     regularisation         of the latents: "kl" or "vq", a codebook
@@ -113,6 +115,7 @@ class Preset:
     text_encoder: str | None = None
     pictures: int | None = None
     kl_weight: float = 1e-4
+    posterior: str = "sample"
     regularisation: str = "kl"
     codebook_size: int = 512
     code_width: int | None = 4
@@ -138,6 +141,7 @@ class Preset:
     def __post_init__(self):
         """UserError for a name that is none; those of CHOICES are looked at by `choose`, when a training begins."""
         one_of("times", self.times, TIMES)
+        one_of("posterior", self.posterior, POSTERIORS)
 
     def choose(self, **names):
         """The preset with other choices: {"objective": "flow"}, say; None is its own. UserError for an unknown name."""
@@ -230,7 +234,8 @@ SHAPES = Preset(
     autoencoder=StagePreset(learning_rate=1.5e-3, batch_size=8, optimizer="muon", steps=5300),
     diffusion=StagePreset(learning_rate=2e-3, batch_size=32, optimizer="muon", steps=5000),
     pictures=12_288,
-    kl_weight=0.005,  # latents that are nearer to N(0, 1) are learnt sooner by the U-Net: tests/benchmarks/RESULTS.md
+    kl_weight=0.005,  # a wide posterior: the decoder does not mind a U-Net's errors (tests/benchmarks/RESULTS.md),
+    posterior="mode",  # and what lies in its middle comes out sharpest
     guidance_scale=2.0,
 )
 EMOJI = Preset(

@@ -251,7 +251,7 @@ class Run:
     def _encode(self):
         together = max(1, min(ENCODED, ENCODED * 64**2 // self.state["size"] ** 2))
         pictures, ranks = self.pictures, self.ranks if len(self.pictures) >= self.ranks.size else ALONE
-        encoded = encode_pictures(self.vae, pictures[ranks.rows(len(pictures))], together)
+        encoded = encode_pictures(self.vae, pictures[ranks.rows(len(pictures))], together, self.preset.posterior)
         self.means, self.deviations = (ranks.joined(part, len(pictures)) for part in encoded)
 
     def second_learner(self):

@@ -108,6 +108,7 @@ def record(state, output, preset, usual, pictures):
         "seed": state["seed"],
         "command": f"minild train {state['dataset']}{settings} --output {output}",
         "guidance_scale": preset.guidance_scale,
+        **({"posterior": preset.posterior} if preset.posterior != "sample" else {}),  # which goes without saying
         "pictures": pictures,
         "stages": {
             stage: {"steps": state["taken"][stage], "seconds": round(state["elapsed"][stage], 1)} for stage in STAGES

@@ -143,7 +143,7 @@ def objective_of(lesson, dropout=0.0, beside=()):
     dropout: the share of the captions that are left out; beside: what else leads, conditioning.Choices.
     """
     pipe, several = lesson.pipe, lesson.captions
-    latents = encode_pictures(pipe.vae, lesson.pictures, max(1, ENCODED // lesson.size**2))
+    latents = encode_pictures(pipe.vae, lesson.pictures, max(1, ENCODED // lesson.size**2), pipe.posterior)
     most = max(map(len, several))
     texts = [pipe.tokenizer.expand(text) for texts in several for text in (texts * most)[:most]]
     ids = pipe.tokenizer.encode(texts).reshape(len(several), most, -1)

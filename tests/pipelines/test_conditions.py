@@ -203,6 +203,10 @@ def test_a_folder_whose_parts_do_not_fit_its_condition(tmp_path, by_class):
         (tmp_path / "minild.json").write_text(f'{{"condition": "class", "classes": {classes}}}')
         with pytest.raises(UserError, match=r"minild.json: classes: expected a list of names, got"):
             load(tmp_path)
+    for posterior in ('"mean"', "[]", "null"):
+        (tmp_path / "minild.json").write_text(f'{{"posterior": {posterior}}}')
+        with pytest.raises(UserError, match=r"minild.json: posterior: expected one of sample, mode, got"):
+            load(tmp_path)
 
 
 @pytest.mark.parametrize("condition", ["class", "semantic map", "low resolution", "masked", "image"])

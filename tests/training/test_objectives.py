@@ -116,6 +116,9 @@ def test_encode_pictures_is_encode(device):
     means, deviations = encode_pictures(autoencoder().to(device), pictures, batch=3)
     np.testing.assert_allclose(means, posterior.mean, atol=1e-5)
     np.testing.assert_allclose(deviations, np.exp(posterior.logvar / 2), rtol=1e-4)
+    modes, none = encode_pictures(autoencoder().to(device), pictures, posterior="mode")
+    np.testing.assert_allclose(modes, posterior.mean, atol=1e-5)
+    assert none.shape == modes.shape and not none.any()
 
 
 def test_encode_pictures_shows_a_bar(monkeypatch, capsys):

@@ -11,7 +11,7 @@ from minild import checkpoints, training
 from minild.errors import UserError
 from minild.pipelines import load
 from minild.pipelines.info import describe
-from minild.training import run, stage
+from minild.training import run, stage, tuning
 from minild.training.presets import OBJECTIVES, StagePreset
 from training.tiny_preset import TINY
 
@@ -76,6 +76,29 @@ def test_a_preset_may_say_the_objective_and_what_goes_with_it(tmp_path):
     pipeline = load(tmp_path)
     assert pipeline.schedule.shift == 3 and pipeline.sampler == "flow-euler"
     assert np.isfinite(pipeline.text_to_image(PROMPT, steps=2)).all()
+
+
+@pytest.mark.parametrize("posterior", ["sample", "mode"])
+def test_what_stage_two_learns_of_a_posterior(posterior, tmp_path, monkeypatch):
+    """Its variance, and with it the scaling factor, its visits, and what a fine-tuning learns later."""
+    wide = dataclasses.replace(TINY, kl_weight=10.0, posterior=posterior)
+    seen = {}
+
+    class Seen(run.DiffusionObjective):
+        def __init__(self, means, deviations, factor, *arguments, **settings):
+            super().__init__(means, deviations, factor, *arguments, **settings)
+            seen.update(deviations=deviations, std=np.sqrt(means.var() + (deviations**2).mean()), factor=factor)
+
+    for module in (run, tuning):
+        monkeypatch.setattr(module, "DiffusionObjective", Seen)
+    training.train("shapes", tmp_path / "out", steps=20, preset=wide)
+    assert (seen["deviations"] > 0.1 * seen["std"]).any() == (posterior == "sample")
+    assert seen["std"] * seen["factor"] == pytest.approx(1, rel=0.05)
+    pipeline = load(tmp_path / "out")
+    assert pipeline.posterior == posterior
+    seen.clear()
+    tuning.objective_of(tuning.Lesson(pipeline, np.zeros((2, 32, 32, 3), np.uint8), [("red",)] * 2, 32))
+    assert seen["deviations"].any() == (posterior == "sample")
 
 
 def test_zero_terminal_snr_trains_and_draws_from_noise_alone(tmp_path):
