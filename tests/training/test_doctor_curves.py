@@ -22,7 +22,7 @@ from minild.training.state import first_state
 CURVES = Path(__file__).parent / "curves"
 ONE, TWO = STAGES
 ADAMW = {"learning_rate": 1.5e-3, "optimizer": "adamw"}
-MUON = {stage: {"optimizer": "muon", "learning_rate": rate} for stage, rate in ((ONE, 1.5e-3), (TWO, 3e-3))}
+MUON = {stage: {"optimizer": "muon", "learning_rate": rate} for stage, rate in ((ONE, 1.5e-3), (TWO, 2e-3))}
 F8 = {"size": 64, "channels": (32, 64, 64, 64), ONE: {"optimizer": "muon"}}
 WELL = {  # name: data set, steps that were planned, what was changed of its preset, what it was
     "shapes-two": ("shapes", 600, {}, "first_stage='shapes', of 4,096 pictures"),
@@ -30,8 +30,8 @@ WELL = {  # name: data set, steps that were planned, what was changed of its pre
     "shapes-one": ("shapes", 600, {}, "of 2,048 pictures"),
     "emoji-one": ("emoji", 400, {}, "minild train emoji --steps 400"),
     "emoji-f8-one": ("emoji", 1434, F8, "python -m tests.benchmarks.tables losses"),
-    "muon-preset-one": ("shapes", 1313, MUON, "minild train shapes, with 1,313 steps"),
-    "muon-preset-two": ("shapes", 971, MUON, "minild train shapes, with 971 steps"),
+    "muon-preset-one": ("shapes", 5300, MUON, "minild train shapes; after 400 steps, every fiftieth step alone"),
+    "muon-preset-two": ("shapes", 5000, MUON, "minild train shapes; after 400 steps, every fiftieth step alone"),
     "muon-one": ("shapes", 300, {ONE: {"optimizer": "muon"}}, "of 2,048 pictures"),
     "muon-two": ("shapes", 250, {TWO: {"optimizer": "muon"}}, "first_stage='shapes', of 2,048 pictures"),
 }
