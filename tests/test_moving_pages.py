@@ -146,7 +146,7 @@ def test_the_weights_of_a_place_add_up_to_one():
 def test_the_two_films_begin_alike_and_end_as_the_page_says():
     page = data_of("denoising_film")
     alone, led = page["films"]
-    assert (alone["scale"], led["scale"]) == (1, 3.5) and len(alone["seen"]) == len(led["guessed"]) == 21
+    assert (alone["scale"], led["scale"]) == (1, 2) and len(alone["seen"]) == len(led["guessed"]) == 21
     assert alone["seen"][0] == led["seen"][0] and alone["guessed"][0] != led["guessed"][0]
     assert page["times"] == NoiseSchedule().timesteps(20).tolist()
     for film, right in ((alone, False), (led, True)):

@@ -7,8 +7,8 @@ from minild.diffusion import SAMPLERS, guided, predict_clean
 from minild.random import image_generators, standard_normal
 from moving.frame import Page, as_bytes, png, tiled
 
-CAPTION = "a purple circle above a yellow star on a grey background"
-SEED, STEPS, SCALES = 1, 20, (1.0, 3.5)
+CAPTION = "a red circle left of a cyan triangle on a grey background"
+SEED, STEPS, SCALES = 17, 20, (1.0, 2.0)
 STILL = [0, 3, 6, 9, 12, 14, 17, 20]  # numbers of steps
 
 
@@ -45,8 +45,8 @@ def page():
         about=f"The shapes model draws “{CAPTION}” in {STEPS} steps of DDIM, twice from the same noise: with the "
         "caption alone, and with guidance.",
         still=tiled(shown, len(STILL)),
-        alt="Two rows of eight pictures that begin with the same coloured noise. The upper row ends with a yellow "
-        "star alone, the lower row with a purple circle above a yellow star.",
+        alt="Two rows of eight pictures that begin with the same coloured noise. The upper row ends with a red circle "
+        "above a cyan triangle, a little to its right; the lower row with a red circle left of a cyan triangle.",
         caption=f"The latents after {', '.join(map(str, STILL))} steps, decoded. Above: the caption alone, s = 1. "
         f"Below: with guidance, s = {SCALES[1]:g}.",
         data={"films": films, "times": pipe.schedule.timesteps(STEPS).tolist(), "caption": CAPTION},
