@@ -193,23 +193,24 @@ def scaled(z, scale):
     axes.plot(values, np.exp(-values**2 / 2) / np.sqrt(2 * np.pi), color=figures.BLACK, label="$\\mathcal{N}(0, 1)$")
     axes.set(xlabel="value", ylabel="density")
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    show("Three densities over values from −6 to 6. That of the latents z is wide and has three humps. Multiplied by "
-         "the scaling factor it is narrower, about as wide as the bell curve of N(0, 1), but it still has three humps.")
+    show("Three densities over values from −6 to 6. That of the latents z is wide and has several humps. Multiplied "
+         "by the scaling factor it is narrower, about as wide as the bell curve of N(0, 1), but it has a sharp peak at "
+         "0 and humps beside it.")
 
 
 def walk(through_latents, through_pixels, shares):
     """The way from one picture to another, between latents and between pixels."""
     pictures([*through_latents, *through_pixels], [f"{share:.0%}" for share in shares], "Two rows of seven pictures "
              "from a green triangle above a blue circle to a red square above a green star. Between the latents, the "
-             "first shapes lose their colours in patches while the others appear. Between the pixels, both pictures "
-             "lie over each other, half transparent.", rows=("latents", "pixels"))
+             "first triangle fades while a pink square appears and turns red, and the circle becomes a star. Between "
+             "the pixels, both pictures lie over each other, half transparent.", rows=("latents", "pixels"))
 
 
 def disturbed(images, titles):
     """A picture whose latents were disturbed, more and more, and noise in the place of latents."""
-    pictures(images, titles, f"Eight pictures: {', '.join(title.replace(chr(10), ' ') for title in titles)}. With 0.01 "
-             "and 0.1 the picture stays as it was, with 0.3 its shapes have ragged edges, with 1.0 only traces are "
-             "left. From noise alone come patches of all colours.")
+    pictures(images, titles, f"Eight pictures: {', '.join(title.replace(chr(10), ' ') for title in titles)}. With 0.1 "
+             "and 0.4 the picture stays as it was, with 1.0 the colours of its shapes run, with 2.0 only coloured "
+             "scraps are left. From noise alone come scraps of all colours.")
 
 
 def kl_weights(rows, labels):
