@@ -179,7 +179,7 @@ def test_the_shipped_shapes_are_well(shipped):
     before = {path: path.read_bytes() for path in shipped.rglob("*") if path.is_file()}
     [finding] = examine(shipped)
     assert finding.name == WELL and finding.advice == f'draw: minild txt2img "..." --model {shipped}'
-    assert finding.seen.startswith("3,532 steps of stage two are done; the autoencoder rebuilds pictures at 34.")
+    assert finding.seen.startswith("5,000 steps of stage two are done; the autoencoder rebuilds pictures at 38.")
     assert {path: path.read_bytes() for path in shipped.rglob("*") if path.is_file()} == before
 
 
