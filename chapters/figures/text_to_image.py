@@ -66,9 +66,9 @@ def loss_by_time(times, curves):
         axes.semilogy(times, values, style, color=colour, label=label)
     axes.set(xlabel="t", ylabel="mean squared error of $\\hat\\epsilon$")
     axes.legend()
-    show(f"Curves over t, with a logarithmic axis: {', '.join(curves)}. Those of the model fall from more than 0.4 at "
-         "t = 1 to less than 0.005 at t = 999. The one with the caption is always the lower of the two, mostly at "
-         "about half of the other.")
+    show(f"Curves over t, with a logarithmic axis: {', '.join(curves)}. Those of the model fall from about 0.8 at "
+         "t = 1 to about 0.005 at t = 999. The one with the caption is always the lower of the two, from t = 200 on by "
+         "a quarter to a half.")
 
 
 def product_of_gaussians(after, before, posterior, z_t, z):
@@ -134,9 +134,8 @@ def score(values, densities, by_mean, by_slope, levels):
 def guidance_scales(images, scales, caption):
     """One caption and one noise, drawn with these scales."""
     pictures(images, [f"s = {scale:g}" for scale in scales], f"Seven pictures for the caption: {caption}. At s = 0 "
-             "there are other shapes on another ground. From s = 1 to 7 a blue round shape stands left of a cyan "
-             "square, and its outline gets more angular. At 15 and 40 the shapes are distorted and have coloured "
-             "fringes.")
+             "there are other shapes on another ground. From s = 1 on a blue circle stands left of a cyan "
+             "square. From 3.5 on the square grows, and the circle gets corners. At 40 both are blurred.")
 
 
 def followed(images, captions, verdicts):
@@ -233,7 +232,7 @@ def failures(images, right, caption):
     said = ", ".join(f"{name} ({'right' if one else 'wrong'})" for name, one in right.items())
     pictures(list(images.values()), titles, f"Seven pictures for the caption: {caption}. {said}. Untrained and with "
              "the wrong sign there is only saturated noise; with the wrong timestep the picture is nearly right; "
-             "without the scaling factor it is pale; with too much guidance the shapes are distorted.")
+             "with the wrong scaling factor it is dark and stained; with too much guidance the shapes are distorted.")
 
 
 def started(original, images, times, caption):
