@@ -20,7 +20,7 @@ OTHERS = {
     "lora": "low-rank updates of a pipeline, from a few pictures (txt2img --lora)",
     "textual-inversion": "a new word for a pipeline, from a few pictures (txt2img --embedding)",
     "dreambooth": "a whole pipeline that knows a new thing, from a few pictures (txt2img --model)",
-    "finetune": "a pipeline that goes on learning as a whole, from pictures of any number (txt2img --model)",
+    "finetune": "a whole pipeline that goes on learning, from any number of pictures (txt2img --model)",
     "controlnet": "what leads a pipeline by the outlines of pictures (txt2img --controlnet)",
     "decoder": "a pipeline whose decoder draws sharper, for its encoder's latents as they are (txt2img --model)",
 }
@@ -116,7 +116,8 @@ def _add_tuning(command):
     weight = "how much those count (default: 1)"
     command.add_argument("--prior-weight", type=options.at_least(0, float), metavar="WEIGHT", help=weight)
     batch = (
-        "pictures a step (default: 16, of a dreambooth and a decoder 8, of a finetune 64; 1 of more than 128 pixels)"
+        "pictures a step (default: 16, of a dreambooth and a decoder 8, of a finetune the preset's; 1 of more than 128 "
+        "pixels)"
     )
     command.add_argument("--batch-size", type=options.at_least(1, int), metavar="N", help=batch)
     rate = (

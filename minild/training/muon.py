@@ -12,8 +12,8 @@ from minild.backend import get_array_module
 from minild.training.optimizer import AdamW, chunks, for_each
 
 # σ ← a σ + b σ³ + c σ⁵, four times: of all such polynomials the first is nearest to 1 on [0.003, 1], and each other on
-# what the one before has made of that (Amsel et al. 2025, arXiv 2505.16932, theorem 3.1). They carry every singular
-# value σ of [0.003, 1] to between 0.80 and 1.21. Jordan's one polynomial needs five turns, to between 0.68 and 1.21.
+# what the one before has made of that (Amsel et al. 2025, arXiv 2505.16932). They carry every singular value σ of
+# [0.003, 1] to between 0.80 and 1.21. Jordan's one polynomial needs five turns, to between 0.68 and 1.21.
 QUINTICS = (
     (8.3837, -24.7659, 18.3571),
     (4.0434, -3.0114, 0.5695),

@@ -276,11 +276,13 @@ def told_preset(state, origin, own):
     """The Preset that a training was begun with, and its choices.
 
     state: what its state.json holds, the file `origin`; own: the data set's preset, for what that does not tell, as
-    older ones do not. Fields that this version does not know are passed over. UserError for a value that a field cannot
-    have.
+    older ones do not; a preset that is told without a posterior is of when all learnt samples. Fields that this version
+    does not know are passed over. UserError for a value that a field cannot have.
     """
     with usable(origin):
-        return replace(own, **_told(Preset, state.get("preset", {}))).choose(**state["choices"])
+        told = _told(Preset, state.get("preset", {}))
+        since = {"posterior": "sample"} if told else {}
+        return replace(own, **(since | told)).choose(**state["choices"])
 
 
 def _told(kind, values):

@@ -54,6 +54,14 @@ def test_a_resume_takes_the_preset_that_was_begun_with(tmp_path):
     assert ours.keys() == theirs.keys() and all(np.array_equal(ours[name], theirs[name]) for name in ours)
 
 
+def test_one_from_before_there_was_a_choice_goes_on_with_samples(tmp_path):
+    state = begin(tmp_path)
+    assert state["preset"].pop("posterior") == NEWER.posterior == "mode"
+    save(tmp_path, state)
+    training.train("shapes", tmp_path, resume=True)
+    assert checkpoints.newest(tmp_path).state["preset"]["posterior"] == "sample"
+
+
 def test_one_that_an_older_version_began_by_the_clock_goes_on_by_the_clock(tmp_path, monkeypatch):
     """Its preset did not count steps, and had AdamW, where the data set's has Muon by now."""
     state = begin(tmp_path)
