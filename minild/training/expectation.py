@@ -8,7 +8,7 @@ from minild.checkpoints import STAGES
 from minild.training.presets import preset_for
 
 WARM, TIMED = 3, 20  # steps that are passed over; steps that are timed after them
-# {data set: {steps of stage two: the share of 512 held-out captions that `minild evaluate` then found followed}}, of the
+# {data set: {steps of stage two: the share of 512 held-out captions that `minild evaluate` found followed}}, of the
 # trainings of the shipped pipelines (data/pretrained/README.md).
 FOLLOWED = {"shapes": {5000: 0.943}, "scenes": {5800: 0.988}}
 
