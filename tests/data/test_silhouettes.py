@@ -143,13 +143,11 @@ def test_true_drawings_with_noise_are_accepted(count):
 
 
 @pytest.mark.parametrize("count", [60, pytest.param(512, marks=pytest.mark.slow)])
-def test_what_the_shipped_autoencoder_rebuilds_well_is_accepted(count):
-    """That is what is on white and black; on grey it loses cyan and purple, and a part of these is refused."""
+def test_what_the_shipped_autoencoder_rebuilds_is_accepted(count):
+    """What its decoder loses of an outline is too little to be refused."""
     data = Shapes("test", length=count)
     rebuilt, scenes = rebuild(load("shapes").vae, data.draw(range(count))[0]), [data.scene(i) for i in range(count)]
-    grey = np.array([scene.background == "grey" for scene in scenes])
-    assert accepted(rebuilt[~grey], [scene for scene, on in zip(scenes, grey) if not on])[0] >= 0.99
-    assert 0.5 < accepted(rebuilt[grey], [scene for scene, on in zip(scenes, grey) if on])[0] < 0.85
+    assert accepted(rebuilt, scenes)[0] >= 0.99
 
 
 @pytest.mark.parametrize("name", REFUSED)
