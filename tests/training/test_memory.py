@@ -127,8 +127,8 @@ def test_what_does_not_fit_is_refused_before_any_work(tmp_path, monkeypatch, cap
     monkeypatch.setattr(memory, "available", lambda: (0.25 * GB, "of memory are free"))
     status = cli.main(["train", "shapes", "--output", str(tmp_path / "out"), "--steps", "1"])
     line = refused((status, *capsys.readouterr()))
-    assert "this training needs about 0.7 GB (pictures 0.1, weights 0.2, a batch 0.3), and 0.2 GB of memory" in line
-    assert line.endswith(": train on smaller pictures (--size), or choose a preset with a smaller batch_size\n")
+    assert "this training needs about 0.5 GB (pictures 0.1, weights 0.2, a batch 0.2), and 0.2 GB of memory" in line
+    assert line.endswith(": choose a preset with fewer channels\n")
     assert not (tmp_path / "out").exists()
     with pytest.raises(UserError, match="this training needs about"):
         training.train("shapes", tmp_path / "out", steps=1)
