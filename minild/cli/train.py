@@ -74,7 +74,7 @@ def add(commands):
     command.add_argument("--size", type=options.at_least(1, int), help=size)
     regularisation = "of the latents: a little KL, or vq, a codebook (default: the data set's preset, kl)"
     command.add_argument("--regularisation", choices=["kl", "vq"], help=regularisation)
-    known = "epsilon (default), v_prediction, sample, zero-snr, learned-variance or flow"
+    known = "epsilon, v_prediction (default for scenes), sample, zero-snr, learned-variance or flow"
     command.add_argument("--objective", metavar="NAME", help=f"what the U-Net learns to tell: {known}")
     condition = (
         "what leads it: text, class, image, semantic-map, low-resolution, masked, or text and one of the last three, "

@@ -88,8 +88,8 @@ WORKS = [
     Command("W7", "minild evaluate shapes", ("evaluate", "shapes", *EVALUATED), 1),
     Command("W8", "minild txt2img of emoji, to the first picture", PICTURE, 5),
 ]
-# After 3,243 and 2,364 steps of the two stages 99.0 % were followed, after 3,201 and 2,777 99.2 % (RESULTS.md).
-TRAINING = Command("W9", "minild train shapes --steps 3300", ("train", "shapes", "--steps", "3300", *TRAINED), 1, 0.95)
+# 94.3 % of 512 captions were followed after such a training, with an interval from 92.0 (data/pretrained/README.md).
+TRAINING = Command("W9", "minild train shapes", ("train", "shapes", *TRAINED), 1, 0.92)
 ONNX = "model.onnx"  # the file of a model for those libraries that read nothing else
 KL_WEIGHT = 1e-4  # of the loss that the autoencoder is trained with
 LEARNING_RATE = 1e-4
