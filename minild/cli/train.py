@@ -69,7 +69,7 @@ def add(commands):
     options.add_seed(command)
     size = (
         "of the pictures, in pixels: a multiple of 4, of 32 for shapes, of 64 for scenes; for emoji a divisor of 64 "
-        "(default: 32; for scenes and perceptual 64)"
+        "(default: 32; for scenes and perceptual 64; in a fine-tuning what the model draws)"
     )
     command.add_argument("--size", type=options.at_least(1, int), help=size)
     regularisation = "of the latents: a little KL, or vq, a codebook (default: the data set's preset, kl)"

@@ -133,15 +133,15 @@ def encode_pictures(autoencoder, pictures, batch=64, posterior="sample"):
     """
 
     def encode(start):
-        posterior = autoencoder.encode(to_device(to_signed(pictures[start : start + batch]), autoencoder.device))
+        encoded = autoencoder.encode(to_device(to_signed(pictures[start : start + batch]), autoencoder.device))
         if isinstance(autoencoder, VQModel):
-            z = to_host(posterior)
+            z = to_host(encoded)
             return z, np.zeros_like(z)
-        return to_host(posterior.mean), np.exp(0.5 * to_host(posterior.logvar))
+        return to_host(encoded.mean), np.exp(0.5 * to_host(encoded.logvar))
 
     starts = range(0, len(pictures), batch)
     with side_by_side() if autoencoder.device == "cpu" else contextlib.nullcontext(map) as map_on_cores:
         encoded = tqdm(map_on_cores(encode, starts), desc="encode", total=len(starts), unit="batch", delay=1)
         means, deviations = zip(*encoded)
     means, deviations = np.concatenate(means), np.concatenate(deviations)
-    return means, deviations if posterior == "sample" else np.zeros_like(deviations)
+    return means, np.zeros_like(deviations) if posterior == "mode" else deviations

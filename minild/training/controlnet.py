@@ -62,13 +62,15 @@ def train_controlnet(model, dataset, output, prompt=None, recomputing=False, min
         recompute(pipe.unet)
         recompute(controlnet)
     denoiser = Led(pipe.unet, Frozen(pipe.text_encoder), controlnet)
-    objective = objective_of(lesson, DROPOUT, [Outlines(lesson.pictures)])
     shown = list(range(min(len(lesson.pictures), 8 if lesson.size <= SMALL else 1)))
     followed, captions = outlines(lesson.pictures[shown]), [lesson.captions[i][0] for i in shown]
 
+    def objective():
+        return objective_of(lesson, DROPOUT, [Outlines(lesson.pictures)])
+
     def draw(path):
         """The outlines, and what is drawn by them."""
-        drawn = pipe.text_to_image(captions, steps=20, seed=1, controlnet=controlnet, control=followed)
+        drawn = lesson.draw(captions, seed=1, controlnet=controlnet, control=followed)
         draw_sheet(path, np.concatenate([followed / 255, drawn]), captions * 2, columns=len(captions))
 
     def write():

@@ -99,12 +99,13 @@ def train_decoder(model, dataset, output, minutes=None, steps=None, seed=0, devi
     require_large_enough(size, preset)
     stage = dataclasses.replace(
         stage,
-        batch_size=batch_size or (stage.batch_size if size <= SMALL else 1),
+        batch_size=(stage.batch_size if size <= SMALL else 1) if batch_size is None else batch_size,
         learning_rate=stage.learning_rate if learning_rate is None else learning_rate,
     )
     half, vae, side = DecodingHalf(pipe.vae), pipe.vae, size // pipe.vae.downsampling
     if device == "cpu":
-        require_memory(tuning_estimate(half, half, size, stage.batch_size, recomputing=False), DECODING)
+        watched = bool(preset.perceptual_weight or preset.adversarial_weight)
+        require_memory(tuning_estimate(half, half, size, stage.batch_size, watched=watched), DECODING)
     perceptual, discriminator = judges(preset, seed, device)
     settings = {"perceptual": perceptual, "perceptual_weight": preset.perceptual_weight} if perceptual else {}
     trained, shape = half, (side, side, vae.latent_width(vae.config))

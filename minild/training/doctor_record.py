@@ -175,11 +175,12 @@ def _refuse_others(folder, saved, entries):
     """UserError, in a line that says what there is, for a folder that is no pipeline and no training of one."""
     if saved:
         return
+    is_pipeline = (folder / INDEX).is_file()
     noted = entries or _entries(folder / METRICS)
     stages = {entry["stage"] for entry in noted} - set(STAGES)
-    if stages:
+    if stages and not is_pipeline:
         raise UserError(f"{folder} holds the training of a {min(stages)}: the doctor looks at those of pipelines alone")
-    if not (folder / INDEX).is_file():
+    if not is_pipeline:
         where = f": name {folder.parent}" if checkpoints.any_in(folder.parent) and folder.name == FOLDER else ""
         raise UserError(f"{folder} holds no training of a pipeline, as `minild train` writes it{where}")
     if "dataset" not in read_record(folder):
@@ -194,7 +195,9 @@ def _finished(folder):
         condition = condition_of(told, pretrained.read_json(folder / INDEX))
         choices = {"condition": condition}
         state = first_state(told["dataset"], told["size"], told["seed"], None, taken[STAGES[1]], choices)
-    return state | {"stage": STAGES[1], "taken": taken}
+        since = list(map(str, told.get("learnt", [])))
+    preset = {"posterior": told.get("posterior", "sample")}
+    return state | {"stage": STAGES[1], "taken": taken, "preset": preset, "learnt since": since}
 
 
 def _fitted(preset, folder):
@@ -246,7 +249,8 @@ def _saved_progress(state, stage, preset):
 def how_far(record):
     """In words: "stage two, the U-Net, step 1,200 of 3,532 (34 %); last written to 8 minutes ago"."""
     if record.ended:
-        return f"it has ended, after {record.step:,} steps of stage two"
+        since = "".join(f"; it has learnt since: {what}" for what in record.state.get("learnt since", []))
+        return f"it has ended, after {record.step:,} steps of stage two{since}"
     about = "about " if record.by_clock else ""
     of = f" of {about}{record.planned:,} ({100 * record.progress:.0f} %)" if record.planned else ""
     ago = "less than two minutes" if record.idle < 120 else duration(record.idle)

@@ -58,9 +58,9 @@ class PriorPreservation:
         self.prior.backward(self.weight * dloss, prior)
 
 
-def draw_class(pipe, prompt, count, size, seed):
+def draw_class(lesson, prompt, count, seed):
     """What the pipeline draws of a prompt before it is trained -> (count, size, size, 3) uint8."""
-    pictures = pipe.text_to_image([prompt] * count, seed=seed, size=(size, size), progress=True)
+    pictures = lesson.draw([prompt] * count, steps=50, seed=seed, progress=True)
     return np.round(pictures * 255).astype(np.uint8)
 
 
@@ -86,25 +86,28 @@ def train_dreambooth(model, dataset, output, prompt, class_prompt=None, class_pi
     lesson = open_lesson(model, dataset, output, prompt, size, device)
     lesson = lesson._replace(captions=[(prompt,)] * len(lesson.pictures))
     pipe, small = lesson.pipe, lesson.size <= SMALL
-    objective = objective_of(lesson)
-    if class_prompt is not None:
-        count = 100 if class_pictures is None else class_pictures
-        drawn = draw_class(pipe, class_prompt, count, lesson.size, seed)
-        shown = drawn[:SHEET]
-        with new_folder(training_folder(output)) as folder:
-            draw_sheet(folder / "class-pictures.png", shown / 255, [class_prompt] * len(shown))
-        kind = Lesson(pipe, drawn, [(class_prompt,)] * count, lesson.size)
-        objective = PriorPreservation(objective, objective_of(kind), 1.0 if prior_weight is None else prior_weight)
     if recomputing:
         recompute(pipe.unet)
     beside = "" if class_prompt is None else f", beside {class_prompt!r}"
     pipe.record = pipe.record | {"learnt": [*pipe.record.get("learnt", []), f"{prompt!r} by DreamBooth{beside}"]}
     denoiser = Denoiser(pipe.unet, pipe.text_encoder if text_encoder else Frozen(pipe.text_encoder))
 
+    def objective():
+        if class_prompt is None:
+            return objective_of(lesson)
+        count = 100 if class_pictures is None else class_pictures
+        drawn = draw_class(lesson, class_prompt, count, seed)
+        shown = drawn[:SHEET]
+        with new_folder(training_folder(output)) as folder:
+            draw_sheet(folder / "class-pictures.png", shown / 255, [class_prompt] * len(shown))
+        kind = Lesson(pipe, drawn, [(class_prompt,)] * count, lesson.size)
+        weight = 1.0 if prior_weight is None else prior_weight
+        return PriorPreservation(objective_of(lesson), objective_of(kind), weight)
+
     def draw(path):
         """What the thing looks like by now, and what another of its kind."""
         prompts = [text for text in (prompt, class_prompt) if text for _ in range(4 if small else 1)]
-        draw_sheet(path, pipe.text_to_image(prompts, steps=20, seed=1, size=(lesson.size,) * 2), prompts)
+        draw_sheet(path, lesson.draw(prompts, seed=1), prompts)
 
     def write():
         pipe.save_pretrained(output)

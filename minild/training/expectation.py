@@ -63,7 +63,7 @@ def expectation(seconds, preset, state):
     given = needed if state["minutes"] is None else 60 * state["minutes"] - sum(state["elapsed"].values())
     left_for = max(0, given) / needed if given < needed else 1.0
     if left_for < 1:
-        text += f": --minutes {state['minutes']:g} leaves time for about {left_for:.0%} of its steps"
+        text += f": --minutes {state['minutes']:g} leaves time for about {int(100 * left_for)}% of its steps"
     learnt = state["taken"][STAGES[1]] + left_for * left[STAGES[1]]
     return text + _followed(preset, state, learnt)
 

@@ -23,7 +23,7 @@ def train_finetune(model, dataset, output, prompt=None, text_encoder=False, reco
     text_encoder   whether the text encoder learns, too
     recomputing    whether each block's forward is computed once more in its backward, for less memory
     minutes, steps  how long; with neither, 3 minutes
-    size           of the pictures, in pixels; None: that which the pipeline draws
+    size           of the pictures, in pixels, which is also what the new pipeline draws; None: that of the old one
     batch_size     None: that of the data set's preset, and 1 where the pictures are larger than 128 pixels
     learning_rate  at its peak; None: two thirds of the preset's, and 1e-5 where the pictures are larger than 128 pixels
 
@@ -33,11 +33,15 @@ def train_finetune(model, dataset, output, prompt=None, text_encoder=False, reco
     require_new_folder(output)
     lesson = open_lesson(model, dataset, output, prompt, size, device)
     pipe, small, preset = lesson.pipe, lesson.size <= SMALL, preset_for(str(dataset)).diffusion
-    objective = objective_of(lesson, DROPOUT)
     if recomputing:
         recompute(pipe.unet)
-    pipe.record = pipe.record | {"learnt": [*pipe.record.get("learnt", []), f"{dataset} by fine-tuning"]}
+    what = f"{dataset} by fine-tuning" + (", its text encoder too" if text_encoder else "")
+    pipe.record = pipe.record | {"learnt": [*pipe.record.get("learnt", []), what]}
+    pipe.unet.config["sample_size"] = lesson.size // pipe.vae.downsampling  # what it draws from now on
     denoiser = Denoiser(pipe.unet, pipe.text_encoder if text_encoder else Frozen(pipe.text_encoder))
+
+    def objective():
+        return objective_of(lesson, DROPOUT)
 
     def write():
         pipe.save_pretrained(output)

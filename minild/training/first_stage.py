@@ -13,7 +13,7 @@ from minild.data.location import data_path
 from minild.errors import UserError
 from minild.evaluation import rebuild
 from minild.models import LPIPS, AutoencoderKL, PatchDiscriminator, VQModel
-from minild.pipelines.folder import find_folder
+from minild.pipelines.folder import find_folder, read_record
 from minild.pipelines.sheet import draw_sheet
 from minild.reading import usable
 from minild.training.adversarial import AdversarialObjective, AdversarialPair
@@ -30,16 +30,22 @@ def open_autoencoder(folder, device="cpu"):
 
 
 def fitted(preset, output):
-    """The preset; where its first_stage is another pipeline, changed in what that autoencoder decides.
+    """The preset; where its first_stage is another pipeline, changed in what that autoencoder decides: the shape of the
+    latents, and what of a posterior there is to learn.
 
     Once the training in `output` has an autoencoder, the other pipeline is not asked any more.
     """
     if not preset.first_stage:
         return preset
     own = Path(output) / "vae"
-    config = _config(own if own.is_dir() else find_folder(preset.first_stage) / "vae")
+    if own.is_dir():
+        config, posterior = _config(own), preset.posterior
+    else:
+        other = find_folder(preset.first_stage)
+        config, posterior = _config(other / "vae"), read_record(other).get("posterior", "sample")
     return dataclasses.replace(
         preset,
+        posterior=posterior,
         regularisation=_regularisation(config),
         channels=tuple(config["block_out_channels"]),
         latent_channels=config["latent_channels"],

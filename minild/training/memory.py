@@ -93,14 +93,16 @@ def estimate(preset, size, count, replicas=None, ranks=1):
     return {"pictures": pictures + max(pictures, 4 * latents), "weights": max(weights), "a batch": max(batch)}
 
 
-def tuning_estimate(tuned, model, side, items, recomputing, replicas=None):
+def tuning_estimate(tuned, model, side, items, recomputing=False, watched=False, replicas=None):
     """{"weights", "a batch": bytes} that a fine-tuning takes beside the pipeline, which is there: as `estimate` has
     them, the weights those of `tuned` alone, the batch's what the layers of `model` are given.
 
-    side: of a U-Net's latents, of a decoder's pictures.
+    side: of a U-Net's latents, of a decoder's pictures; watched: whether a discriminator or a perceptual distance looks
+    on. What a text encoder that learns is given, much less than the U-Net, is not counted.
     """
     processes = min(replicas or core_count(), items)
-    given = numbers_given(model, len(model.config["block_out_channels"]), side) * (RECOMPUTED if recomputing else 1)
+    times = (RECOMPUTED if recomputing else 1) * (WATCHED if watched else 1)
+    given = times * numbers_given(model, len(model.config["block_out_channels"]), side)
     weights = NUMBER * _size(tuned) * (COPIES + processes)
     return {"weights": weights, "a batch": NUMBER * TAKEN * given * items + PROCESS * processes}
 

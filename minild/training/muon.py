@@ -34,7 +34,7 @@ def orthogonalise(x):
     if n < m:
         return orthogonalise(x.T).T
     xp = get_array_module(x)
-    x = x / (xp.sqrt((x * x).sum()) + 1e-30)  # the largest singular value is now at most 1
+    x = x / (xp.sqrt((x * x).sum()) + 1e-20)  # the largest singular value is now at most 1; of nothing nothing comes
     gram = x.T @ x
     product = q = _even(gram, *QUINTICS[0])
     for coefficients in QUINTICS[1:]:

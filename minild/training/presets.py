@@ -249,13 +249,15 @@ EMOJI = Preset(
 SCENES = Preset(
     autoencoder_share=0.25,
     autoencoder=StagePreset(learning_rate=1.5e-3, batch_size=8, optimizer="muon", steps=1800),
-    diffusion=StagePreset(learning_rate=3e-3, batch_size=64, optimizer="muon", steps=5800),
+    diffusion=StagePreset(learning_rate=2e-3, batch_size=32, optimizer="muon", steps=9800),
     size=64,
     channels=(32, 64, 64, 128),
     latent_channels=16,
     unet_channels=(96, 128),
     attends=(True, False),
     pictures=32_768,
+    kl_weight=0.003,
+    posterior="mode",
     perceptual_weight=0.2,
     adversarial_weight=0.05,  # more, or sooner, costs more sharpness than it gives: tests/benchmarks/RESULTS.md
     adversarial_start=0.8,
@@ -276,13 +278,12 @@ def told_preset(state, origin, own):
     """The Preset that a training was begun with, and its choices.
 
     state: what its state.json holds, the file `origin`; own: the data set's preset, for what that does not tell, as
-    older ones do not; a preset that is told without a posterior is of when all learnt samples. Fields that this version
-    does not know are passed over. UserError for a value that a field cannot have.
+    older ones do not; one that tells no posterior is of when all learnt samples. Fields that this version does not know
+    are passed over. UserError for a value that a field cannot have.
     """
     with usable(origin):
-        told = _told(Preset, state.get("preset", {}))
-        since = {"posterior": "sample"} if told else {}
-        return replace(own, **(since | told)).choose(**state["choices"])
+        told = {"posterior": "sample"} | _told(Preset, state.get("preset", {}))
+        return replace(own, **told).choose(**state["choices"])
 
 
 def _told(kind, values):

@@ -22,7 +22,7 @@ from minild.errors import UserError
 from minild.models import UNet2DConditionModel
 from minild.pipelines import Pipeline
 from minild.pipelines.conditions import SMALLEST, condition_kinds
-from minild.pipelines.folder import INDEX, find_folder
+from minild.pipelines.folder import find_folder
 from minild.pipelines.scheduler_config import default_sampler
 from minild.pipelines.sheet import draw_sheet
 from minild.random import standard_normal
@@ -137,7 +137,7 @@ def _told(output):
 
 
 def _refuse_used(output):
-    if checkpoints.any_in(output) or (Path(output) / INDEX).exists():
+    if checkpoints.any_in(output):
         raise UserError(f"{output} holds a training already: add --resume to go on with it, or name another folder")
     require_unused(output)
 

@@ -5,6 +5,7 @@ says what is trained, how it is written, and when it is part of the pipeline: lo
 controlnet.py, dreambooth.py, finetune.py.
 """
 
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,9 @@ from minild.nn.around import Recomputed
 from minild.nn.module import Module
 from minild.pipelines import load
 from minild.pipelines.output import require_writable
+from minild.pipelines.scheduler_config import default_sampler
 from minild.pipelines.sheet import draw_sheet
+from minild.shown import shown
 from minild.training.alone import require_unused, require_writable_folder
 from minild.training.autoencoder import encode_pictures
 from minild.training.budget import Budget
@@ -85,6 +88,14 @@ class Lesson(NamedTuple):
     captions: list  # N tuples of texts
     size: int
 
+    def draw(self, prompts, steps=20, **settings):
+        """What the pipeline draws by now, (N, H, W, 3) in [0, 1]. If its own sampler is not supported, it is drawn by
+        that of a new pipeline with such a schedule.
+        """
+        sampler = self.pipe.sampler or default_sampler(self.pipe.schedule)
+        sizes = {"size": (self.size, self.size), "sampler": sampler}
+        return self.pipe.text_to_image(prompts, steps=steps, **sizes, **settings)
+
 
 def open_lesson(model, dataset, output, prompt=None, size=None, device="cpu", led_by_words=True):
     """The pipeline `model` (a name or a folder) and the pictures it is to learn, or UserError before any work.
@@ -115,7 +126,20 @@ def open_lesson(model, dataset, output, prompt=None, size=None, device="cpu", le
         raise UserError(f"size {size} is not divisible by {f}: use a multiple of {f} pixels")
     train_set = data.load(dataset, "train", size, prompt)
     tell_skipped(train_set)
-    return Lesson(pipe, *gather(train_set, preset_for(str(dataset)).pictures), size)
+    lesson = Lesson(pipe, *gather(train_set, preset_for(str(dataset)).pictures), size)
+    if led_by_words:
+        _tell_cut(pipe.tokenizer, lesson.captions)
+    return lesson
+
+
+def _tell_cut(tokenizer, captions):
+    """Say on stderr how many captions are longer than what the text encoder reads, and what of the first is lost."""
+    texts = list(dict.fromkeys(text for several in captions for text in several))
+    cut = [(text, lost) for text in texts if (lost := tokenizer.dropped(tokenizer.expand(text)))]
+    if cut:
+        (text, lost), fit = cut[0], f"the {tokenizer.max_length} tokens that the model reads"
+        told = f"{len(cut):,} of {len(texts):,} captions are longer than {fit}: of {text!r}, {lost!r} is cut off"
+        print(shown(f"minild: {told}"), file=sys.stderr)
 
 
 def require_file(output):
@@ -158,9 +182,9 @@ def tune(name, lesson, tuned, write, output, objective=None, draw=None, minutes=
     """Train a Tuned, or all of a Denoiser, on a Lesson -> how many steps; minutes or steps say for how long, with
     neither 3 minutes.
 
-    write() writes to `output` what is trained, now and then, at the end, and where Ctrl-C stops it. objective: None for
-    that of the lesson; draw(path) draws a sample sheet, None for one of the lesson's captions. metrics.jsonl and the
-    sheets go to training_folder(output).
+    write() writes to `output` what is trained, now and then, at the end, and where Ctrl-C stops it. objective() makes
+    the loss, once it is known that there is memory enough; None for that of the lesson. draw(path) draws a sample
+    sheet; None for one of the lesson's captions. metrics.jsonl and the sheets go to training_folder(output).
     """
     pipe, size = lesson.pipe, (16 if lesson.size <= SMALL else 1) if batch_size is None else batch_size
     preset = StagePreset(learning_rate, size, weight_decay, optimizer=optimizer)
@@ -172,9 +196,10 @@ def tune(name, lesson, tuned, write, output, objective=None, draw=None, minutes=
     captions = list(dict.fromkeys(texts[0] for texts in lesson.captions))[: 8 if lesson.size <= SMALL else 1]
 
     def draw_captions(path):
-        draw_sheet(path, pipe.text_to_image(captions, steps=20, seed=1, size=(lesson.size,) * 2), captions)
+        draw_sheet(path, lesson.draw(captions, seed=1), captions)
 
-    learner = Learner(tuned, objective or objective_of(lesson), preset, budget, (seed, 1))
+    words = seed, 2, len(pipe.record.get("learnt", []))  # other numbers than those that it has learnt by already
+    learner = Learner(tuned, objective() if objective else objective_of(lesson), preset, budget, words)
     return learn(name, learner, output, draw or draw_captions, write)
 
 

@@ -88,7 +88,7 @@ def test_half_of_the_captions_are_left_out(tmp_path, model, bare, monkeypatch):
     """As published."""
     monkeypatch.setattr(controlnet, "tune", lambda *arguments, **settings: arguments[5])
     objective = train_controlnet(model, bare, tmp_path / "net", prompt="a red circle")
-    assert objective.condition.dropout == 0.5
+    assert objective().condition.dropout == 0.5
 
 
 def test_a_folder_that_leads_the_pipeline(tmp_path, model, bare):

@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+import tiny_pipeline
 
 from minild import checkpoints
 from minild.errors import UserError
@@ -95,6 +96,17 @@ def test_how_far_it_is(tmp_path):
     assert told([entry(50), diverged, entry(60)]) == f"{one}step 60 of 200 (30 %){now}"  # gone on with
 
 
+@pytest.mark.parametrize("noted", ["", '{"stage": "finetune", "step": 10, "loss": 0.3}\n'])
+def test_a_pipeline_that_has_learnt_since_is_looked_at(tmp_path, noted):
+    """What was noted of that is no curve of a stage."""
+    tiny_pipeline.make(record=tiny_pipeline.RECORD | {"learnt": ["shapes by fine-tuning"]}).save_pretrained(tmp_path)
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "metrics.jsonl").write_text(noted)
+    record = read_training(tmp_path)
+    assert how_far(record) == "it has ended, after 3,400 steps of stage two; it has learnt since: shapes by fine-tuning"
+    assert all(not len(curve.column("step")) for curve in record.curves.values())
+
+
 def save(folder, **changes):
     """A save as trainings write them today."""
     state = json.loads((folder / "training" / "state.json").read_text()) | changes
@@ -134,7 +146,8 @@ def test_the_preset_is_the_one_that_was_told(tmp_path):
     record = read_training(write(tmp_path, [entry(10)], preset=told))
     assert record.preset == mine
     assert record.resume(500) == f"minild train shapes --output {tmp_path} --resume --steps 500"  # with that preset
-    assert read_training(write(tmp_path, [entry(10)])).preset == PRESETS["shapes"]  # an older one
+    older = dataclasses.replace(PRESETS["shapes"], posterior="sample")
+    assert read_training(write(tmp_path, [entry(10)])).preset == older
 
 
 def test_the_newest_sheet_is_named(tmp_path):

@@ -1,5 +1,7 @@
 """train_finetune: what learns and how, the folder it writes; and what it refuses."""
 
+import json
+
 import numpy as np
 import pytest
 import tiny_pipeline
@@ -32,7 +34,8 @@ def test_a_pipeline_that_went_on_learning(tmp_path, model, bare, text_encoder):
     after = load(output)
     assert changed(before, after, "unet") and changed(before, after, "text_encoder") == text_encoder
     assert not changed(before, after, "vae")
-    assert f"learnt since  {bare} by fine-tuning" in describe(output)
+    what = f"{bare} by fine-tuning" + (", its text encoder too" if text_encoder else "")
+    assert f"learnt since  {what}" in describe(output)
     assert np.abs(before.text_to_image(RED, steps=2) - after.text_to_image(RED, steps=2)).max() > 1e-4
 
 
@@ -41,7 +44,7 @@ def settings_of(monkeypatch, model, dataset, output, **settings):
     asked = []
 
     def tune(name, lesson, denoiser, write, output, objective, **settings):
-        asked.append((objective, settings))
+        asked.append((objective(), settings))
 
     with monkeypatch.context() as patch:
         patch.setattr(finetune, "tune", tune)
@@ -58,8 +61,9 @@ def test_small_pictures_are_learnt_as_their_preset_says(tmp_path, model, bare, m
     assert (ids == nothing).all(axis=1).mean() == pytest.approx(0.1, abs=0.03)
 
 
-def test_scenes_and_shapes_are_learnt_by_muon(tmp_path, model, bare, monkeypatch):
-    monkeypatch.setitem(PRESETS, str(bare), PRESETS["shapes"])
+@pytest.mark.parametrize("name", ["shapes", "scenes"])
+def test_scenes_and_shapes_are_learnt_by_muon(tmp_path, model, bare, monkeypatch, name):
+    monkeypatch.setitem(PRESETS, str(bare), PRESETS[name])
     assert settings_of(monkeypatch, model, bare, tmp_path / "o")[1]["optimizer"] == "muon"
 
 
@@ -82,6 +86,62 @@ def test_the_text_encoder_holds_no_gradient_where_it_does_not_learn(tmp_path, mo
     assert tuned.parameter_count() == pipe.unet.parameter_count()
     assert all(p.grad is None for part in (pipe.vae, pipe.text_encoder) for p in part.parameters())
     assert all(p.grad is not None for p in pipe.unet.parameters())
+
+
+def test_the_new_pipeline_draws_the_size_that_it_learnt(tmp_path, model, bare):
+    assert load(model).default_size == (8, 8)
+    train_finetune(model, bare, tmp_path / "out", RED, steps=1, batch_size=1, size=12)
+    assert load(tmp_path / "out").default_size == (12, 12)
+
+
+def test_a_sampler_that_is_not_supported_does_not_end_the_training(tmp_path, model, bare, monkeypatch):
+    """It is the folder's own; the sheets are drawn by another one."""
+    sheets = []
+    monkeypatch.setattr(tuning, "draw_sheet", lambda path, pictures, captions: sheets.append(len(pictures)))
+    config = json.loads((model / "scheduler" / "scheduler_config.json").read_text())
+    config["_class_name"] = "CMStochasticIterativeScheduler"
+    (model / "scheduler" / "scheduler_config.json").write_text(json.dumps(config))
+    assert load(model).sampler is None
+    assert train_finetune(model, bare, tmp_path / "out", RED, steps=2, batch_size=1) == 2
+    assert sheets and changed(load(model), load(tmp_path / "out"), "unet")
+
+
+def test_captions_that_are_cut_off_are_told(tmp_path, model, bare, monkeypatch, capsys):
+    settings_of(monkeypatch, model, bare, tmp_path / "o")
+    assert not capsys.readouterr().err
+    long = " ".join([RED] * 20)
+    monkeypatch.setattr(finetune, "tune", lambda *arguments, **settings: None)
+    train_finetune(model, bare, tmp_path / "o", long)
+    [line] = capsys.readouterr().err.splitlines()
+    fit = load(model).tokenizer.max_length
+    assert line.startswith(f"minild: 1 of 1 captions are longer than the {fit} tokens that the model reads: of '{RED} ")
+    assert line.endswith(" is cut off")
+
+
+def test_each_learns_by_other_random_numbers(tmp_path, model, bare, monkeypatch):
+    """A second fine-tuning does not repeat the first, nor the first the training before it, which had (seed, 1)."""
+    seeds = []
+    learner = tuning.Learner
+    monkeypatch.setattr(tuning, "Learner", lambda *arguments: seeds.append(arguments[-1]) or learner(*arguments))
+    for start, output in ((model, tmp_path / "one"), (tmp_path / "one", tmp_path / "two")):
+        train_finetune(start, bare, output, RED, steps=1, batch_size=1, seed=4)
+    assert seeds == [(4, 2, 1), (4, 2, 2)]
+
+
+def test_the_memory_is_looked_at_before_the_pictures_are_encoded(tmp_path, model, bare, monkeypatch):
+    def refuse(*arguments):
+        raise UserError("too much")
+
+    monkeypatch.setattr(tuning, "require_memory", refuse)
+    monkeypatch.setattr(tuning, "encode_pictures", lambda *arguments: pytest.fail("encoded"))
+    with pytest.raises(UserError, match="too much"):
+        train_finetune(model, bare, tmp_path / "o", RED, steps=1)
+
+
+def test_a_model_that_words_do_not_lead_is_refused(tmp_path, bare):
+    tiny_pipeline.make_led("class", ["red", "blue"], num_class_embeds=3).save_pretrained(tmp_path / "led")
+    with pytest.raises(UserError, match="fine-tuning is for a model that words alone lead"):
+        train_finetune(tmp_path / "led", bare, tmp_path / "o", RED)
 
 
 def test_mistakes_are_told_before_the_training(tmp_path, model, bare):

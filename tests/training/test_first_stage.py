@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from minild import cli, training
+from minild import checkpoints, cli, training
 from minild.errors import UserError
 from minild.pipelines import load
 from minild.training import run, stage
@@ -47,6 +47,18 @@ def test_the_autoencoder_is_the_pipelines_and_only_stage_two_is_trained(pipeline
     record = json.loads((tmp_path / "minild.json").read_text())
     assert {name: taken["steps"] for name, taken in record["stages"].items()} == {"autoencoder": 0, "diffusion": 3}
     assert f" --objective flow --first-stage {pipeline} " in record["command"]
+
+
+@pytest.mark.parametrize("told", [{"posterior": "mode"}, {}])
+def test_what_is_learnt_of_a_posterior_is_as_that_pipeline_says(pipeline, tmp_path, told):
+    other, posterior = tmp_path / "other", told.get("posterior", "sample")
+    preset = dataclasses.replace(OTHER, posterior={"mode": "sample", "sample": "mode"}[posterior])
+    pipe = load(pipeline)
+    pipe.record = {name: value for name, value in pipe.record.items() if name != "posterior"} | told
+    pipe.save_pretrained(other)
+    training.train("shapes", tmp_path / "new", steps=1, preset=preset, first_stage=str(other))
+    assert load(tmp_path / "new").posterior == checkpoints.newest(tmp_path / "new").state["preset"]["posterior"]
+    assert load(tmp_path / "new").posterior == posterior
 
 
 def test_goes_on_without_that_pipeline(pipeline, tmp_path):

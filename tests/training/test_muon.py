@@ -58,6 +58,13 @@ def test_a_matrix_without_gradient_stays():
     assert not orthogonalise(np.zeros((3, 2))).any()
 
 
+@pytest.mark.parametrize("largest", [1e-25, 1e-30, 1e-44])
+def test_of_next_to_nothing_comes_next_to_nothing(rng, largest):
+    """A momentum whose gradient has stopped gets there; in float32 its squares are 0."""
+    x = (largest * rng.standard_normal((6, 4))).astype(np.float32)
+    assert x.any() and abs(orthogonalise(x)).max() < 0.1
+
+
 def test_matrices_turn_and_the_rest_is_adamw(device, rng):
     module = mixed(device)
     before, gradients, rates = flat_of(module), rng.standard_normal((4, SIZE)), [0.1, 0.3, 0.05, 0.2]

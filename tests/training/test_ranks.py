@@ -396,7 +396,7 @@ def test_mistakes_are_one_line_of_one_process(mpi, tmp_path):
     used = tmp_path / "used"
     used.mkdir()
     (used / "model_index.json").write_text("{}")
-    holds = f"minild: {used} holds a training already: add --resume to go on with it, or name another folder"
+    holds = f"minild: {used} holds a model already: name another folder"
     assert mpiexec(2, "--steps", "2", "--output", used) == (2, [holds])
     status, said = mpiexec(2, "--steps", "none", "--output", tmp_path / "o")
     assert status == 2 and said == [

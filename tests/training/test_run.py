@@ -426,7 +426,7 @@ def require_refusal(outcome, words):
 def test_a_pipeline_that_minild_did_not_train_is_not_overwritten(command, tmp_path):
     (tmp_path / "here" / "model_index.json").write_text("{}")
     before = tree(tmp_path)
-    require_refusal(command("shapes", "--output", ".", "--steps", 1), "holds a training already")
+    require_refusal(command("shapes", "--output", ".", "--steps", 1), "holds a model already")
     require_refusal(command("shapes", "--output", ".", "--resume"), "holds no training to resume")
     assert tree(tmp_path) == before
 

@@ -54,9 +54,16 @@ def test_a_resume_takes_the_preset_that_was_begun_with(tmp_path):
     assert ours.keys() == theirs.keys() and all(np.array_equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_one_from_before_there_was_a_choice_goes_on_with_samples(tmp_path):
+@pytest.mark.parametrize("untold", ["posterior", "preset"])
+def test_one_from_before_there_was_a_choice_goes_on_with_samples(tmp_path, monkeypatch, untold):
+    """The oldest do not tell their preset at all."""
     state = begin(tmp_path)
-    assert state["preset"].pop("posterior") == NEWER.posterior == "mode"
+    assert state["preset"]["posterior"] == NEWER.posterior == "mode"
+    if untold == "preset":
+        monkeypatch.setattr(run, "preset_for", lambda dataset: TINY)
+        del state["preset"]
+    else:
+        del state["preset"]["posterior"]
     save(tmp_path, state)
     training.train("shapes", tmp_path, resume=True)
     assert checkpoints.newest(tmp_path).state["preset"]["posterior"] == "sample"
