@@ -38,6 +38,7 @@ TAKEN_BY = {  # options that not all of them have
     "text_encoder": ("lora", "dreambooth", "finetune"),
     **dict.fromkeys(("class_prompt", "class_pictures", "prior_weight"), ("dreambooth",)),
     **dict.fromkeys(("token", "initial", "vectors"), ("textual-inversion",)),
+    "latent_noise": ("decoder",),
     **dict.fromkeys(("resume", "keep", *CHOSEN), (PIPELINE,)),
 }
 
@@ -115,6 +116,8 @@ def _add_tuning(command):
     command.add_argument("--class-pictures", type=options.at_least(1, int), metavar="N", help=pictures)
     weight = "how much those count (default: 1)"
     command.add_argument("--prior-weight", type=options.at_least(0, float), metavar="WEIGHT", help=weight)
+    noise = "how far off the latents are that a decoder learns from, in their deviations; 0.2, say (default: 0)"
+    command.add_argument("--latent-noise", type=options.at_least(0, float), metavar="SHARE", help=noise)
     batch = (
         "pictures a step (default: 16, of a dreambooth and a decoder 8, of a finetune the preset's; 1 of more than 128 "
         "pixels)"

@@ -6,9 +6,13 @@ else is done, and with other losses: the public autoencoders of Stable Diffusion
 """
 
 import dataclasses
+import math
+
+import numpy as np
 
 from minild.backend import device_of, to_device
 from minild.data.pictures import to_signed
+from minild.errors import UserError
 from minild.models import VQModel
 from minild.models.autoencoder import Autoencoder
 from minild.models.autoencoder_kl import reparameterize
@@ -55,24 +59,38 @@ class DecodingHalf(Module):
 
 
 class DecodingObjective(AutoencoderObjective):
-    """The loss of a RebuildingObjective, of latents that `autoencoder`, which does not learn, makes of the pictures."""
+    """The loss of a RebuildingObjective, of latents that `autoencoder`, which does not learn, makes of the pictures.
 
-    def __init__(self, autoencoder, pictures, latent_shape, **settings):
+    latent_noise: how far off they are, for the latents that a U-Net draws are a little off, too: by normal noise whose
+    deviation is latent_noise · |n| of the latents' own, with a normal n for each picture (Zheng et al. 2025, arXiv
+    2510.11690, noise-augmented decoding). Their own is 1 / scaling_factor.
+    """
+
+    def __init__(self, autoencoder, pictures, latent_shape, latent_noise=0.0, **settings):
         super().__init__(pictures, latent_shape, kl_weight=0.0, **settings)
-        self.autoencoder = autoencoder
+        self.autoencoder, self.latent_noise = autoencoder, latent_noise
+
+    def batch(self, rng, size, progress):
+        """Random pictures, the noise of their latents, and what these are off by, on the host."""
+        batch = super().batch(rng, size, progress)
+        if not self.latent_noise:
+            return batch
+        deviations = abs(self.latent_noise / self.autoencoder.config["scaling_factor"] * rng.standard_normal(size))
+        off = rng.standard_normal((size, *self.latent_shape), dtype=np.float32)
+        return *batch, off * deviations.astype(np.float32).reshape(size, 1, 1, 1)
 
     def forward(self, half, batch):
         """-> {name: loss} on the device, cache."""
-        x, noise = to_device(to_signed(batch[0]), half.device), to_device(batch[1], half.device)
-        y, cache = half.forward(self._latents(x, noise))
+        x, *noise = (to_device(part, half.device) for part in (to_signed(batch[0]), *batch[1:]))
+        y, cache = half.forward(self._latents(x, *noise))
         losses, comparison = self.compare(y, x)
         return losses, RebuildingCache(half, cache, y, x, comparison)
 
-    def _latents(self, x, noise):
+    def _latents(self, x, noise, off=0.0):
         encoded = self.autoencoder.encode(x)
         if isinstance(self.autoencoder, VQModel):
-            return self.autoencoder.quantize(encoded)[0]
-        return reparameterize(encoded, noise)[0]
+            return self.autoencoder.quantize(encoded + off)[0]
+        return reparameterize(encoded, noise)[0] + off
 
     def backward_from(self, dy, dloss, cache):
         """The rest of backward, from dy = dx̂ on."""
@@ -80,7 +98,7 @@ class DecodingObjective(AutoencoderObjective):
 
 
 def train_decoder(model, dataset, output, minutes=None, steps=None, seed=0, device="cpu", size=None, batch_size=None,
-                  learning_rate=None, preset=PRESET):  # fmt: skip
+                  learning_rate=None, latent_noise=0.0, preset=PRESET):  # fmt: skip
     """Train the decoder of the pipeline `model` on with the preset's losses, and write the whole pipeline to the folder
     `output` -> how many steps it took.
 
@@ -89,11 +107,14 @@ def train_decoder(model, dataset, output, minutes=None, steps=None, seed=0, devi
     size           of the pictures, in pixels; None: that which the pipeline draws
     batch_size     None: the preset's, and 1 where the pictures are larger than 128 pixels
     learning_rate  at its peak; None: the preset's
+    latent_noise   how far off the latents are, in their deviations; see DecodingObjective
     preset         a presets.Preset: of its first stage, the optimiser and the weights of the losses
 
     UserError for whatever is missing or does not fit.
     """
     require_new_folder(output)
+    if not 0 <= latent_noise < math.inf:
+        raise UserError(f"latent noise: expected a number from 0, got {latent_noise!r}")
     lesson = open_lesson(model, dataset, output, CAPTION, size, device, led_by_words=False)
     pipe, stage, size = lesson.pipe, preset.autoencoder, lesson.size
     require_large_enough(size, preset)
@@ -109,7 +130,7 @@ def train_decoder(model, dataset, output, minutes=None, steps=None, seed=0, devi
     perceptual, discriminator = judges(preset, seed, device)
     settings = {"perceptual": perceptual, "perceptual_weight": preset.perceptual_weight} if perceptual else {}
     trained, shape = half, (side, side, vae.latent_width(vae.config))
-    objective = DecodingObjective(vae, lesson.pictures, shape, **settings)
+    objective = DecodingObjective(vae, lesson.pictures, shape, latent_noise, **settings)
     if discriminator:
         trained = AdversarialPair(half, discriminator)
         objective = AdversarialObjective(objective, preset.adversarial_weight, preset.adversarial_start)

@@ -45,6 +45,26 @@ def test_a_vq_decoder_is_given_codes(rng):
     np.testing.assert_allclose(cache.rebuilt, vae.decode(vae.encode(x)), atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["kl", "vq"])
+def test_latents_are_off_by_as_much_as_is_said(rng, kind):
+    vae = small.autoencoder() if kind == "kl" else small.drawn(VQModel.from_config(small.VQ))
+    pictures = rng.integers(0, 256, (7, 8, 6, 3), np.uint8)
+    vae.config["scaling_factor"] = 0.5
+    objective = DecodingObjective(vae, pictures, (4, 3, vae.latent_width(vae.config)), latent_noise=0.3)
+    *_, off = objective.batch(rng, 20_000, 0.0)
+    deviations = off.std(axis=(1, 2, 3))
+    assert np.sqrt((off**2).mean()) == pytest.approx(0.3 / 0.5, rel=0.03)  # the root mean square of |n| is 1
+    assert (deviations < 0.1 * 0.6).mean() > 0.05 and (deviations > 2 * 0.6).mean() > 0.02  # and each has its own
+    pictures, noise, off = objective.batch(rng, 3, 0.0)
+    _, cache = objective.forward(DecodingHalf(vae), (pictures, noise, off))
+    encoded = vae.encode(pictures / np.float32(127.5) - 1)
+    if kind == "kl":
+        z = encoded.mean + np.exp(0.5 * encoded.logvar) * noise + off
+    else:
+        z = vae.quantize(encoded + off)[0]
+    np.testing.assert_allclose(cache.rebuilt, DecodingHalf(vae).forward(z)[0], atol=1e-5)
+
+
 def test_the_decoder_alone_learns(rng):
     vae = small.autoencoder()
     objective, batch = pictures_and_batch(vae, rng)
@@ -80,9 +100,10 @@ def test_it_decodes_better_the_latents_that_there_were(model, tmp_path):
     assert {line["stage"] for line in lines} == {"decoder"} and (out / "training" / "decoder-000030.png").is_file()
 
 
-def test_with_the_losses_of_scenes(model, tmp_path):
+@pytest.mark.parametrize("latent_noise", [0.0, 0.2])
+def test_with_the_losses_of_scenes(model, tmp_path, latent_noise):
     """Perceptual and adversarial, as without a preset; the discriminator is no part of what is saved."""
-    train_decoder(model, "shapes", tmp_path / "out", steps=2, size=32)
+    train_decoder(model, "shapes", tmp_path / "out", steps=2, size=32, latent_noise=latent_noise)
     assert sorted(path.name for path in (tmp_path / "out" / "vae").iterdir()) == sorted(
         path.name for path in (model / "vae").iterdir()
     )
@@ -92,6 +113,8 @@ def test_with_the_losses_of_scenes(model, tmp_path):
     ("arguments", "said"),
     [
         ({"size": 1}, "size 1 is not divisible by"),
+        ({"latent_noise": -0.1}, "latent noise: expected a number from 0, got -0.1"),
+        ({"latent_noise": float("nan")}, "latent noise: expected a number from 0, got nan"),
         ({"dataset": None}, "no pictures"),
         ({"size": 4}, "size 4 is too small for the perceptual distance"),
     ],
