@@ -249,15 +249,13 @@ EMOJI = Preset(
 SCENES = Preset(
     autoencoder_share=0.25,
     autoencoder=StagePreset(learning_rate=1.5e-3, batch_size=8, optimizer="muon", steps=1800),
-    diffusion=StagePreset(learning_rate=2e-3, batch_size=32, optimizer="muon", steps=9800),
+    diffusion=StagePreset(learning_rate=3e-3, batch_size=64, optimizer="muon", steps=5800),
     size=64,
     channels=(32, 64, 64, 128),
     latent_channels=16,
     unet_channels=(96, 128),
     attends=(True, False),
     pictures=32_768,
-    kl_weight=0.003,
-    posterior="mode",
     perceptual_weight=0.2,
     adversarial_weight=0.05,  # more, or sooner, costs more sharpness than it gives: tests/benchmarks/RESULTS.md
     adversarial_start=0.8,

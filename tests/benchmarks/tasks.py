@@ -8,7 +8,7 @@
     --output NAME       NAME.json and NAME.md are written, and NAME.png, a sheet (tests/benchmarks/tasks-MODEL)
 
 Of every scene one of the two objects is replaced by another in the caption:
-    inpaint     drawn inside the old object's box and 2 pixels around it
+    inpaint     drawn inside the old object's box and 2 pixels around it, at strength 0.8
     img2img     drawn from the whole picture, at strength 0.6
     edit        drawn from the noise that DDIM finds for the picture and its old caption
     p2p         the same, with the attention carried over as prompt-to-prompt usually has it
@@ -37,6 +37,7 @@ from .report import table, write
 
 AROUND = 2  # pixels
 STRENGTH = 0.6
+INPAINTED = 0.8  # at 1 the new object may lie across the box's edge, where it is cut off: the old one is forgotten
 NEAR = 0.1
 APART = 0.25  # from the ground, of [0, 1], is an object
 SHOWN = 8  # scenes of the sheet
@@ -84,7 +85,7 @@ def middles(dataset, scene, picture):
 
 
 def inpaint(pipe, cases, seed, **settings):
-    return pipe.inpaint(cases.pictures, cases.masks, cases.captions, seed=seed, **settings)
+    return pipe.inpaint(cases.pictures, cases.masks, cases.captions, INPAINTED, seed=seed, **settings)
 
 
 def image_to_image(pipe, cases, seed, **settings):
