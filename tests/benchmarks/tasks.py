@@ -175,7 +175,8 @@ def main(argv):
         (name, str(options.count), *map("{:.1%}".format, (r["followed"], *r["interval"], r["kept"], r["layout"])))
         for name, r in results.items()
     ]
-    asked = f"--model {options.model} --count {options.count} --steps {options.steps}"
+    some = "" if set(names) == set(TASKS) else f" --tasks {options.tasks}"
+    asked = f"--model {options.model}{some} --count {options.count} --steps {options.steps}"
     command = f"python -m tests.benchmarks.tasks {asked}"
     text = f"`{command}`\n\n{table(HEADERS, rows)}\n"
     write(output, text, {"command": command, **results}, tiles, labels, SHOWN)
