@@ -118,8 +118,8 @@ def test_a_training_that_falls_short_has_no_time(commands):
     result = alone.measure(training, Where())
     assert asked == ["train", "evaluate"]
     assert result["seconds"]["minild"]["median"] == 1.0 and result["found"]["all"] == 0.96  # of the training alone
-    share["all"] = 0.94
-    with pytest.raises(UserError, match=r"W9: 94.0% of the captions followed, 95% expected"):
+    share["all"] = 0.91
+    with pytest.raises(UserError, match=r"W9: 91.0% of the captions followed, 92% expected"):
         alone.measure(training, Where())
 
 
