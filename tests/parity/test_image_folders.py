@@ -67,7 +67,7 @@ def build(folder, files):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if content is None:
-            Image.new("RGB", (2, 2)).save(path)
+            Image.new("RGB", (16, 16)).save(path)  # of less Pillow makes no .ico
         else:
             path.write_bytes(content if isinstance(content, bytes) else content.encode())
 
